@@ -35,7 +35,11 @@ class Transaction(Snapshot, Protocol):
 
 
 class OnlineStore(Protocol):
-    """Where online feature state lives."""
+    """Where online feature state lives.
+
+    Committed writes survive the end of every process. They need not survive the end of the machine: the state
+    can be built anew from the log. A store that can't vouch for its last writes must open empty, never damaged.
+    """
 
     def snapshot(self) -> AbstractContextManager[Snapshot]:
         """Read all tables as of now. Snapshots are cheap (about a microsecond) and may be open on several threads."""
@@ -47,10 +51,6 @@ class OnlineStore(Protocol):
 
     def tables(self) -> list[str]:
         """The names of the tables that exist, sorted."""
-        ...
-
-    def intact(self) -> bool:
-        """False when the machine went down before the last writes were on disk: the state must be built anew from the log."""
         ...
 
     def sync(self) -> None:

@@ -1,0 +1,226 @@
+"""The embedded online store: LMDB, one file, one writer, readers in any process without locks.
+
+Commits are not synced one by one: what a commit holds is in the log already. A marker file remembers which
+start of the machine the unsynced writes belong to; when the machine went down before they reached the disk,
+the store opens empty and the log fills it again.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lmdb
+
+from davy.errors import StorageFull, Unavailable
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+MAP_BYTES = 1 << 37
+MAX_TABLES = 4096
+MAX_READERS = 1024
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+
+
+class _Environment:
+    """An open LMDB environment, shared by all stores of one path in this process (LMDB allows one only)."""
+
+    opened: dict[str, _Environment] = {}
+    guard = threading.Lock()
+
+    def __init__(self, path: Path) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        self.key = str(path)
+        self.users = 0
+        self.marker = path / "unsynced"
+        self.writing = threading.Lock()
+        self.marked = False
+        if self.marker.exists() and self.marker.read_text() != _boot():
+            for name in ("data.mdb", "lock.mdb"):
+                (path / name).unlink(missing_ok=True)
+            self.marker.unlink()
+        self.env = lmdb.open(self.key, map_size=MAP_BYTES, max_dbs=MAX_TABLES, max_readers=MAX_READERS,
+                             sync=False, metasync=False, readahead=False)
+        self.env.reader_check()
+        self.handles: dict[str, Any] = {}
+
+    @classmethod
+    def acquire(cls, path: Path) -> _Environment:
+        with cls.guard:
+            found = cls.opened.get(str(path))
+            if found is None:
+                found = cls.opened[str(path)] = cls(path)
+            found.users += 1
+            return found
+
+    def release(self) -> None:
+        with _Environment.guard:
+            self.users -= 1
+            if self.users == 0:
+                self.sync()
+                self.env.close()
+                del _Environment.opened[self.key]
+
+    def sync(self) -> None:
+        with self.writing:
+            if self.marked:
+                self.env.sync(True)
+                self.marker.unlink(missing_ok=True)
+                self.marked = False
+
+    def mark(self) -> None:
+        """Before the first unsynced write: remember which start of the machine it belongs to."""
+        if not self.marked:
+            with self.marker.open("w") as file:
+                file.write(_boot())
+                file.flush()
+                os.fsync(file.fileno())
+            self.marked = True
+
+    def handle(self, table: str, transaction: Any) -> Any:
+        """The table's handle, or None where no such table exists as of this reading transaction."""
+        found = self.handles.get(table)
+        if found is None:
+            try:
+                found = self.env.open_db(table.encode(), txn=transaction, create=False)
+            except (lmdb.NotFoundError, lmdb.ReadonlyError):
+                return None
+            self.handles[table] = found
+        return found
+
+
+def _boot() -> str:
+    return _BOOT.read_text() if _BOOT.exists() else f"process {os.getpid()}"
+
+
+class _Snapshot:
+    __slots__ = ("_environment", "_handles", "_transaction")
+
+    def __init__(self, environment: _Environment) -> None:
+        self._environment = environment
+        self._handles = environment.handles
+
+    def __enter__(self) -> _Snapshot:
+        self._transaction = self._environment.env.begin()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._transaction.commit()  # an abort would close the table handles that it opened
+
+    def get(self, table: str, key: bytes) -> bytes | None:
+        handle = self._handles.get(table) or self._handle(table)
+        if handle is None:
+            return None
+        value: bytes | None = self._transaction.get(key, None, handle)
+        return value
+
+    def _handle(self, table: str) -> Any:
+        return self._environment.handle(table, self._transaction)
+
+
+class _Transaction(_Snapshot):
+    __slots__ = ("_new",)
+
+    def __enter__(self) -> _Transaction:
+        self._environment.writing.acquire()
+        try:
+            self._environment.mark()
+            self._transaction = self._environment.env.begin(write=True)
+        except BaseException:
+            self._environment.writing.release()
+            raise
+        self._new: list[str] = []
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            if kind is None:
+                self._transaction.commit()
+            else:
+                self._forget()
+                self._transaction.abort()
+        except (lmdb.MapFullError, lmdb.DiskError, lmdb.Error) as failure:
+            self._forget()
+            raise _storage_error(failure) from failure
+        finally:
+            self._environment.writing.release()
+
+    def put(self, table: str, key: bytes, value: bytes) -> None:
+        handle = self._handles.get(table) or self._handle(table)
+        if handle is None:
+            handle = self._environment.env.open_db(table.encode(), txn=self._transaction)
+            self._handles[table] = handle
+            self._new.append(table)
+        try:
+            self._transaction.put(key, value, db=handle)
+        except lmdb.Error as failure:
+            raise _storage_error(failure) from failure
+
+    def delete(self, table: str, key: bytes) -> None:
+        handle = self._handle(table)
+        if handle is not None:
+            self._transaction.delete(key, db=handle)
+
+    def drop(self, table: str) -> None:
+        handle = self._handle(table)
+        if handle is not None:
+            self._transaction.drop(handle, delete=False)
+
+    def _handle(self, table: str) -> Any:
+        known = table in self._handles
+        handle = self._environment.handle(table, self._transaction)
+        if handle is not None and not known:
+            self._new.append(table)
+        return handle
+
+    def _forget(self) -> None:
+        for table in self._new:
+            self._handles.pop(table, None)
+
+
+def _storage_error(failure: lmdb.Error) -> Exception:
+    full = isinstance(failure, lmdb.MapFullError) or "space" in str(failure).lower()
+    kind = StorageFull if full else Unavailable
+    return kind(f"The online store could not write: {failure}.", "What was acknowledged is in the log and is not lost.",
+                "Free disk space and try again." if full else "Try again.")
+
+
+class LmdbStore:
+    """Online state in one folder on the local disk."""
+
+    def __init__(self, path: Path) -> None:
+        self._environment: _Environment | None = _Environment.acquire(path.resolve())
+
+    def _open(self) -> _Environment:
+        if self._environment is None:
+            raise Unavailable("The online store is closed.", "", "Open the home again.")
+        return self._environment
+
+    def snapshot(self) -> _Snapshot:
+        return _Snapshot(self._open())
+
+    def transaction(self) -> _Transaction:
+        return _Transaction(self._open())
+
+    def tables(self) -> list[str]:
+        env = self._open().env
+        with env.begin() as transaction:
+            names = [bytes(key).decode() for key in transaction.cursor().iternext(values=False)]
+        with self.snapshot() as snapshot:
+            kept = []
+            for name in names:
+                handle = snapshot._handle(name)
+                if handle is not None and snapshot._transaction.stat(handle)["entries"]:
+                    kept.append(name)
+        return sorted(kept)
+
+    def sync(self) -> None:
+        self._open().sync()
+
+    def close(self) -> None:
+        environment, self._environment = self._environment, None
+        if environment is not None:
+            environment.release()
