@@ -1,0 +1,423 @@
+"""What a user writes: streams, views, derived features and models. Each becomes plain data (definition.py) and is checked at once."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from davy.core.fields import Field, Kind, make_field
+from davy.core.time import UNITS, format_duration, parse_duration
+from davy.errors import DefinitionError, NotFound, nearest
+from davy.features.definition import Aggregate, DerivedSpec, FeatureSet, FeatureSpec, ModelSpec, OutcomeSpec, StreamSpec, ViewSpec
+from davy.features.kernel import output_kind
+
+EXACT_HOP = 1
+_HOPS = ((2 * UNITS["h"], UNITS["min"]), (2 * UNITS["d"], 15 * UNITS["min"]), (14 * UNITS["d"], UNITS["h"]), (60 * UNITS["d"], 6 * UNITS["h"]))
+
+
+class Stream:
+    """An append-only log of facts.
+
+    Args:
+        name: how it is called everywhere.
+        time: the column with the event time; in UTC, or with a zone.
+        fields: every other column, with its type: int, float, str, bool, davy.Time, davy.Float(scale=...), davy.Decimal(scale=...).
+        source: a Parquet, CSV or Delta file or folder with its history, relative to the project.
+        id: the field that makes an event unique; the same id twice is taken once.
+        ingest: the column of the source that says when each event arrived. Without it, history counts as arrived `delay` after its event time.
+        delay: how long after the event time an event of the history was known.
+        tolerance: how far in the future an event may lie and still be taken at once; one further ahead is set aside until its time.
+
+    Raises:
+        DefinitionError: a name or type that can't be.
+
+    >>> Stream("flights", time="dep_time", fields={"origin": str, "dep_delay": float}).spec.field("origin").kind
+    'str'
+    """
+
+    def __init__(self, name: str, *, time: str, fields: Mapping[str, Any], source: str | Path | None = None, id: str | None = None,
+                 ingest: str | None = None, delay: str = "0s", tolerance: str = "1s") -> None:
+        if not name.isidentifier():
+            raise DefinitionError(f"{name!r} can't be a stream's name.", "A stream is named like a Python variable.", "Rename it.")
+        declared = tuple(make_field(field, kind) for field, kind in fields.items())
+        make_field(time, int)
+        if time in fields:
+            raise DefinitionError(f"The stream {name!r} declares its time column {time!r} among its fields.", "The time column is declared by time= alone.",
+                                  f"Remove {time!r} from fields.")
+        if id is not None and id not in fields:
+            raise DefinitionError(f"The stream {name!r} has no field {id!r} to be its id.", nearest(id, fields), "Declare it in fields.")
+        self.spec = StreamSpec(name, time, declared, id, ingest, parse_duration(delay), parse_duration(tolerance), str(source) if source else None)
+
+    @property
+    def name(self) -> str:
+        """How it is called everywhere."""
+        return self.spec.name
+
+    def __repr__(self) -> str:
+        return f"Stream({self.name!r})"
+
+
+class Agg:
+    """An aggregate that becomes a feature when a view gives it a name."""
+
+    def __init__(self, aggregate: Aggregate, field: str | None, window: str | None, hop: str | None, ttl: str | None = None) -> None:
+        self.aggregate, self.field = aggregate, field
+        self.window = parse_duration(window) if window is not None else None
+        self.ttl = parse_duration(ttl) if ttl is not None else None
+        self.hop = hop
+
+    def spec(self, name: str, where: str) -> FeatureSpec:
+        """The checked feature of this name."""
+        if self.window is None:
+            if self.aggregate != "last":
+                raise DefinitionError(f"{where} has no window.", "Every aggregate but last is taken over a window.", 'Write for example window="1h".')
+            return FeatureSpec(name, self.aggregate, self.field, None, 1, self.ttl)
+        if self.ttl is not None:
+            raise DefinitionError(f"{where} has a window and a ttl.", "A last has one or the other.", "Remove one.")
+        if self.window <= 0:
+            raise DefinitionError(f"{where} has a window of {self.window} µs.", "A window is longer than nothing.", 'Write for example window="1h".')
+        hop = self._hop(where)
+        return FeatureSpec(name, self.aggregate, self.field, self.window, hop)
+
+    def _hop(self, where: str) -> int:
+        assert self.window is not None
+        if self.hop == "exact":
+            return EXACT_HOP
+        hop = parse_duration(self.hop) if self.hop is not None else next((hop for limit, hop in _HOPS if self.window <= limit), UNITS["d"])
+        if hop <= 0 or self.window % hop:
+            raise DefinitionError(f"{where}: the window {format_duration(self.window)} is not a multiple of its hop {format_duration(hop)}.",
+                                  "The far edge of a window moves in hops.", 'Change one of them, or write hop="exact".')
+        return hop
+
+
+class _Aggregates:
+    """`davy.agg`: the aggregates. `field` names a column of the view's stream, `window` reaches back from the asked time, `hop` is the step of its far edge."""
+
+    def count(self, field: str | None = None, *, window: str, hop: str | None = None) -> Any:
+        """How many events (or how many with a value in `field`); 0 over none."""
+        return Agg("count", field, window, hop)
+
+    def sum(self, field: str, *, window: str, hop: str | None = None) -> Any:
+        """The exact sum; 0 over none."""
+        return Agg("sum", field, window, hop)
+
+    def mean(self, field: str, *, window: str, hop: str | None = None) -> Any:
+        """The exact sum over the count, rounded once; null over none."""
+        return Agg("mean", field, window, hop)
+
+    def std(self, field: str, *, window: str, hop: str | None = None) -> Any:
+        """The sample standard deviation (n - 1); null below two values."""
+        return Agg("std", field, window, hop)
+
+    def min(self, field: str, *, window: str, hop: str | None = None) -> Any:
+        """The smallest value; null over none."""
+        return Agg("min", field, window, hop)
+
+    def max(self, field: str, *, window: str, hop: str | None = None) -> Any:
+        """The largest value; null over none."""
+        return Agg("max", field, window, hop)
+
+    def last(self, field: str, *, window: str | None = None, ttl: str | None = None, hop: str | None = None) -> Any:
+        """The newest non-null value by (time, offset): within a window, within a time to live, or ever."""
+        return Agg("last", field, window, hop, ttl)
+
+
+agg = _Aggregates()
+
+
+class FeatureRef:
+    """One feature of a view, as `Airport.departures_1h`."""
+
+    def __init__(self, view: type[View], name: str) -> None:
+        self.view, self.name = view, name
+
+    def __repr__(self) -> str:
+        return f"{self.view.__name__}.{self.name}"
+
+
+class _Body(dict[str, Any]):
+    """A class body in which a feature's name can be given only once."""
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        if isinstance(self.get(key), Agg) or (key in self and isinstance(value, Agg)):
+            raise DefinitionError(f"The view {self.get('__qualname__', '')!r} has two features named {key!r}.", "Each feature has a name of its own.", "Rename one.")
+        super().__setitem__(key, value)
+
+
+class _ViewType(type):
+    spec: ViewSpec
+    stream: Stream
+
+    @classmethod
+    def __prepare__(mcs, name: str, bases: tuple[type, ...], /, **_: Any) -> _Body:
+        return _Body()
+
+    def __new__(mcs, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> _ViewType:
+        new = super().__new__(mcs, name, bases, dict(body))
+        if bases:
+            new.spec = _view_spec(name, body)
+            for feature in new.spec.features:
+                setattr(new, feature.name, FeatureRef(new, feature.name))  # type: ignore[arg-type]
+        return new
+
+
+class View(metaclass=_ViewType):
+    """The features of one entity from one stream: a class with `stream`, `entity` and aggregates.
+
+    Raises:
+        DefinitionError: no stream or entity, an unknown field, a type that the aggregate can't take, two features of one name.
+    """
+
+
+def _view_spec(name: str, body: Mapping[str, Any]) -> ViewSpec:
+    stream, entity = body.get("stream"), body.get("entity")
+    if not isinstance(stream, Stream):
+        raise DefinitionError(f"The view {name!r} has no stream.", "A view has one stream.", "Write: stream = flights")
+    keys = (entity,) if isinstance(entity, str) else tuple(entity or ())
+    if not keys:
+        raise DefinitionError(f"The view {name!r} has no entity.", "An entity is the field (or fields) that the features are about.", 'Write: entity = "origin"')
+    for key in keys:
+        kind = _field(stream, key, f"The view {name!r}").kind
+        if kind not in ("str", "int"):
+            raise DefinitionError(f"The view {name!r} has the entity {key!r}, a {kind}.", "An entity key is a str or an int.", "Choose another field.")
+    features = []
+    for attribute, value in body.items():
+        if isinstance(value, Agg):
+            features.append(_feature(stream, value, attribute, f"The feature {name}.{attribute}"))
+    if not features:
+        raise DefinitionError(f"The view {name!r} has no features.", "A view has at least one aggregate.", 'Write: departures_1h = agg.count(window="1h")')
+    return ViewSpec(name, stream.name, keys, tuple(features)).sealed(stream.spec)
+
+
+def _feature(stream: Stream, aggregate: Agg, name: str, where: str) -> FeatureSpec:
+    if aggregate.field is not None:
+        kind = _field(stream, aggregate.field, where).kind
+        allowed = {"sum": ("int", "float", "decimal", "bool"), "mean": ("int", "float", "decimal", "bool"), "std": ("int", "float", "decimal", "bool"),
+                   "min": ("int", "float", "decimal", "bool", "time"), "max": ("int", "float", "decimal", "bool", "time")}.get(aggregate.aggregate)
+        if allowed is not None and kind not in allowed:
+            raise DefinitionError(f"{where} takes the {aggregate.aggregate} of {aggregate.field!r}, a {kind}.", f"{aggregate.aggregate} takes {', '.join(allowed)}.",
+                                  "Use agg.last or agg.count, or declare the field otherwise.")
+    return aggregate.spec(name, where)
+
+
+def _field(stream: Stream, name: str, where: str) -> Field:
+    try:
+        return stream.spec.field(name)
+    except NotFound as error:
+        raise DefinitionError(f"{where}: {error.came}", error.allowed, error.fix) from None
+
+
+class Derived:
+    """A function of features and request fields; its name is the feature's."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self.name = function.__name__
+        self.inputs = tuple(inspect.signature(function).parameters)
+        self.__doc__ = function.__doc__
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function itself, as in a unit test."""
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"derived feature {self.name!r}"
+
+
+def derive(function: Callable[..., Any]) -> Derived:
+    """Declare a derived feature: the function is traced once into an expression, and its arguments name features or request fields."""
+    return Derived(function)
+
+
+class Outcome:
+    """What turns out to be true later, and the label that a model learns from it.
+
+    Args:
+        value: the name of the value that arrives, such as "arr_delay".
+        label: from that value to the label; the value itself when absent.
+        matures_after: how long after the prediction the value is final.
+        kind: the value's type.
+    """
+
+    def __init__(self, value: str, *, label: Callable[[Any], Any] | None = None, matures_after: str = "0s", kind: Any = float) -> None:
+        self.label = label
+        self.spec = OutcomeSpec(make_field(value, kind), parse_duration(matures_after))
+
+
+class Model:
+    """A declared model: features, outcome, where its examples come from, and the function that trains it."""
+
+    def __init__(self, train: Callable[..., Any], *, entities: Sequence[str], features: Sequence[Any], outcome: Outcome, request: Mapping[str, Any],
+                 spine: Any) -> None:
+        self.train, self.name = train, train.__name__
+        self.entities, self.features, self.request = tuple(entities), tuple(features), dict(request)
+        self.outcome, self.spine = outcome, spine
+        self.__doc__ = train.__doc__
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the training function itself."""
+        return self.train(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"model {self.name!r}"
+
+
+def model(*, entities: Sequence[str], features: Sequence[Any], outcome: Outcome, request: Mapping[str, Any] | None = None,
+          spine: Any = None) -> Callable[[Callable[..., Any]], Model]:
+    """Declare a model; the decorated function trains it from a `TrainingSet` and returns an object with `predict`.
+
+    Args:
+        entities: the entity keys that a request names.
+        request: further typed fields that a request carries.
+        features: views, single features (`Airport.departures_1h`), derived features, and names of request fields or entity keys, in the vector's order.
+        outcome: what turns out to be true later.
+        spine: the moments to learn from: a function that returns a data frame with the entity keys, the request fields,
+            `time` and the outcome's value, or a file of that shape. The function may take `start` and `end`.
+    """
+    return lambda train: Model(train, entities=entities, features=features, outcome=outcome, request=request or {}, spine=spine)
+
+
+class Resolver:
+    """Finds what a model's features stand for, among the listed ones and then in the whole project.
+
+    Args:
+        views, derived: everything that the project defines; a derived feature's arguments may name any of it.
+    """
+
+    def __init__(self, views: Iterable[type[View]] = (), derived: Iterable[Derived] = ()) -> None:
+        self.views = list(views)
+        self.derived = {item.name: item for item in derived}
+
+    def feature_set(self, features: Sequence[Any], *, entities: Sequence[str] | None = None, request: Mapping[str, Any] | None = None,
+                    where: str = "The feature set") -> FeatureSet:
+        """The complete feature set of a list of views, features, derived features and names.
+
+        Raises:
+            DefinitionError: an unknown or ambiguous name, two features of one name, an entity that no view knows.
+        """
+        return _Resolution(self, features, request or {}, where).finish(entities)
+
+    def model(self, declared: Model) -> ModelSpec:
+        """The checked specification of a model."""
+        where = f"The model {declared.name!r}"
+        feature_set = self.feature_set(declared.features, entities=declared.entities, request=declared.request, where=where)
+        label = declared.outcome.spec.value.name
+        used = {*feature_set.outputs, *(field.name for field in feature_set.request), *(name for spec in feature_set.derived for name in spec.inputs)}
+        if label in used:
+            raise DefinitionError(f"{where} uses its outcome {label!r} as a feature.", "What is predicted is not known when it is asked for.",
+                                  f"Remove {label!r} from features and request; what was known of the past is a view's aggregate under a name of its own.")
+        return ModelSpec(declared.name, feature_set, declared.outcome.spec)
+
+
+class _Resolution:
+    """One feature set being put together."""
+
+    def __init__(self, known: Resolver, listed: Sequence[Any], request: Mapping[str, Any], where: str) -> None:
+        self.known, self.where = known, where
+        self.request = {name: make_field(name, kind) for name, kind in request.items()}
+        self.views: dict[str, type[View]] = {}
+        self.kinds: dict[str, Kind] = {}
+        self.derived: dict[str, DerivedSpec] = {}
+        self.outputs: list[str] = []
+        for field in self.request.values():
+            self._name(field.name, field.kind)
+        for item in listed:
+            self._declare(item)
+        for item in listed:
+            self._list(item)
+
+    def _declare(self, item: Any) -> None:
+        if isinstance(item, type) and issubclass(item, View):
+            self._use(item)
+        elif isinstance(item, FeatureRef):
+            self._use(item.view)
+        elif isinstance(item, Derived):
+            self.known.derived.setdefault(item.name, item)
+        elif not isinstance(item, str):
+            raise DefinitionError(f"{self.where} lists {item!r} among its features.", "A feature is a view, View.feature, a derived feature, or a name in quotes.",
+                                  "Decorate the function with @davy.derive, or name a request field.")
+
+    def _use(self, view: type[View]) -> None:
+        if view.__name__ in self.views:
+            return
+        self.views[view.__name__] = view
+        for feature in view.spec.features:
+            field = view.stream.spec.field(feature.field) if feature.field else None
+            self._name(feature.name, output_kind(feature, field))
+
+    def _name(self, name: str, kind: Kind) -> None:
+        if name in self.kinds:
+            raise DefinitionError(f"{self.where} has two features named {name!r}.", "Each name means one thing.", "Rename one of them.")
+        self.kinds[name] = "float" if kind == "decimal" else kind
+
+    def _list(self, item: Any) -> None:
+        if isinstance(item, type):
+            names = [feature.name for feature in item.spec.features]
+        else:
+            names = [item if isinstance(item, str) else item.name]
+        for name in names:
+            self._resolve(name, ())
+            if name in self.outputs:
+                raise DefinitionError(f"{self.where} lists the feature {name!r} twice.", "A vector has each feature once.", "Remove one.")
+            self.outputs.append(name)
+
+    def _resolve(self, name: str, path: tuple[str, ...]) -> None:
+        """Make sure that this name has a kind, defining what it needs on the way."""
+        if name in self.kinds:
+            return
+        if name in path:
+            raise DefinitionError(f"{self.where}: the derived features {' -> '.join((*path, name))} need each other.", "A derived feature can't depend on itself.", "Break the circle.")
+        if name in self.known.derived:
+            self._derive(self.known.derived[name], (*path, name))
+            return
+        entity = self._entity_field(name)
+        if entity is not None:
+            self.kinds[name] = entity.kind
+            return
+        holders = [view for view in self.known.views if any(feature.name == name for feature in view.spec.features)]
+        if len({view.__name__ for view in holders}) == 1:
+            self._use(holders[0])
+            return
+        if holders:
+            raise DefinitionError(f"{self.where}: {name!r} is a feature of {' and '.join(view.__name__ for view in holders)}.", "A name must mean one feature.",
+                                  f"List the view that you mean, or rename: {holders[0].__name__}.{name}")
+        known = {*self.kinds, *self.known.derived, *(feature.name for view in self.known.views for feature in view.spec.features)}
+        needs = f" (an argument of {path[-1]!r})" if path else ""
+        raise DefinitionError(f"{self.where} needs {name!r}{needs}, which is not defined.", nearest(name, known),
+                              "Correct the name, add the view to the features, or declare it as a request field.")
+
+    def _derive(self, item: Derived, path: tuple[str, ...]) -> None:
+        from davy.features.expression import trace
+
+        for name in item.inputs:
+            self._resolve(name, path)
+        spec = trace(item.name, item.function, {name: self.kinds[name] for name in item.inputs})
+        self._name(item.name, spec.kind)
+        self.derived[item.name] = spec
+
+    def _entity_field(self, name: str) -> Field | None:
+        for view in (*self.views.values(), *self.known.views):
+            if name in view.spec.entity:
+                return view.stream.spec.field(name)
+        return None
+
+    def finish(self, entities: Sequence[str] | None) -> FeatureSet:
+        """Check the entity keys and seal the set."""
+        needed = list(dict.fromkeys(key for view in self.views.values() for key in view.spec.entity))
+        named = needed if entities is None else list(entities)
+        missing = [key for key in needed if key not in named]
+        if missing:
+            raise DefinitionError(f"{self.where} does not name the entity key {missing[0]!r}.", f"Its views are about: {', '.join(needed)}.", f"Add {missing[0]!r} to entities.")
+        fields = []
+        for key in named:
+            field = self._entity_field(key)
+            if key in self.request:
+                raise DefinitionError(f"{self.where} has {key!r} as an entity key and as a request field.", "It is one of the two.", "Remove it from request.")
+            if field is None:
+                raise DefinitionError(f"{self.where} names the entity key {key!r}, which no view is about.", nearest(key, needed), "Declare it in request, or correct the name.")
+            fields.append(field)
+        streams = {view.stream.name: view.stream.spec for view in self.views.values()}
+        return FeatureSet(tuple(fields), tuple(self.request.values()), tuple(streams.values()), tuple(view.spec for view in self.views.values()),
+                          tuple(self.derived.values()), tuple(self.outputs), tuple(self.kinds[name] for name in self.outputs)).sealed()

@@ -1,0 +1,264 @@
+"""Features as of now: events are applied to tiles as they arrive, and a vector is read in one snapshot.
+
+Tables of the store: `marks` (per stream, how far it is applied), `views` (the definitions kept up to date),
+`state/<view digest>` (one value per entity), `ids/<stream>` (the offset of each event identity).
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from davy.core.time import format_time
+from davy.errors import InvalidInput, Unavailable, nearest
+from davy.features.definition import EventBatch, FeatureSet, Mark, StreamSpec, ViewSpec
+from davy.features.keys import encode_id, encode_key
+from davy.features.tiles import Layout
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from davy.core.clock import Clock
+    from davy.engines.online.base import OnlineStore, Snapshot, Transaction
+
+_MARK = struct.Struct("<qqq")
+_OFFSET = struct.Struct("<q")
+_PAIR = msgspec.json.Decoder(tuple[StreamSpec, ViewSpec])
+
+
+class Vector(msgspec.Struct, array_like=True):
+    """Features as they were known at `time`, from the log up to `watermarks` (per stream the last offset applied).
+
+    `values` follow the outputs of the feature set; null is None.
+    """
+
+    time: int
+    watermarks: dict[str, int]
+    values: list[Any]
+
+
+def read_mark(snapshot: Snapshot, stream: str) -> Mark:
+    """How far a stream is applied in this snapshot."""
+    raw = snapshot.get("marks", stream.encode())
+    return Mark() if raw is None else Mark(*_MARK.unpack(raw))
+
+
+def table_of(view: ViewSpec) -> str:
+    """The store's table with the view's state: one per version of the definition."""
+    return f"state/{view.digest.removeprefix('sha256:')[:32]}"
+
+
+class OnlineFeatures:
+    """The online state of a home. One process at a time applies events; any may read.
+
+    Args:
+        store: where the state lives.
+    """
+
+    def __init__(self, store: OnlineStore) -> None:
+        self.store = store
+        self._layouts: dict[str, list[Layout]] | None = None
+
+    def mark(self, stream: str) -> Mark:
+        """How far this stream is applied."""
+        with self.store.snapshot() as snapshot:
+            return read_mark(snapshot, stream)
+
+    def views(self) -> list[tuple[StreamSpec, ViewSpec]]:
+        """The views that are kept up to date, with the streams as they were declared for them."""
+        with self.store.snapshot() as snapshot:
+            index = snapshot.get("views", b"index") or b"[]"
+            found = [snapshot.get("views", digest.encode()) for digest in msgspec.json.decode(index)]
+        return [_PAIR.decode(raw) for raw in found if raw is not None]
+
+    def apply(self, batch: EventBatch) -> None:
+        """Apply events to all views of their stream in one transaction. Offsets that are applied already are skipped.
+
+        Raises:
+            Unavailable: an event before this batch has not been applied.
+        """
+        if not len(batch):
+            return
+        with self.store.transaction() as transaction:
+            mark = read_mark(transaction, batch.stream)
+            skip = max(0, mark.offset + 1 - batch.first_offset)
+            if skip >= len(batch):
+                return
+            if batch.first_offset > mark.offset + 1:
+                raise Unavailable(f"Events {mark.offset + 1} to {batch.first_offset - 1} of {batch.stream!r} are not applied yet.",
+                                  "Events are applied in the order of their offsets.", "Open the log again: it applies what is missing.")
+            for layout in self._active(batch.stream):
+                _apply_view(transaction, layout, batch, skip)
+            for position in range(skip, len(batch)) if batch.ids is not None else ():
+                identity = batch.ids[position]  # type: ignore[index]
+                transaction.put(f"ids/{batch.stream}", encode_id(identity), _OFFSET.pack(batch.first_offset + position))
+            new = Mark(batch.last_offset, max(mark.ingest_time, batch.ingest[-1]), max(mark.event_time, *batch.times[skip:]) if len(batch) - skip > 1
+                       else max(mark.event_time, batch.times[-1]))
+            transaction.put("marks", batch.stream.encode(), _MARK.pack(new.offset, new.ingest_time, new.event_time))
+
+    def offset_of(self, stream: str, identity: str) -> int | None:
+        """The offset of the event with this identity, or None."""
+        with self.store.snapshot() as snapshot:
+            raw = snapshot.get(f"ids/{stream}", encode_id(identity))
+        return None if raw is None else int(_OFFSET.unpack(raw)[0])
+
+    def ensure(self, stream: StreamSpec, view: ViewSpec, events: Iterable[EventBatch]) -> None:
+        """Keep this view up to date from now on; its past is built from `events` (all of the stream's, in order, at least up to the mark).
+
+        A view that is kept already costs nothing: `events` is not read.
+        """
+        layout = Layout(view, stream)
+        with self.store.transaction() as transaction:
+            if transaction.get("views", view.digest.encode()) is not None:
+                return
+            mark = read_mark(transaction, stream.name)
+            _build(transaction, layout, events, mark)
+            index = [*msgspec.json.decode(transaction.get("views", b"index") or b"[]"), view.digest]
+            transaction.put("views", b"index", msgspec.json.encode(index))
+            transaction.put("views", view.digest.encode(), msgspec.json.encode((stream, view)))
+        self._layouts = None
+
+    def reset(self) -> None:
+        """Forget all state, so that it can be built anew from the log. The list of views stays."""
+        with self.store.transaction() as transaction:
+            for table in self.store.tables():
+                if table != "views":
+                    transaction.drop(table)
+
+    def reader(self, feature_set: FeatureSet, clock: Clock) -> OnlineReader:
+        """Reads vectors of this feature set."""
+        return OnlineReader(self, feature_set, clock)
+
+    def _active(self, stream: str) -> list[Layout]:
+        if self._layouts is None:
+            self._layouts = {}
+            for spec, view in self.views():
+                self._layouts.setdefault(spec.name, []).append(Layout(view, spec))
+        return self._layouts.get(stream, [])
+
+
+def _apply_view(transaction: Transaction, layout: Layout, batch: EventBatch, skip: int) -> None:
+    table = table_of(layout.view)
+    columns = [batch.columns[name] for name in layout.fields]
+    keys = [batch.columns[name] for name in layout.view.entity]
+    groups: dict[bytes, list[int]] = {}
+    for position in range(skip, len(batch)):
+        key = encode_key([column[position] for column in keys])
+        if key is not None:
+            groups.setdefault(key, []).append(position)
+    for key, positions in groups.items():
+        state = layout.decode(transaction.get(table, key))
+        for position in positions:
+            event = dict(zip(layout.fields, [column[position] for column in columns], strict=True))
+            layout.enter(state, batch.first_offset + position, batch.ingest[position], batch.times[position], event)
+        transaction.put(table, key, layout.encode(state))
+
+
+def _build(transaction: Transaction, layout: Layout, events: Iterable[EventBatch], mark: Mark) -> None:
+    """All states of one view from the log up to the mark, each written once."""
+    table = table_of(layout.view)
+    transaction.drop(table)
+    if mark.offset == 0:
+        return
+    states: dict[bytes, Any] = {}
+    for batch in events:
+        columns = [batch.columns[name] for name in layout.fields]
+        keys = [batch.columns[name] for name in layout.view.entity]
+        for position in range(min(len(batch), mark.offset - batch.first_offset + 1)):
+            key = encode_key([column[position] for column in keys])
+            if key is None:
+                continue
+            state = states.get(key)
+            if state is None:
+                state = states[key] = layout.decode(None)
+            event = dict(zip(layout.fields, [column[position] for column in columns], strict=True))
+            layout.enter(state, batch.first_offset + position, batch.ingest[position], batch.times[position], event)
+    for key in sorted(states):
+        transaction.put(table, key, layout.encode(states[key]))
+
+
+class OnlineReader:
+    """Reads one feature set's vectors from the online state: features of views, derived features, request fields, entity keys."""
+
+    def __init__(self, features: OnlineFeatures, feature_set: FeatureSet, clock: Clock) -> None:
+        from davy.features.expression import compile_kernel
+
+        self.feature_set = feature_set
+        self._store = features.store
+        self._clock = clock
+        self._entities = {field.name: field for field in feature_set.entities}
+        self._request = {field.name: field for field in feature_set.request}
+        self._views = [(Layout(view, feature_set.stream(view.stream)), table_of(view), [self._entities[name] for name in view.entity])
+                       for view in feature_set.views]
+        self._streams = [(name, name.encode()) for name in dict.fromkeys(view.stream for view in feature_set.views)]
+        self._names = [*(feature.name for view in feature_set.views for feature in view.features), *self._entities, *self._request]
+        self._derive = compile_kernel(feature_set.derived, self._names) if feature_set.derived else None
+        available = [*self._names, *(spec.name for spec in feature_set.derived)]
+        self._picks = [available.index(name) for name in feature_set.outputs]
+        self._missing = [view.name for view in feature_set.views if view.digest not in {kept.digest for _, kept in features.views()}]
+
+    def read(self, entities: Mapping[str, Any], request: Mapping[str, Any] | None = None, *, at: int | None = None) -> Vector:
+        """One vector: everything is read in one snapshot, together with the watermarks.
+
+        Args:
+            entities: a value for each entity key; one that no event has named gives empty windows.
+            request: a value for each request field.
+            at: microseconds; the latest of the clock and what is applied when absent.
+
+        Raises:
+            InvalidInput: a missing, unknown or mistyped key or field, or a time before what has been applied.
+            Unavailable: the state of a view is not built yet.
+        """
+        keyed = checked("entity key", self._entities, entities)
+        fields = checked("request field", self._request, request or {})
+        return self.read_encoded(keyed, fields, at=at)
+
+    def read_encoded(self, keyed: Mapping[str, Any], fields: Mapping[str, Any], *, at: int | None = None) -> Vector:
+        """`read` for values in stored form (see core/fields.py), every key and field present: the gateway's path."""
+        if self._missing:
+            raise Unavailable(f"The online state of {', '.join(self._missing)} is not built yet.", "A view is built when a model that uses it is trained or served.",
+                              "Run: davy up")
+        with self._store.snapshot() as snapshot:
+            get = snapshot.get
+            t, watermarks = self._clock.now() if at is None else at, {}
+            for name, key in self._streams:
+                raw = get("marks", key)
+                offset, ingest, event = (0, 0, 0) if raw is None else _MARK.unpack(raw)
+                watermarks[name] = offset
+                known = ingest + 1 if ingest > event else event + 1
+                if offset and t < known:
+                    if at is not None:
+                        raise InvalidInput(f"Online features were asked as of {format_time(at)}, but events up to {format_time(known - 1)} are applied.",
+                                           "Online state answers for now; the past is answered from the log.", "Use davy.training_set for the past.")
+                    t = known
+            raws = [get(table, key) if (key := encode_key([keyed[field.name] for field in entity])) else None for _, table, entity in self._views]
+        values: list[Any] = []
+        for (layout, _, _), state in zip(self._views, raws, strict=True):
+            values += layout.read(state, t)
+        values += [field.decode(keyed[name]) for name, field in self._entities.items()]
+        values += [field.decode(fields[name]) for name, field in self._request.items()]
+        if self._derive is not None:
+            values += self._derive(values)
+        return Vector(t, watermarks, [values[pick] for pick in self._picks])
+
+
+def checked(what: str, declared: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The stored form of every declared field.
+
+    Raises:
+        InvalidInput: one is missing, mistyped or not declared.
+    """
+    unknown = given.keys() - declared.keys()
+    if unknown:
+        name = sorted(unknown)[0]
+        raise InvalidInput(f"{name!r} is not a declared {what}.", nearest(name, declared), "Rename or remove it.")
+    encoded = {}
+    for name, field in declared.items():
+        if name not in given:
+            raise InvalidInput(f"The {what} {name!r} is missing.", f"Declared: {', '.join(declared)}.", f"Send {name!r} ({field.kind}), or null where there is none.")
+        encoded[name] = field.encode(given[name])
+    return encoded
+
+
