@@ -1,0 +1,41 @@
+# Everything a laptop and CI need: Python 3.11 or newer, and make.
+SHELL := /bin/sh
+BIN := .venv/bin
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types bench docs lock clean
+
+help:
+	@echo "make demo    a year of flights: ingest, train, serve, replay, prove (Ctrl-C stops the server)"
+	@echo "make test    lint, types and all tests"
+	@echo "make lint    ruff and mypy"
+	@echo "make bench   the figures of docs/benchmarks.md"
+	@echo "make docs    write the generated reference pages anew"
+	@echo "make lock    resolve the dependencies anew"
+	@echo "make clean   remove .venv and caches"
+
+.venv/installed-%: requirements/%.txt requirements/build.txt pyproject.toml scripts/venv
+	@scripts/venv $*
+	@touch $@
+
+demo: .venv/installed-demo
+	@exec $(BIN)/davy demo
+
+test: .venv/installed-test lint
+	@scripts/need chromium test -x /usr/bin/chromium
+	@exec $(BIN)/python -m pytest
+
+lint: .venv/installed-test
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+bench: .venv/installed-bench
+	@for program in benchmarks/*.py; do echo "== $$program"; $(BIN)/python $$program || exit 1; done
+
+docs: .venv/installed-test
+	@$(BIN)/python scripts/reference.py
+
+lock:
+	@scripts/lock $(LOCK)
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache build dist
