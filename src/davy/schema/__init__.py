@@ -1,0 +1,21 @@
+"""The database's schema: `tables` says what there is, `migrations` how an older database gets there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from davy.store.database import Database
+
+HEAD = "0001"
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+def open_database(url: str) -> Database:
+    """The database at this URL, at this version's schema; a new one is made where there is none."""
+    from davy.store.database import Database
+
+    database = Database(url, head=HEAD, migrations=MIGRATIONS)
+    database.migrate()
+    return database

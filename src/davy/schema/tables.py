@@ -1,0 +1,259 @@
+"""All tables, in one MetaData. Experiments, runs and the registry are laid out so that MLflow's protocol can be served from them.
+
+Times named `*_time` and `timestamp` are milliseconds since 1970, as that protocol has them; `micros` columns are
+microseconds. JSON is kept as text, because digests cover its bytes. A NaN is `is_nan` beside the value 0, and
+infinities are themselves.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Boolean, Column, Float, ForeignKey, ForeignKeyConstraint, Index, Integer, MetaData, String, Table, Text, UniqueConstraint
+
+metadata = MetaData(naming_convention={"ix": "ix_%(table_name)s_%(column_0_N_name)s", "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+                                       "fk": "fk_%(table_name)s_%(column_0_N_name)s", "pk": "pk_%(table_name)s"})
+
+_Name, _Key, _Id, _Digest = String(500), String(250), String(34), String(71)
+PARENT_TAG = "mlflow.parentRunId"
+
+
+def _run(primary: bool = True) -> Column[str]:
+    return Column("run_id", String(32), ForeignKey("runs.run_id", ondelete="CASCADE"), primary_key=primary, nullable=False)
+
+
+def _logged() -> Column[str]:
+    return Column("model_id", _Id, ForeignKey("logged_models.model_id", ondelete="CASCADE"), primary_key=True, nullable=False)
+
+
+def _registered() -> Column[str]:
+    return Column("name", _Name, ForeignKey("registered_models.name", ondelete="CASCADE", onupdate="CASCADE"), primary_key=True, nullable=False)
+
+
+def _version_key(ending: str = "") -> ForeignKeyConstraint:
+    return ForeignKeyConstraint(["name", "version"], ["model_versions.name", "model_versions.version"], ondelete="CASCADE", onupdate="CASCADE")
+
+
+experiments = Table(
+    "experiments", metadata,
+    Column("experiment_id", Integer, primary_key=True, autoincrement=True),
+    Column("name", _Name, nullable=False, unique=True),
+    Column("artifact_location", Text, nullable=False),
+    Column("lifecycle_stage", String(10), nullable=False),
+    Column("creation_time", BigInteger, nullable=False),
+    Column("last_update_time", BigInteger, nullable=False),
+)
+experiment_tags = Table(
+    "experiment_tags", metadata,
+    Column("experiment_id", Integer, ForeignKey("experiments.experiment_id", ondelete="CASCADE"), primary_key=True),
+    Column("key", _Key, primary_key=True),
+    Column("value", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+runs = Table(
+    "runs", metadata,
+    Column("run_id", String(32), primary_key=True),
+    Column("experiment_id", Integer, ForeignKey("experiments.experiment_id"), nullable=False),
+    Column("name", _Name, nullable=False),
+    Column("user_id", String(256), nullable=False),
+    Column("status", String(10), nullable=False),
+    Column("start_time", BigInteger, nullable=False),
+    Column("end_time", BigInteger),
+    Column("deleted_time", BigInteger),
+    Column("lifecycle_stage", String(10), nullable=False),
+    Column("artifact_uri", Text, nullable=False),
+    Index("ix_runs_recent", "experiment_id", "lifecycle_stage", "start_time", "run_id"),
+    Index("ix_runs_start", "start_time", "run_id"),
+    sqlite_with_rowid=False,
+)
+params = Table("params", metadata, _run(), Column("key", _Key, primary_key=True), Column("value", Text, nullable=False), sqlite_with_rowid=False)
+tags = Table("tags", metadata, _run(), Column("key", _Key, primary_key=True), Column("value", Text, nullable=False), sqlite_with_rowid=False)
+Index("ix_tags_parent", tags.c.value, sqlite_where=tags.c.key == PARENT_TAG, postgresql_where=tags.c.key == PARENT_TAG)
+
+# The primary key is the point's whole identity, so that a repeated request changes nothing, and it is the order in which curves are drawn.
+metrics = Table(
+    "metrics", metadata, _run(),
+    Column("key", _Key, primary_key=True),
+    Column("step", BigInteger, primary_key=True, autoincrement=False),
+    Column("timestamp", BigInteger, primary_key=True, autoincrement=False),
+    Column("value", Float(53), primary_key=True),
+    Column("is_nan", Boolean, primary_key=True),
+    sqlite_with_rowid=False,
+)
+latest_metrics = Table(
+    "latest_metrics", metadata, _run(),
+    Column("key", _Key, primary_key=True),
+    Column("step", BigInteger, nullable=False),
+    Column("timestamp", BigInteger, nullable=False),
+    Column("value", Float(53), nullable=False),
+    Column("is_nan", Boolean, nullable=False),
+    Index("ix_latest_metrics_order", "key", "value", "run_id"),
+    sqlite_with_rowid=False,
+)
+artifacts = Table(
+    "artifacts", metadata,
+    Column("owner", _Id, primary_key=True),
+    Column("path", Text, primary_key=True),
+    Column("digest", _Digest, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("creation_time", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+datasets = Table(
+    "datasets", metadata,
+    Column("dataset_id", String(32), primary_key=True),
+    Column("experiment_id", Integer, ForeignKey("experiments.experiment_id", ondelete="CASCADE"), nullable=False),
+    Column("name", _Name, nullable=False),
+    Column("digest", String(100), nullable=False),
+    Column("source_type", String(36), nullable=False),
+    Column("source", Text, nullable=False),
+    Column("schema", Text),
+    Column("profile", Text),
+    UniqueConstraint("experiment_id", "name", "digest"),
+)
+inputs = Table(
+    "inputs", metadata, _run(),
+    Column("dataset_id", String(32), ForeignKey("datasets.dataset_id", ondelete="CASCADE"), primary_key=True, index=True),
+    sqlite_with_rowid=False,
+)
+input_tags = Table(
+    "input_tags", metadata,
+    Column("run_id", String(32), primary_key=True),
+    Column("dataset_id", String(32), primary_key=True),
+    Column("key", _Key, primary_key=True),
+    Column("value", Text, nullable=False),
+    ForeignKeyConstraint(["run_id", "dataset_id"], ["inputs.run_id", "inputs.dataset_id"], ondelete="CASCADE"),
+    sqlite_with_rowid=False,
+)
+
+logged_models = Table(
+    "logged_models", metadata,
+    Column("model_id", _Id, primary_key=True),
+    Column("experiment_id", Integer, ForeignKey("experiments.experiment_id", ondelete="CASCADE"), nullable=False),
+    Column("name", _Name, nullable=False),
+    Column("artifact_uri", Text, nullable=False),
+    Column("status", String(32), nullable=False),
+    Column("status_message", Text),
+    Column("model_type", _Name),
+    Column("source_run_id", String(32), index=True),
+    Column("creation_time", BigInteger, nullable=False),
+    Column("last_update_time", BigInteger, nullable=False),
+    Column("lifecycle_stage", String(10), nullable=False),
+    Index("ix_logged_models_recent", "experiment_id", "lifecycle_stage", "creation_time", "model_id"),
+)
+logged_model_params = Table("logged_model_params", metadata, _logged(), Column("key", _Key, primary_key=True), Column("value", Text, nullable=False),
+                            sqlite_with_rowid=False)
+logged_model_tags = Table("logged_model_tags", metadata, _logged(), Column("key", _Key, primary_key=True), Column("value", Text, nullable=False),
+                          sqlite_with_rowid=False)
+logged_model_metrics = Table(
+    "logged_model_metrics", metadata, _logged(), _run(),
+    Column("key", _Key, primary_key=True),
+    Column("timestamp", BigInteger, primary_key=True, autoincrement=False),
+    Column("step", BigInteger, primary_key=True, autoincrement=False),
+    Column("value", Float(53), nullable=False),
+    Column("is_nan", Boolean, nullable=False),
+    Column("dataset_name", _Name),
+    Column("dataset_digest", String(100)),
+    Index("ix_logged_model_metrics_order", "key", "value", "model_id"),
+    sqlite_with_rowid=False,
+)
+model_inputs = Table("model_inputs", metadata, _run(), _logged(), sqlite_with_rowid=False)
+outputs = Table("outputs", metadata, _run(), _logged(), Column("step", BigInteger, nullable=False), sqlite_with_rowid=False)
+
+registered_models = Table(
+    "registered_models", metadata,
+    Column("name", _Name, primary_key=True),
+    Column("creation_time", BigInteger, nullable=False),
+    Column("last_update_time", BigInteger, nullable=False),
+    Column("description", Text),
+)
+registered_model_tags = Table("registered_model_tags", metadata, _registered(), Column("key", _Key, primary_key=True), Column("value", Text, nullable=False),
+                              sqlite_with_rowid=False)
+feature_sets = Table(
+    "feature_sets", metadata,
+    Column("digest", _Digest, primary_key=True),
+    Column("json", Text, nullable=False),
+    Column("creation_time", BigInteger, nullable=False),
+)
+views = Table(
+    "views", metadata,
+    Column("digest", _Digest, primary_key=True),
+    Column("name", _Name, nullable=False, index=True),
+    Column("json", Text, nullable=False),
+    Column("creation_time", BigInteger, nullable=False),
+)
+training_sets = Table(
+    "training_sets", metadata,
+    Column("digest", _Digest, primary_key=True),
+    Column("feature_set", _Digest, ForeignKey("feature_sets.digest"), nullable=False),
+    Column("rows", BigInteger, nullable=False),
+    Column("json", Text, nullable=False),
+    Column("creation_time", BigInteger, nullable=False),
+)
+# The columns after `model_id` are filled by native versions only: what a worker loads and what a gateway computes.
+model_versions = Table(
+    "model_versions", metadata, _registered(),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("creation_time", BigInteger, nullable=False),
+    Column("last_update_time", BigInteger, nullable=False),
+    Column("user_id", String(256), nullable=False),
+    Column("current_stage", String(20), nullable=False),
+    Column("description", Text),
+    Column("source", Text),
+    Column("storage_location", Text),
+    Column("run_id", String(32), index=True),
+    Column("run_link", Text),
+    Column("status", String(20), nullable=False),
+    Column("status_message", Text),
+    Column("deleted", Boolean, nullable=False),
+    Column("model_id", _Id),
+    Column("format", String(32)),
+    Column("files", Text),
+    Column("signature", Text),
+    Column("feature_set", _Digest, ForeignKey("feature_sets.digest")),
+    Column("training_set", _Digest, ForeignKey("training_sets.digest")),
+    Column("digest", _Digest, index=True),
+)
+model_version_tags = Table(
+    "model_version_tags", metadata,
+    Column("name", _Name, primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("key", _Key, primary_key=True),
+    Column("value", Text, nullable=False),
+    _version_key(),
+    sqlite_with_rowid=False,
+)
+aliases = Table(
+    "aliases", metadata, _registered(),
+    Column("alias", String(255), primary_key=True),
+    Column("version", Integer, nullable=False),
+    _version_key(),
+    sqlite_with_rowid=False,
+)
+
+traffic = Table(
+    "traffic", metadata,
+    Column("model", _Name, primary_key=True),
+    Column("revision", Integer, nullable=False),
+    Column("weights", Text, nullable=False),
+    Column("updated", BigInteger, nullable=False),
+    Column("actor", String(256), nullable=False),
+)
+journal = Table(
+    "journal", metadata,
+    Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False),
+    Column("time", BigInteger, nullable=False),
+    Column("actor", String(256), nullable=False),
+    Column("action", String(100), nullable=False),
+    Column("subject", _Name, nullable=False),
+    Column("details", Text, nullable=False),
+    Column("previous", _Digest, nullable=False),
+    Column("digest", _Digest, nullable=False),
+    Index("ix_journal_subject", "subject", "seq"),
+)
+log_segments = Table(
+    "log_segments", metadata,
+    Column("stream", _Name, primary_key=True),
+    Column("first_offset", BigInteger, primary_key=True, autoincrement=False),
+    Column("last_offset", BigInteger, nullable=False),
+    Column("digest", _Digest, nullable=False),
+    sqlite_with_rowid=False,
+)
