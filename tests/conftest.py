@@ -1,0 +1,39 @@
+"""Shared by all tests: a project folder of one's own, and nothing from the person who runs them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from davy.home import Home
+
+
+@pytest.fixture(autouse=True)
+def _steady_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DAVY_HOME", "DAVY_PROJECT", "FORCE_COLOR", "COLUMNS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DAVY_ACTOR", "tester")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """An empty project: a folder with a davy.toml."""
+    root = tmp_path / "project"
+    root.mkdir()
+    (root / "davy.toml").write_text('project = "shop"\n')
+    return root
+
+
+@pytest.fixture
+def home(project: Path) -> Iterator[Home]:
+    """The open home of the empty project."""
+    from davy.home import Home
+
+    opened = Home(project)
+    yield opened
+    opened.close()
