@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -18,6 +17,22 @@ from davy.cli.main import BY_NAME, VERBS, davy, run
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+WAITS = """
+import signal, sys, click
+from davy.cli import version
+from davy.cli.main import main
+
+@click.command
+def wait():
+    print("ready", flush=True)
+    signal.pause()
+
+version.command = wait
+sys.argv = ["davy", "version"]
+main()
+"""
 
 
 def test_help_names_every_verb_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
@@ -69,7 +84,8 @@ def test_version_prints_one_json_object(capsys: pytest.CaptureFixture[str]) -> N
     assert json.loads(line)["python"] == ".".join(map(str, sys.version_info[:3]))
 
 
-@pytest.mark.parametrize("words", [["--home", "h", "--project", "p", "probe"], ["probe", "--home", "h", "--project", "p"], ["--home", "h", "probe", "--project", "p"]])
+@pytest.mark.parametrize("words", [["--home", "h", "--project", "p", "probe"], ["probe", "--home", "h", "--project", "p"],
+                                   ["--home", "h", "probe", "--project", "p"]])
 def test_folders_may_stand_before_or_after_the_verb(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[object] = []
 
@@ -100,8 +116,7 @@ def test_a_bug_is_shown_whole_with_a_code_of_its_own(monkeypatch: pytest.MonkeyP
 
 
 def test_ctrl_c_ends_cleanly() -> None:
-    code = "import os, signal, davy.cli.version as v, click\nfrom davy.cli.main import main\n@click.command\ndef c():\n    print('ready', flush=True)\n    signal.pause()\nv.command = c\nimport sys\nsys.argv = ['davy', 'version']\nmain()"
-    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ})
+    child = subprocess.Popen([sys.executable, "-c", WAITS], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert child.stdout is not None
     assert child.stdout.readline() == "ready\n"
     child.send_signal(signal.SIGINT)

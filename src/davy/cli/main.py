@@ -53,7 +53,8 @@ def _remember(context: click.Context, param: click.Parameter, value: str | None)
 
 
 def _folder_options() -> list[click.Parameter]:
-    return [_folder("--project", "The folder with davy.toml (default: here or above)."), _folder("--home", "Where the state lives (default: the project's .davy).")]
+    return [_folder("--project", "The folder with davy.toml (default: here or above)."),
+            _folder("--home", "Where the state lives (default: the project's .davy).")]
 
 
 def _folder(flag: str, text: str) -> click.Option:
