@@ -56,6 +56,12 @@ class UnsafeModel(InvalidInput):
     """A model file that would run code which is not on the allow-list."""
 
 
+class TooLarge(InvalidInput):
+    """A request body beyond what is taken at once."""
+
+    status = 413
+
+
 class NotFound(DavyError):
     """There is nothing of that name."""
 
@@ -88,10 +94,20 @@ class Unavailable(DavyError):
     retry = True
 
 
+class TimedOut(Unavailable):
+    """A part did not answer in the time that it is given."""
+
+    status = 504
+
+
 class StorageFull(Unavailable):
     """The disk takes no more; what was acknowledged before is safe."""
 
     status = 507
+
+
+class ModelFailed(DavyError):
+    """A model's own code raised an error for a request that was in order."""
 
 
 class MissingExtra(DavyError):

@@ -1,0 +1,1 @@
+"""Moving traffic between versions: nothing else in Davy does."""

@@ -1,0 +1,140 @@
+"""Moving traffic: the only place that writes a model's weights, each time in one transaction with its journal entry."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import sqlalchemy as sa
+
+from davy.core.digest import canonical_json
+from davy.errors import Conflict, InvalidInput, NotFound
+from davy.registry.models import get_version, resolve
+from davy.registry.reference import parse_reference
+from davy.schema.tables import traffic
+from davy.serving.traffic import Traffic, read_traffic
+from davy.store import journal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy import Connection
+
+    from davy.home import Home
+
+TOLERANCE = 1e-9
+_EXAMPLE = "Write for example: davy traffic {0} {0}@1=0.9 {0}@2=0.1"
+
+
+def set_traffic(home: Home, model: str, weights: Mapping[str, float], *, actor: str | None = None, expected: int | None = None) -> Traffic:
+    """Let these versions answer, each with its share of the routing keys.
+
+    Args:
+        weights: `late@1` (or an alias, `late@production`) -> weight; not negative, and together 1 within 1e-9. A weight of 0 is left out.
+        expected: the revision that the change was decided on; another one meanwhile is a conflict.
+
+    Raises:
+        InvalidInput: the weights are no shares of one whole, or name another model's version or one version twice.
+        NotFound: an unknown model or version.
+        Conflict: a version without a signature and files, or versions whose request fields contradict each other.
+    """
+    checked = _checked(model, weights)
+    with home.database.begin() as connection:
+        resolved = _resolved(connection, model, checked)
+        before = read_traffic(connection, model)
+        revision = before[0].revision if before else 0
+        if expected is not None and expected != revision:
+            raise Conflict(f"The traffic of {model} is at revision {revision}, not {expected}.", "Somebody has changed it meanwhile.",
+                           f"Look at it, then decide again: davy traffic {model}")
+        row = {"revision": revision + 1, "weights": canonical_json(resolved).decode(), "updated": home.clock.now(), "actor": actor or home.actor}
+        if before:
+            connection.execute(sa.update(traffic).where(traffic.c.model == model).values(**row))
+        else:
+            connection.execute(sa.insert(traffic).values(model=model, **row))
+        journal.append(connection, clock=home.clock, actor=row["actor"], action="traffic.set", subject=model,
+                       details={"revision": revision + 1, "weights": resolved, "before": before[0].weights if before else {}})
+        return read_traffic(connection, model)[0]
+
+
+def get_traffic(home: Home, model: str) -> Traffic | None:
+    """The model's traffic, or None when it has never been set.
+
+    Raises:
+        NotFound: an unknown model.
+    """
+    with home.database.read() as connection:
+        found = read_traffic(connection, model)
+        if not found:
+            resolve(connection, model)
+        return found[0] if found else None
+
+
+def _checked(model: str, weights: Mapping[str, Any]) -> dict[str, float]:
+    """The weights as floats, if they are shares of one whole."""
+    if not weights:
+        raise InvalidInput(f"No weight was given for {model}.", "At least one version answers.", _EXAMPLE.format(model))
+    for reference, weight in weights.items():
+        if isinstance(weight, bool) or not isinstance(weight, (int, float)):
+            raise InvalidInput(f"The weight of {reference} is {weight!r}.", "A weight is a number from 0 to 1.", _EXAMPLE.format(model))
+        if not math.isfinite(weight) or not 0 <= weight <= 1:
+            raise InvalidInput(f"The weight of {reference} is {weight}.", "A weight is from 0 to 1; NaN, infinity and negative numbers are no shares.",
+                               _EXAMPLE.format(model))
+    total = math.fsum(weights.values())
+    if abs(total - 1) > TOLERANCE:
+        raise InvalidInput(f"The weights of {model} sum to {total:.12g}.", "They must sum to 1 within 1e-9.", _EXAMPLE.format(model))
+    return {reference: float(weight) for reference, weight in weights.items()}
+
+
+def _resolved(connection: Connection, model: str, weights: Mapping[str, float]) -> dict[str, float]:
+    """`model@number` -> weight above 0, for versions that can be served together."""
+    found: dict[int, float] = {}
+    for text, weight in weights.items():
+        reference = parse_reference(text)
+        if reference.model != model:
+            raise InvalidInput(f"{text} is not a version of {model}.", f"The traffic of {model} is divided among its own versions.", _EXAMPLE.format(model))
+        version = resolve(connection, reference)
+        if version.version in found:
+            raise InvalidInput(f"{version.reference} is named twice.", "Each version has one weight.", "Add the weights up.")
+        if version.format is None or version.signature is None or version.feature_set is None:
+            raise Conflict(f"{version.reference} can't be served: it has no files, signature or feature set of Davy's.", "Only a version that Davy trained can.",
+                           f"Train one: davy train {model}")
+        found[version.version] = weight
+    _check_requests(connection, model, sorted(version for version, weight in found.items() if weight > 0))
+    return {f"{model}@{version}": weight for version, weight in sorted(found.items()) if weight > 0}
+
+
+def _check_requests(connection: Connection, model: str, versions: list[int]) -> None:
+    """Refuse versions of which one wants a field as a number that another wants as a text: no request could please both."""
+    from davy.registry.definitions import get_feature_set
+
+    known: dict[str, tuple[str, int]] = {}
+    for version in versions:
+        digest = get_version(connection, model, version).feature_set
+        if digest is None:
+            raise NotFound(f"{model}@{version} has no feature set.")
+        feature_set = get_feature_set(connection, digest)
+        for field in (*feature_set.entities, *feature_set.request):
+            kind, other = known.setdefault(field.name, (field.kind, version))
+            if kind != field.kind:
+                raise Conflict(f"{model}@{other} takes {field.name!r} as {kind}, {model}@{version} as {field.kind}.",
+                               "Versions that share traffic answer the same requests.", "Rename the field in the new version, and train it again.")
+
+
+def weights_from_text(pairs: list[str]) -> dict[str, float]:
+    """Read `late@1=0.9 late@2=0.1`.
+
+    Raises:
+        InvalidInput: not of that form, not a number, or one version named twice.
+    """
+    found: dict[str, float] = {}
+    for pair in pairs:
+        reference, equals, text = pair.partition("=")
+        try:
+            weight = msgspec.convert(text, float, strict=False) if equals else float("x")
+        except (ValueError, msgspec.ValidationError):
+            raise InvalidInput(f"{pair!r} is not a weight.", "A weight is VERSION=NUMBER.", "Write for example late@1=0.9") from None
+        if reference in found:
+            raise InvalidInput(f"{reference} is named twice.", "Each version has one weight.", "Add the weights up.")
+        found[reference] = weight
+    return found

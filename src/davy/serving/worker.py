@@ -1,0 +1,240 @@
+"""One version's process: it loads the model, answers a warm-up, then predicts whatever its gateways send.
+
+Run as `python -m davy.serving.worker SPEC FD`: a file that says what to load, and a listening socket it inherits (so that
+connections wait, and are not refused, while a dead worker is replaced). Everything that is queued on its sockets is
+predicted as one batch. It imports only what the model's format needs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+os.environ.update({name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")})
+
+import msgspec
+import numpy as np
+
+from davy.errors import DavyError
+from davy.serving import frames
+from davy.serving.models import Matrix, Model, Output, load, verify
+
+RECEIVE = 1 << 20
+LARGEST_BATCH = 1024
+PARENT_SECONDS = 1.0
+
+
+class WorkerSpec(msgspec.Struct, frozen=True):
+    """What a worker loads: the files of one version in a folder, with their digests."""
+
+    model: str
+    version: int
+    format: str
+    folder: str
+    files: dict[str, str]
+    output: Output
+    width: int
+    project: str
+    allow_globals: tuple[str, ...] = ()
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """An error's parts, as they travel from a worker to a gateway."""
+
+    code: str
+    came: str
+    allowed: str = ""
+    fix: str = ""
+
+    @classmethod
+    def of(cls, error: BaseException) -> Problem:
+        """The parts of any error."""
+        if isinstance(error, DavyError):
+            return cls(error.code, error.came, error.allowed, error.fix)
+        return cls("ModelFailed", f"The model's predict raised {type(error).__name__}: {error}.", "It must answer every row of its signature.",
+                   "Find the prediction's features in the request, and mend the model.")
+
+
+class _Peer:
+    """One connected gateway: bytes that came, and answers not yet taken."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+        self.received = bytearray()
+        self.unsent = bytearray()
+
+    def receive(self) -> bool:
+        """Take what has come; False when the other side is gone."""
+        try:
+            data = self.connection.recv(RECEIVE)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        self.received += data
+        return bool(data)
+
+    def send(self) -> bool:
+        """Give what can be taken; False when the other side is gone."""
+        try:
+            while self.unsent:
+                del self.unsent[: self.connection.send(self.unsent)]
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return True
+
+
+class Worker:
+    """Serves one model over a listening socket until its parent is gone."""
+
+    def __init__(self, model: Model, width: int, listener: socket.socket) -> None:
+        self._model, self._width, self._listener = model, width, listener
+        self._poll = select.poll()
+        self._peers: dict[int, _Peer] = {}
+        listener.setblocking(False)
+        self._poll.register(listener, select.POLLIN)
+
+    def serve(self) -> None:
+        """Answer until the process that started this one is gone."""
+        parent, listening = os.getppid(), self._listener.fileno()
+        while os.getppid() == parent:
+            for descriptor, _ in self._poll.poll(PARENT_SECONDS * 1000):
+                if descriptor == listening:
+                    self._accept()
+                    continue
+                peer = self._peers[descriptor]
+                if not peer.receive():
+                    self._drop(descriptor)
+            self._answer()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(BlockingIOError, ConnectionError):
+            connection, _ = self._listener.accept()
+            connection.setblocking(False)
+            self._peers[connection.fileno()] = _Peer(connection)
+            self._poll.register(connection, select.POLLIN)
+
+    def _drop(self, descriptor: int) -> None:
+        self._poll.unregister(descriptor)
+        self._peers.pop(descriptor).connection.close()
+
+    def _answer(self) -> None:
+        for descriptor, peer in list(self._peers.items()):
+            if peer.received:
+                taken, requests = split(peer.received, self._width)
+                if requests:
+                    peer.unsent += predict_batch(self._model, self._width, requests)
+                    del requests
+                    del peer.received[:taken]
+            if not peer.unsent:
+                continue
+            if not peer.send():
+                self._drop(descriptor)
+            else:
+                self._poll.modify(descriptor, select.POLLIN | (select.POLLOUT if peer.unsent else 0))
+
+
+def split(received: bytearray, width: int) -> tuple[int, list[tuple[int, int, bytes]]]:
+    """(bytes used, whole requests as (id, rows, values)) of what has come so far, up to a batch."""
+    at, rows_taken, found = 0, 0, []
+    while len(received) - at >= frames.REQUEST.size and rows_taken < LARGEST_BATCH:
+        length, number, rows = frames.REQUEST.unpack_from(received, at)
+        end = at + frames.LENGTH.size + length
+        if len(received) < end:
+            break
+        found.append((number, rows, bytes(received[at + frames.REQUEST.size : end])))
+        rows_taken += rows
+        at = end
+    return at, found
+
+
+def predict_batch(model: Model, width: int, requests: list[tuple[int, int, bytes]]) -> bytes:
+    """The answers of all requests. When the batch as a whole raises, each is tried alone, so that only the guilty one fails."""
+    if len(requests) == 1:
+        return _predict_alone(model, width, requests[0])
+    if any(len(values) != rows * width * 8 for _, rows, values in requests):
+        return b"".join(_predict_alone(model, width, request) for request in requests)
+    total = sum(rows for _, rows, _ in requests)
+    matrix = np.frombuffer(b"".join(values for _, _, values in requests), dtype="<f8").reshape(total, width)
+    try:
+        found = _checked(model.predict(matrix), total)
+    except Exception:  # noqa: BLE001 - a user's model may raise anything; the rows are tried one request at a time
+        return b"".join(_predict_alone(model, width, request) for request in requests)
+    out, start = [], 0
+    for number, rows, _ in requests:
+        out.append(_encode(number, rows, found[start : start + rows]))
+        start += rows
+    return b"".join(out)
+
+
+def _predict_alone(model: Model, width: int, request: tuple[int, int, bytes]) -> bytes:
+    number, rows, values = request
+    try:
+        matrix = np.frombuffer(values, dtype="<f8").reshape(rows, width)
+        return _encode(number, rows, _checked(model.predict(matrix), rows))
+    except Exception as error:  # noqa: BLE001 - a user's model may raise anything; the error is that request's answer
+        return frames.answer(number, rows, frames.ERROR, msgspec.json.encode(Problem.of(error)))
+
+
+def _checked(found: Matrix | list[Any], rows: int) -> Matrix | list[Any]:
+    if len(found) != rows:
+        raise ValueError(f"{len(found)} answers for {rows} rows")
+    return found
+
+
+def _encode(number: int, rows: int, found: Matrix | list[Any]) -> bytes:
+    if isinstance(found, list):
+        return frames.answer(number, rows, frames.LABELS, msgspec.json.encode(found))
+    return frames.answer(number, rows, 1 if found.ndim == 1 else found.shape[1], np.ascontiguousarray(found, dtype="<f8").tobytes())
+
+
+def open_model(spec: WorkerSpec) -> Model:
+    """The model, its files checked against their digests first, then warmed up with one row of zeros and one of nulls.
+
+    Raises:
+        CorruptData, UnsafeModel, MissingExtra, InvalidInput: it can't be served; says why.
+    """
+    folder = Path(spec.folder)
+    verify(folder, spec.files)
+    if spec.allow_globals:
+        sys.path.insert(0, spec.project)
+    model = load(folder, spec.format, output=spec.output, allow_globals=spec.allow_globals)
+    if model.width is not None and model.width != spec.width:
+        raise DavyError(f"The model {spec.model}@{spec.version} takes {model.width} columns, but its signature lists {spec.width}.",
+                        "They are written together when a version is registered.", "Train and register the version again.")
+    rows = np.zeros((2, spec.width))
+    rows[1] = np.nan
+    for row in (rows[:1], rows[1:], rows):
+        with contextlib.suppress(Exception):  # a model may refuse nulls; that is its answer to such a request
+            model.predict(row)
+    model.predict(rows[:1])
+    return model
+
+
+def main(arguments: list[str]) -> int:
+    """Load, then serve. What keeps it from serving is written beside the specification, for the gateway to tell."""
+    path, descriptor = Path(arguments[0]), int(arguments[1])
+    trouble = path.with_suffix(".error")
+    try:
+        spec = msgspec.json.decode(path.read_bytes(), type=WorkerSpec)
+        model = open_model(spec)
+    except Exception as error:  # noqa: BLE001 - a user's model may raise anything while it loads or warms up
+        scratch = path.with_suffix(f".error.{os.getpid()}")
+        scratch.write_bytes(msgspec.json.encode(Problem.of(error)))
+        scratch.rename(trouble)
+        return 1
+    trouble.unlink(missing_ok=True)
+    with contextlib.suppress(KeyboardInterrupt):
+        Worker(model, spec.width, socket.socket(fileno=descriptor)).serve()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
