@@ -137,7 +137,7 @@ def resolve(connection: sa.Connection, reference: str | Reference) -> ModelVersi
             _require_model(connection, wanted.model)
             known = connection.scalars(sa.select(aliases.c.alias).where(aliases.c.name == wanted.model)).all()
             raise NotFound(f"The model {wanted.model!r} has no alias {wanted.alias!r}.", nearest(wanted.alias, known),
-                           f"Set it: davy alias {wanted.model}@VERSION {wanted.alias}")
+                           f"Correct the alias, or write a number: {wanted.model}@1")
         return get_version(connection, wanted.model, version)
     latest = connection.scalar(sa.select(sa.func.max(_VERSION.version)).where(_VERSION.name == wanted.model, _VERSION.deleted.is_(False)))
     if latest is None:

@@ -43,7 +43,8 @@ def parse_reference(text: str) -> Reference:
         return Reference(model, version=int(end))
     if _ALIAS.fullmatch(end) and not _RESERVED.fullmatch(end):
         return Reference(model, alias=end)
-    raise InvalidInput(f"{text!r} does not name a version.", "A version is MODEL (the newest), MODEL@NUMBER or MODEL@ALIAS.", f"Write for example {model}@1.")
+    raise InvalidInput(f"{text!r} does not name a version.", "A version is MODEL (the newest), MODEL@NUMBER or MODEL@ALIAS.",
+                       f"Write for example {model}@1.")
 
 
 def check_name(name: str) -> str:

@@ -130,7 +130,7 @@ def _compile(columns: Sequence[Column]) -> Callable[[Sequence[Any]], list[float]
         else:
             parts.append(f"nan if v{index} is None else v{index} * 1.0")
     names = ", ".join(f"v{index}" for index in range(len(columns)))
-    exec(f"def encode(values):\n    {names}, = values\n    return [{', '.join(parts)}]\n", scope)  # noqa: S102 - built from indexes only
+    exec(f"def encode(values):\n    {names}, = values\n    return [{', '.join(parts)}]\n", scope)
     return scope["encode"]  # type: ignore[no-any-return]
 
 

@@ -221,4 +221,5 @@ def _explain(error: Exception, where: str) -> DavyError:
     text = str(error)
     if "os error 28" in text or "os error 27" in text or "os error 122" in text or getattr(error, "errno", 0) in (27, 28, 122):
         return StorageFull(f"No space is left for {where}.", "Nothing was stored.", "Free space, then try again.")
-    return Unavailable(f"{where} failed: {text.splitlines()[0] if text else type(error).__name__}.", "", "Check that it can be reached and written, then try again.")
+    return Unavailable(f"{where} failed: {text.splitlines()[0] if text else type(error).__name__}.", "",
+                       "Check that it can be reached and written, then try again.")

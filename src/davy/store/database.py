@@ -216,9 +216,11 @@ def _explain(error: sqlite3.Error, path: Path) -> DavyError:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     name = getattr(error, "sqlite_errorname", type(error).__name__)
     if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and _space(path) < _LOW_SPACE):
-        return StorageFull(f"No space is left for {path}.", "The change was not made; all earlier ones are safe.", f"Free space, then try again: df -h {path.parent}")
+        return StorageFull(f"No space is left for {path}.", "The change was not made; all earlier ones are safe.",
+                           f"Free space, then try again: df -h {path.parent}")
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return CorruptData(f"{path} is damaged: {error}.", "It is not the database that was written.", "Restore the file, with its -wal beside it, from a backup.")
+        return CorruptData(f"{path} is damaged: {error}.", "It is not the database that was written.",
+                           "Restore the file, with its -wal beside it, from a backup.")
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return Unavailable(f"{path} stayed locked by another process for {BUSY_SECONDS:.0f} s.", "", "Try again.")
     if code == sqlite3.SQLITE_CONSTRAINT:

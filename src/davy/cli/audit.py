@@ -1,0 +1,39 @@
+"""`davy audit`: is every entry of the journal as it was written?"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+import msgspec
+
+from davy.cli.output import note, print_json
+from davy.errors import Different
+
+
+@click.command
+@click.option("--expect", metavar="DIGEST", help="A head that was noted elsewhere; the chain must contain it.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object: entries, head, broken, cause.")
+def command(expect: str | None, as_json: bool) -> None:
+    """Verify the journal's chain: entries edited, removed, reordered or added between others, and entries cut off its end.
+
+    The end is checked against journal.heads beside the database. Who can rewrite both files can't be seen from
+    inside: note the printed head somewhere else, and give it to --expect later.
+
+    Exits 1 when the chain is broken, naming the first entry.
+    """
+    from davy.cli.main import open_home
+    from davy.store import journal
+
+    home = open_home()
+    with home.database.read() as connection:
+        found = journal.verify(connection, expected=expect)
+    if as_json:
+        print_json(msgspec.to_builtins(found))
+        sys.exit(0 if found.broken is None else Different.exit_code)
+    if found.broken is not None:
+        raise Different(f"The journal is broken at entry {found.broken}: {found.cause}.", f"The {found.entries} entries before it are as they were written.",
+                        "Compare with a backup; what was done since then is not proven.")
+    print(f"{found.entries} entries, all as they were written\nhead {found.head}")
+    if not found.entries:
+        note("Nothing has changed state yet.")
