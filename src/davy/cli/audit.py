@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 import msgspec
 
@@ -22,7 +20,7 @@ def command(expect: str | None, as_json: bool) -> None:
 
     Exits 1 when the chain is broken, naming the first entry.
     """
-    from davy.cli.main import open_home
+    from davy.cli import open_home
     from davy.store import journal
 
     home = open_home()
@@ -30,7 +28,7 @@ def command(expect: str | None, as_json: bool) -> None:
         found = journal.verify(connection, expected=expect)
     if as_json:
         print_json(msgspec.to_builtins(found))
-        sys.exit(0 if found.broken is None else Different.exit_code)
+        click.get_current_context().exit(0 if found.broken is None else Different.exit_code)
     if found.broken is not None:
         raise Different(f"The journal is broken at entry {found.broken}: {found.cause}.", f"The {found.entries} entries before it are as they were written.",
                         "Compare with a backup; what was done since then is not proven.")

@@ -50,7 +50,8 @@ def parse_reference(text: str) -> Reference:
 def check_name(name: str) -> str:
     """The name, if a model may have it."""
     if not _NAME.fullmatch(name) or name.strip() != name or set(name) <= {"."} or len(name) > LONGEST_NAME:
-        raise InvalidInput(f"{name!r} can't be a model's name.", f"A name has 1 to {LONGEST_NAME} characters without '/', ':' or '@', and no blank at its ends.",
+        raise InvalidInput(f"{name!r} can't be a model's name.",
+                           f"A name has 1 to {LONGEST_NAME} characters without '/', ':' or '@', and no blank at its ends.",
                            "Rename the model.")
     return name
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from functools import lru_cache
 from typing import Any, Literal
 
 import msgspec
@@ -75,7 +76,8 @@ class Artifact(msgspec.Struct, frozen=True):
     digest: str | None = None
 
 
-def check_key(kind: str, key: object) -> str:
+@lru_cache(4096)
+def check_key(kind: str, key: str) -> str:
     """The key of a metric, param or tag, if it may be one."""
     if not isinstance(key, str) or len(key) > LONGEST_KEY or not _KEY.fullmatch(key) or _not_normal(key):
         raise InvalidInput(f"{key!r} can't be the key of a {kind}.",
@@ -95,6 +97,8 @@ def check_value(kind: str, key: str, value: object, longest: int) -> str:
 
 def check_number(key: str, value: Any) -> float:
     """The float of a metric: anything that is a number, NaN and infinities included, but no bool and no text."""
+    if type(value) is float:
+        return value
     if isinstance(value, (bool, str, bytes)) or type(value).__name__ == "bool_" or not hasattr(value, "__float__"):
         raise InvalidInput(f"The metric {key!r} got {value!r} ({type(value).__name__}).", "A metric is a number.",
                            "Log texts as params or tags, bools as 0 or 1.")
@@ -107,6 +111,8 @@ def check_number(key: str, value: Any) -> float:
 
 def check_step(key: str, step: Any) -> int:
     """The step as an int64."""
+    if type(step) is int and -_LARGEST_STEP <= step <= _LARGEST_STEP:
+        return step
     if isinstance(step, bool) or not hasattr(step, "__index__") or not -_LARGEST_STEP - 1 <= int(step) <= _LARGEST_STEP:
         raise InvalidInput(f"The metric {key!r} got the step {step!r}.", "A step is a whole number in 64 bits.", "Pass step=int(...).")
     return int(step)

@@ -71,7 +71,8 @@ class Run:
             time: microseconds (default: now).
         """
         moment = self._home.clock.now() if time is None else time
-        checked = [(check_key("metric", key), check_number(key, value)) for key, value in {**(values or {}), **more}.items()]
+        given = {**values, **more} if values else more
+        checked = [(check_key("metric", key), check_number(key, value)) for key, value in given.items()]
         with self._lock:
             self._open()
             for key, value in checked:
