@@ -56,6 +56,12 @@ class UnsafeModel(InvalidInput):
     """A model file that would run code which is not on the allow-list."""
 
 
+class Forbidden(InvalidInput):
+    """A request from where none is taken."""
+
+    status = 403
+
+
 class TooLarge(InvalidInput):
     """A request body beyond what is taken at once."""
 

@@ -47,7 +47,8 @@ def set_traffic(home: Home, model: str, weights: Mapping[str, float], *, actor: 
         if expected is not None and expected != revision:
             raise Conflict(f"The traffic of {model} is at revision {revision}, not {expected}.", "Somebody has changed it meanwhile.",
                            f"Look at it, then decide again: davy traffic {model}")
-        row = {"revision": revision + 1, "weights": canonical_json(resolved).decode(), "updated": home.clock.now(), "actor": actor or home.actor}
+        row: dict[str, Any] = {"revision": revision + 1, "weights": canonical_json(resolved).decode(), "updated": home.clock.now(),
+                               "actor": actor or home.actor}
         if before:
             connection.execute(sa.update(traffic).where(traffic.c.model == model).values(**row))
         else:
@@ -97,7 +98,7 @@ def _resolved(connection: Connection, model: str, weights: Mapping[str, float]) 
         if version.version in found:
             raise InvalidInput(f"{version.reference} is named twice.", "Each version has one weight.", "Add the weights up.")
         if version.format is None or version.signature is None or version.feature_set is None:
-            raise Conflict(f"{version.reference} can't be served: it has no files, signature or feature set of Davy's.", "Only a version that Davy trained can.",
+            raise Conflict(f"{version.reference} can't be served: it has no files, signature or feature set of Davy's.", "Only one that Davy trained can.",
                            f"Train one: davy train {model}")
         found[version.version] = weight
     _check_requests(connection, model, sorted(version for version, weight in found.items() if weight > 0))

@@ -42,7 +42,8 @@ def to_frame(records: Sequence[PredictionRecord], feature_set: FeatureSet) -> pl
     columns["output"] = pl.Series("output", [float(r.output) if number else None for r, number in zip(records, numbers, strict=True)], pl.Float64)
     columns["output_json"] = pl.Series("output_json", [None if number else msgspec.json.encode(r.output).decode()
                                                        for r, number in zip(records, numbers, strict=True)], pl.String)
-    for name, values in zip(("latency_us", "features_us", "model_us"), zip(*((r.latency, r.features, r.model_time) for r in records), strict=True), strict=True):
+    for name, values in zip(("latency_us", "features_us", "model_us"), zip(*((r.latency, r.features, r.model_time) for r in records), strict=True),
+                            strict=True):
         columns[name] = pl.Series(name, values, pl.Int64)
     return pl.DataFrame(columns)
 

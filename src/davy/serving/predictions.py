@@ -333,7 +333,7 @@ def find_prediction(home: Home, id: str) -> PredictionRecord:
             found = find_row(home.table(table_name(model, digest)), feature_set_of(home, digest), id)
             if found is not None:
                 return found
-    raise NotFound(f"There is no prediction {id!r}.", "An id is the prediction_id of an answer: 32 hex digits.", "Check it, or list them on the model's page: davy up")
+    raise NotFound(f"There is no prediction {id!r}.", "An id is the prediction_id of an answer: 32 hex digits.", "Check it against the answer.")
 
 
 def _models(home: Home) -> list[str]:

@@ -17,41 +17,52 @@ from typing import Any
 
 from davy.errors import CorruptData, UnsafeModel
 
-EXACT = frozenset(
-    """
-    builtins.bool builtins.bytearray builtins.bytes builtins.complex builtins.dict builtins.float builtins.frozenset
-    builtins.int builtins.list builtins.object builtins.range builtins.set builtins.slice builtins.str builtins.tuple
-    collections.Counter collections.OrderedDict collections.defaultdict collections.deque copyreg._reconstructor
-    numpy.dtype numpy.ndarray numpy.mean numpy.bool numpy.bool_ numpy.float16 numpy.float32 numpy.float64 numpy.int8 numpy.int16
-    numpy.int32 numpy.int64 numpy.uint8 numpy.uint16 numpy.uint32 numpy.uint64 numpy.str_ numpy.datetime64 numpy.timedelta64
-    numpy._core.multiarray._reconstruct numpy._core.multiarray.scalar numpy._core.numeric._frombuffer
-    numpy.core.multiarray._reconstruct numpy.core.multiarray.scalar numpy.core.numeric._frombuffer
-    numpy.random._mt19937.MT19937 numpy.random._pcg64.PCG64 numpy.random._pickle.__bit_generator_ctor
-    numpy.random._pickle.__generator_ctor numpy.random._pickle.__randomstate_ctor numpy.random.bit_generator.SeedSequence
-    numpy.random.bit_generator.__pyx_unpickle_SeedSequence
-    scipy.interpolate._bsplines.BSpline scipy.sparse._csr.csr_array scipy.sparse._csr.csr_matrix scipy.sparse._csc.csc_array
-    scipy.sparse._csc.csc_matrix
-    sklearn.calibration._CalibratedClassifier sklearn.cluster._birch._CFNode sklearn.cluster._birch._CFSubcluster
-    sklearn.cluster._bisect_k_means._BisectingTree sklearn.cluster._kmeans._kmeans_single_lloyd sklearn.cluster._kmeans._kmeans_single_elkan
-    sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor
-    sklearn.feature_selection._univariate_selection.chi2 sklearn.feature_selection._univariate_selection.f_classif
-    sklearn.feature_selection._univariate_selection.f_regression
-    sklearn.metrics._classification.accuracy_score sklearn.metrics._classification.balanced_accuracy_score
-    sklearn.metrics._classification.f1_score sklearn.metrics._classification.log_loss sklearn.metrics._ranking.roc_auc_score
-    sklearn.metrics._regression.mean_squared_error sklearn.metrics._regression.r2_score
-    sklearn.metrics._dist_metrics.newObj sklearn.metrics._scorer._CurveScorer sklearn.metrics._scorer._PassthroughScorer
-    sklearn.metrics._scorer._Scorer sklearn.neighbors._ball_tree.BallTree sklearn.neighbors._ball_tree.newObj
-    sklearn.neighbors._kd_tree.KDTree sklearn.neighbors._kd_tree.newObj sklearn.tree._tree.Tree sklearn.utils._bunch.Bunch
-    sklearn.utils._metadata_requests.MetadataRequest sklearn.utils._metadata_requests.MethodMetadataRequest
-    lightgbm.basic.Booster
-    """.split()
-)
-CLASSES_OF = frozenset(
-    """
-    sklearn._loss._loss sklearn._loss.link sklearn._loss.loss sklearn.gaussian_process.kernels sklearn.linear_model._sgd_fast
-    sklearn.metrics._dist_metrics sklearn.model_selection._split sklearn.neural_network._stochastic_optimizers
-    """.split()
-)
+NAMES = {
+    "builtins": "bool bytearray bytes complex dict float frozenset int list object range set slice str tuple",
+    "collections": "Counter OrderedDict defaultdict deque",
+    "copyreg": "_reconstructor",
+    "numpy": "dtype ndarray mean bool bool_ float16 float32 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64 str_ datetime64 "
+        "timedelta64",
+    "numpy._core.multiarray": "_reconstruct scalar",
+    "numpy._core.numeric": "_frombuffer",
+    "numpy.core.multiarray": "_reconstruct scalar",
+    "numpy.core.numeric": "_frombuffer",
+    "numpy.random._mt19937": "MT19937",
+    "numpy.random._pcg64": "PCG64",
+    "numpy.random._pickle": "__bit_generator_ctor __generator_ctor __randomstate_ctor",
+    "numpy.random.bit_generator": "SeedSequence __pyx_unpickle_SeedSequence",
+    "scipy.interpolate._bsplines": "BSpline",
+    "scipy.sparse._csr": "csr_array csr_matrix",
+    "scipy.sparse._csc": "csc_array csc_matrix",
+    "sklearn.calibration": "_CalibratedClassifier",
+    "sklearn.cluster._birch": "_CFNode _CFSubcluster",
+    "sklearn.cluster._bisect_k_means": "_BisectingTree",
+    "sklearn.cluster._kmeans": "_kmeans_single_lloyd _kmeans_single_elkan",
+    "sklearn.ensemble._hist_gradient_boosting.predictor": "TreePredictor",
+    "sklearn.feature_selection._univariate_selection": "chi2 f_classif f_regression",
+    "sklearn.metrics._classification": "accuracy_score balanced_accuracy_score f1_score log_loss",
+    "sklearn.metrics._ranking": "roc_auc_score",
+    "sklearn.metrics._regression": "mean_squared_error r2_score",
+    "sklearn.metrics._dist_metrics": "newObj",
+    "sklearn.metrics._scorer": "_CurveScorer _PassthroughScorer _Scorer",
+    "sklearn.neighbors._ball_tree": "BallTree newObj",
+    "sklearn.neighbors._kd_tree": "KDTree newObj",
+    "sklearn.tree._tree": "Tree",
+    "sklearn.utils._bunch": "Bunch",
+    "sklearn.utils._metadata_requests": "MetadataRequest MethodMetadataRequest",
+    "lightgbm.basic": "Booster",
+}
+EXACT = frozenset(f"{module}.{name}" for module, names in NAMES.items() for name in names.split())
+CLASSES_OF = frozenset((
+    "sklearn._loss._loss",
+    "sklearn._loss.link",
+    "sklearn._loss.loss",
+    "sklearn.gaussian_process.kernels",
+    "sklearn.linear_model._sgd_fast",
+    "sklearn.metrics._dist_metrics",
+    "sklearn.model_selection._split",
+    "sklearn.neural_network._stochastic_optimizers",
+))
 _ESTIMATORS = ("sklearn.", "lightgbm.")
 _NEVER = frozenset(("_mocking", "_testing", "conftest", "estimator_checks", "externals", "tests"))
 _TEXT = frozenset(("BINUNICODE", "BINUNICODE8", "SHORT_BINUNICODE", "UNICODE", "STRING", "BINSTRING", "SHORT_BINSTRING"))
@@ -193,7 +204,7 @@ def _resolve(module: str, name: str, extra: frozenset[str]) -> Any:
     except (ImportError, AttributeError) as error:
         raise UnsafeModel(f"The pickled model names {full}, which can't be imported here: {error}.",
                           "A model is loaded with the packages that it was trained with.", f"Install the package that provides {module}.") from error
-    if full in EXACT or full in extra or _own(found, module, name) and (module in extra or _is_estimator(found, module)):
+    if full in EXACT or full in extra or (_own(found, module, name) and (module in extra or _is_estimator(found, module))):
         return found
     if module == "numpy" and _is_ufunc(found):
         return found

@@ -15,49 +15,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
-os.environ.update({name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")})
+os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
 
 import msgspec
 import numpy as np
 
 from davy.errors import DavyError
 from davy.serving import frames
-from davy.serving.models import Matrix, Model, Output, load, verify
+from davy.serving.models import Matrix, Model, load, verify
+from davy.serving.worker_spec import Problem, WorkerSpec
 
 RECEIVE = 1 << 20
 LARGEST_BATCH = 1024
 PARENT_SECONDS = 1.0
-
-
-class WorkerSpec(msgspec.Struct, frozen=True):
-    """What a worker loads: the files of one version in a folder, with their digests."""
-
-    model: str
-    version: int
-    format: str
-    folder: str
-    files: dict[str, str]
-    output: Output
-    width: int
-    project: str
-    allow_globals: tuple[str, ...] = ()
-
-
-class Problem(msgspec.Struct, frozen=True):
-    """An error's parts, as they travel from a worker to a gateway."""
-
-    code: str
-    came: str
-    allowed: str = ""
-    fix: str = ""
-
-    @classmethod
-    def of(cls, error: BaseException) -> Problem:
-        """The parts of any error."""
-        if isinstance(error, DavyError):
-            return cls(error.code, error.came, error.allowed, error.fix)
-        return cls("ModelFailed", f"The model's predict raised {type(error).__name__}: {error}.", "It must answer every row of its signature.",
-                   "Find the prediction's features in the request, and mend the model.")
 
 
 class _Peer:

@@ -1,0 +1,151 @@
+"""The hot path: a request becomes a vector, the vector an answer, and the answer a line in the prediction log.
+
+It works from what stands in the registry alone (feature sets and signatures as JSON): it imports nobody's code and
+unpickles nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from davy.core.clock import new_id
+from davy.core.time import format_time
+from davy.errors import TimedOut
+from davy.serving.predictions import PredictionRecord
+
+if TYPE_CHECKING:
+    from davy.features.online import Vector
+    from davy.home import Home
+    from davy.serving.predictions import PredictionLog
+    from davy.serving.requests import Asked
+    from davy.serving.routes import Routes, VersionRoute
+
+_YIELD_EVERY = 16
+_ENCODER = msgspec.json.Encoder()
+
+
+class Answer(msgspec.Struct):
+    """What one row of a request is answered with."""
+
+    prediction_id: str
+    prediction: Any
+    model: str
+    version: int
+    arm: str
+    time: str
+    watermarks: dict[str, int]
+
+
+class _Row:
+    """One row on its way."""
+
+    __slots__ = ("arm", "asked", "features", "key", "output", "packed", "route", "vector")
+
+    def __init__(self, asked: Asked, key: str, route: VersionRoute, arm: str) -> None:
+        self.asked, self.key, self.route, self.arm = asked, key, route, arm
+        self.vector: Vector
+        self.packed = b""
+        self.features = 0
+        self.output: Any = None
+
+    def read(self) -> None:
+        """Compute the vector, and the model's row of it."""
+        before = time.perf_counter_ns()
+        self.vector = vector = self.route.reader.read_encoded(self.asked.entities, self.asked.request)
+        self.features = (time.perf_counter_ns() - before) // 1000
+        self.packed = self.route.pack(*self.route.encode(vector.values))
+
+
+class Gateway:
+    """Answers predictions.
+
+    Args:
+        acknowledged: wait until the log entry is on disk before answering.
+        timeout: seconds that features may take; the model's own limit is its link's.
+    """
+
+    def __init__(self, home: Home, routes: Routes, log: PredictionLog, *, acknowledged: bool, timeout: float) -> None:
+        self._clock, self.routes, self._log, self._acknowledged, self._timeout = home.clock, routes, log, acknowledged, timeout
+
+    async def predict(self, model: str, body: bytes, *, version: int | None = None, routing_key: str | None = None) -> bytes:
+        """The JSON answer to a JSON body: an object to an object, an array to an array.
+
+        Args:
+            version: answer with this version instead of the traffic's; logged as pinned.
+            routing_key: what the version is chosen by; the entity keys when absent.
+
+        Raises:
+            InvalidInput, NotFound, Unavailable, TimedOut, ModelFailed, StorageFull.
+        """
+        started = time.perf_counter_ns()
+        if version is None:
+            rows, many = self._assigned(model, body, routing_key)
+        else:
+            pinned = await self.routes.version(model, version)
+            asked, many = pinned.schema.decode(body)
+            rows = [_Row(row, routing_key or "", pinned, "pinned") for row in asked]
+        for row in rows:
+            row.route.in_flight += 1
+        try:
+            await self._read(rows)
+            before = time.perf_counter_ns()
+            await self._ask(rows)
+        finally:
+            for row in rows:
+                row.route.in_flight -= 1
+        return await self._answered(rows, many, started, (time.perf_counter_ns() - before) // 1000)
+
+    def _assigned(self, model: str, body: bytes, routing_key: str | None) -> tuple[list[_Row], bool]:
+        route = self.routes.model(model)
+        asked, many = route.schema.decode(body)
+        rows = []
+        for row in asked:
+            key = routing_key if routing_key is not None else "\x1f".join([str(row.entities[name]) for name in route.key_names])
+            version = route.assignment.version(key)
+            rows.append(_Row(row, key, route.versions[version], route.arms[version]))
+        return rows, many
+
+    async def _read(self, rows: list[_Row]) -> None:
+        """Read all vectors, letting other requests pass in between."""
+        for index, row in enumerate(rows):
+            if index % _YIELD_EVERY == _YIELD_EVERY - 1:
+                await asyncio.sleep(0)
+            row.read()
+            if row.features > self._timeout * 1e6:
+                raise TimedOut(f"The features of {row.route.reference} took {row.features / 1e6:.1f} s.", "The limit is [serving] timeout in davy.toml.",
+                               "Try again.")
+
+    async def _ask(self, rows: list[_Row]) -> None:
+        """Let the versions answer, each all its rows at once."""
+        if len(rows) == 1:
+            row = rows[0]
+            row.output = (await row.route.link.predict(1, row.packed))[0]
+            return
+        groups: dict[VersionRoute, list[_Row]] = {}
+        for row in rows:
+            groups.setdefault(row.route, []).append(row)
+        outputs = await asyncio.gather(*(route.link.predict(len(group), b"".join(row.packed for row in group)) for route, group in groups.items()))
+        for group, found in zip(groups.values(), outputs, strict=True):
+            for row, output in zip(group, found, strict=True):
+                row.output = output
+
+    async def _answered(self, rows: list[_Row], many: bool, started: int, model_time: int) -> bytes:
+        """Log, then encode."""
+        now, records, answers = self._clock.now(), [], []
+        latency = (time.perf_counter_ns() - started) // 1000
+        for row in rows:
+            route, vector = row.route, row.vector
+            entities, request = route.typed(row.asked.entities, row.asked.request)
+            record = PredictionRecord(
+                new_id(self._clock), vector.time, now, route.model, route.version, row.arm, row.arm == "pinned", row.key, route.feature_set.digest, entities,
+                request, vector.watermarks, vector.values, row.output, latency, row.features, model_time)
+            records.append(record)
+            answers.append(Answer(record.id, row.output, route.model, route.version, row.arm, format_time(vector.time), vector.watermarks))
+        self._log.append(records)
+        if self._acknowledged:
+            await self._log.on_disk()
+        return _ENCODER.encode(answers if many else answers[0])

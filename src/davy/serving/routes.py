@@ -1,0 +1,298 @@
+"""Which versions answer now. The routes follow the traffic in the database, and change only when a new version has answered its warm-up."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import struct
+import sys
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from davy import errors
+from davy.errors import DavyError, NotFound, Unavailable, nearest
+from davy.serving.assignment import Assignment, arms
+from davy.serving.fleet import worker_name, workers_folder
+from davy.serving.link import Link
+from davy.serving.requests import RequestSchema
+from davy.serving.traffic import Traffic, read_traffic
+from davy.serving.worker_spec import Problem, WorkerSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from davy.features.definition import FeatureSet
+    from davy.features.online import OnlineFeatures
+    from davy.home import Home
+    from davy.registry.models import ModelVersion
+    from davy.serving.fleet import Fleet
+
+WATCH_SECONDS = 0.1
+START_SECONDS = 60.0
+LINGER_SECONDS = 5.0
+PINNED_SECONDS = 60.0
+_RETRY_SECONDS = (0.5, 30.0)
+
+
+class VersionRoute:
+    """Everything that one version needs to answer.
+
+    Attributes:
+        in_flight: requests that have chosen this version and have no answer yet.
+    """
+
+    def __init__(self, found: ModelVersion, feature_set: FeatureSet, features: OnlineFeatures, link: Link, home: Home) -> None:
+        assert found.signature is not None
+        self.model, self.version, self.reference = found.name, found.version, found.reference
+        self.feature_set = feature_set
+        self.schema = RequestSchema(found.reference, feature_set.entities, feature_set.request)
+        self.reader = features.reader(feature_set, home.clock)
+        self.encode = found.signature.encode
+        self.pack = struct.Struct(f"<{len(found.signature.columns)}d").pack
+        self.link = link
+        self.in_flight = 0
+        self.used = time.perf_counter()
+        self._entities = [(field.name, field.decode) for field in feature_set.entities]
+        self._request = [(field.name, field.decode) for field in feature_set.request]
+
+    def typed(self, entities: dict[str, Any], request: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Entity keys and request fields of this version as the log keeps them, from their stored form."""
+        return {name: decode(entities[name]) for name, decode in self._entities}, {name: decode(request[name]) for name, decode in self._request}
+
+
+class ModelRoute:
+    """One model's traffic: who answers which routing key."""
+
+    def __init__(self, traffic: Traffic, versions: dict[int, VersionRoute]) -> None:
+        self.revision = traffic.revision
+        self.assignment = Assignment(traffic.model, traffic.versions)
+        self.arms = arms(traffic.versions)
+        self.versions = versions
+        ordered = [versions[version] for version in sorted(versions)]
+        self.schema = ordered[0].schema if len(ordered) == 1 else RequestSchema.union(traffic.model, [route.schema for route in ordered])
+        common = set.intersection(*({field.name for field in route.feature_set.entities} for route in ordered))
+        self.key_names = tuple(sorted(common))
+
+
+class Routes:
+    """The routes of all models.
+
+    Args:
+        fleet: who runs the workers.
+        ensure_views: makes the online state of a feature set be kept; may take long, runs in a thread.
+    """
+
+    def __init__(self, home: Home, features: OnlineFeatures, fleet: Fleet, ensure_views: Callable[[FeatureSet], None], timeout: float) -> None:
+        self._home, self._features, self._fleet, self._ensure_views, self._timeout = home, features, fleet, ensure_views, timeout
+        self.models: dict[str, ModelRoute] = {}
+        self.problems: dict[str, DavyError] = {}
+        self._versions: dict[tuple[str, int], asyncio.Task[VersionRoute]] = {}
+        self._pinned: dict[tuple[str, int], float] = {}
+        self._idle: dict[tuple[str, int], float] = {}
+        self._applying: dict[str, tuple[int, asyncio.Task[None]]] = {}
+        self._seen = -1
+
+    async def start(self) -> None:
+        """Bring up what has traffic now; returns when each model answers or has failed to."""
+        self._order()
+        await self._look()
+        await asyncio.gather(*(self._first_try(model) for model in list(self._applying)))
+
+    async def watch(self) -> None:
+        """Follow the database until cancelled."""
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            try:
+                await self._look()
+            except DavyError as error:
+                _tell(f"The traffic can't be read: {error}")
+            self._retire()
+
+    def close(self) -> None:
+        """Let go of all workers."""
+        for _, task in self._applying.values():
+            task.cancel()
+        for prepared in self._versions.values():
+            if _has_route(prepared):
+                prepared.result().link.close()
+            else:
+                prepared.cancel()
+
+    def model(self, name: str) -> ModelRoute:
+        """The route of this model.
+
+        Raises:
+            NotFound: no such model, or none of its versions takes traffic. Unavailable: they can't be started, or not yet.
+        """
+        route = self.models.get(name)
+        if route is not None:
+            return route
+        problem = self.problems.get(name)
+        if problem is not None:
+            raise Unavailable(f"No version of {name!r} can answer. {problem.came}", problem.allowed, problem.fix)
+        if name in self._applying:
+            raise Unavailable(f"{name!r} is being started.", "", "Try again in a moment.")
+        from davy.registry.models import resolve
+
+        with self._home.database.read() as connection:
+            found = resolve(connection, name)
+        raise NotFound(f"No version of {name!r} takes traffic.", nearest(name, self.models), f"Give it some: davy traffic {name} {found.reference}=1")
+
+    async def version(self, model: str, version: int) -> VersionRoute:
+        """One version by number, started if it isn't running.
+
+        Raises:
+            NotFound: there is none. Unavailable: it does not come up in time. UnsafeModel, CorruptData: it can't be loaded.
+        """
+        self._pinned[model, version] = time.perf_counter()
+        task = self._prepare(model, version)
+        try:
+            return await asyncio.wait_for(asyncio.shield(task), START_SECONDS)
+        except TimeoutError:
+            raise _not_up(f"{model}@{version}") from None
+
+    async def _look(self) -> None:
+        """Apply each model's traffic whose revision is new."""
+        seen = self._home.database.version()
+        if seen == self._seen:
+            return
+        found = await asyncio.to_thread(self._read)
+        for traffic in found:
+            revision, task = self._applying.get(traffic.model, (0, None))
+            if traffic.revision != revision:
+                if task is not None:
+                    task.cancel()
+                self._applying[traffic.model] = traffic.revision, asyncio.create_task(self._apply(traffic))
+        self._seen = seen
+
+    def _read(self) -> list[Traffic]:
+        with self._home.database.read() as connection:
+            return read_traffic(connection)
+
+    async def _first_try(self, model: str) -> None:
+        while model not in self.models and model not in self.problems:
+            await asyncio.sleep(0.01)
+
+    async def _apply(self, traffic: Traffic) -> None:
+        """Switch to this traffic as soon as all its versions are warm; until then what was before stays."""
+        pause, longest = _RETRY_SECONDS
+        while True:
+            try:
+                prepared = [await asyncio.shield(self._prepare(traffic.model, version)) for version in traffic.versions]
+                for route in prepared:
+                    await self._until_warm(route.link, worker_name(route.model, route.version))
+                self.models[traffic.model] = ModelRoute(traffic, {route.version: route for route in prepared})
+                self.problems.pop(traffic.model, None)
+                return
+            except DavyError as error:
+                self.problems[traffic.model] = error
+                _tell(f"The traffic of {traffic.model} (revision {traffic.revision}) can't be applied, and stays as it was: {error}")
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, longest)
+
+    def _prepare(self, model: str, version: int) -> asyncio.Task[VersionRoute]:
+        """The version's route, being made or made."""
+        task = self._versions.get((model, version))
+        if task is None or (task.done() and not _has_route(task)):
+            task = self._versions[model, version] = asyncio.create_task(self._make(model, version))
+            task.add_done_callback(_seen_by_us)
+        return task
+
+    async def _make(self, model: str, version: int) -> VersionRoute:
+        found, feature_set = await asyncio.to_thread(self._materialize, model, version)
+        name = worker_name(model, version)
+        folder = workers_folder(self._home)
+        link = Link(found.reference, folder / f"{name}.sock", len(feature_set.outputs), self._timeout, lambda: self._fleet.restart(name))
+        try:
+            self._order()
+            await self._until_warm(link, name)
+            return VersionRoute(found, feature_set, self._features, link, self._home)
+        except BaseException:
+            link.close()
+            raise
+
+    def _materialize(self, model: str, version: int) -> tuple[ModelVersion, FeatureSet]:
+        """Lay out the version's files and its worker's specification."""
+        from davy.registry.definitions import get_feature_set
+        from davy.registry.models import get_version
+
+        with self._home.database.read() as connection:
+            found = get_version(connection, model, version)
+            if found.feature_set is None or found.signature is None or found.format is None:
+                raise NotFound(f"{found.reference} has no files, signature or feature set of Davy's.", "Only a version that Davy trained can be served.",
+                               f"Train one: davy train {model}")
+            feature_set = get_feature_set(connection, found.feature_set)
+        self._ensure_views(feature_set)
+        name, folder = worker_name(model, version), workers_folder(self._home)
+        files = folder / name
+        shutil.rmtree(files, ignore_errors=True)
+        for path, digest in found.files.items():
+            target = files / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self._home.blobs.download(digest, target)
+        spec = WorkerSpec(model, version, found.format, str(files), found.files, found.signature.output, len(found.signature.columns), str(self._home.root),
+                          self._home.config.serving.allow_globals)
+        (folder / f"{name}.error").unlink(missing_ok=True)
+        (folder / f"{name}.json").write_bytes(msgspec.json.encode(spec))
+        return found, feature_set
+
+    async def _until_warm(self, link: Link, name: str) -> None:
+        trouble = workers_folder(self._home) / f"{name}.error"
+        deadline = time.perf_counter() + START_SECONDS
+        while not link.is_warm:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(link.warm(), WATCH_SECONDS)
+            if not link.is_warm and trouble.exists():
+                raise _as_error(trouble)
+            if time.perf_counter() > deadline:
+                raise _not_up(link.name)
+
+    def _order(self) -> None:
+        """Tell the fleet which workers to keep."""
+        self._fleet.want(worker_name(*key) for key in self._versions)
+
+    def _retire(self) -> None:
+        """Stop workers that neither traffic nor a pinned request has wanted for a while, once they have answered everything."""
+        now = time.perf_counter()
+        wanted = {(model, version) for model, route in self.models.items() for version in route.versions}
+        wanted |= {key for key, used in self._pinned.items() if now - used < PINNED_SECONDS}
+        for key, task in list(self._versions.items()):
+            busy = not task.done() or (_has_route(task) and task.result().in_flight > 0)
+            if key in wanted or busy:
+                self._idle.pop(key, None)
+            elif now - self._idle.setdefault(key, now) > LINGER_SECONDS:
+                del self._versions[key], self._idle[key]
+                self._pinned.pop(key, None)
+                if _has_route(task):
+                    task.result().link.close()
+                self._order()
+
+
+def _has_route(task: asyncio.Task[VersionRoute]) -> bool:
+    return task.done() and not task.cancelled() and task.exception() is None
+
+
+def _seen_by_us(task: asyncio.Task[VersionRoute]) -> None:
+    """A failure belongs to whoever awaits the task; without one, asyncio would complain about it."""
+    if not task.cancelled():
+        task.exception()
+
+
+def _not_up(name: str) -> Unavailable:
+    return Unavailable(f"The process of {name} did not answer its warm-up within {START_SECONDS:.0f} s.", "", "See .davy/run/up.log, then try again.")
+
+
+def _as_error(path: Path) -> DavyError:
+    """What a worker wrote when it could not load its model."""
+    problem = msgspec.json.decode(path.read_bytes(), type=Problem)
+    kind = getattr(errors, problem.code, errors.ModelFailed)
+    made: DavyError = kind(problem.came, problem.allowed, problem.fix)
+    return made
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
