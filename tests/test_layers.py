@@ -25,6 +25,7 @@ LAYERS = (
     ("release", "serving", "training"),
     ("web",),
     ("server",),
+    ("demo",),
     ("__main__", "cli"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
