@@ -1,0 +1,1 @@
+"""The event log: one writer stamps, writes ahead, applies and acknowledges; tables follow in the background."""

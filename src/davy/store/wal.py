@@ -115,6 +115,21 @@ class Wal:
         """Delete the segments that hold only records before this position."""
         truncate(self.directory, before)
 
+    def roll(self) -> None:
+        """Start a new segment, so that the one before can be truncated."""
+        with self._writing:
+            self._roll()
+
+    @property
+    def size(self) -> int:
+        """Bytes of the segment now written to."""
+        return self._size
+
+    @property
+    def first(self) -> int:
+        """The first position of the segment now written to."""
+        return self._first
+
     def close(self) -> None:
         """Sync and let go. Closing twice is a no-op."""
         with self._syncing:
