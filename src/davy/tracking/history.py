@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from operator import itemgetter
+from typing import Any
 
 import msgspec
 import sqlalchemy as sa
@@ -10,13 +11,11 @@ import sqlalchemy as sa
 from davy.errors import InvalidInput
 from davy.schema.tables import metrics
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
 _NAN = float("nan")
 _COLUMNS = metrics.c
-_FETCH = 5000
-FEWEST = 4
+_IS_NAN = sa.cast(_COLUMNS.is_nan, sa.Integer)
+_VALUE = itemgetter(2)
+FEWEST = 5
 
 
 class History(msgspec.Struct, frozen=True):
@@ -56,48 +55,33 @@ def metric_history(connection: sa.Connection, run_id: str, key: str, *, points: 
         where.append(_COLUMNS.step >= first_step)
     if last_step is not None:
         where.append(_COLUMNS.step <= last_step)
-    total, nans = connection.execute(sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(sa.cast(_COLUMNS.is_nan, sa.Integer)), 0)).where(*where)).one()
-    query = sa.select(_COLUMNS.step, _COLUMNS.timestamp, _COLUMNS.value, _COLUMNS.is_nan).where(*where).order_by(
+    total, nans = connection.execute(sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(_IS_NAN), 0)).where(*where)).one()
+    query = sa.select(_COLUMNS.step, _COLUMNS.timestamp, _COLUMNS.value, _IS_NAN).where(*where).order_by(
         _COLUMNS.step, _COLUMNS.timestamp, _COLUMNS.value, _COLUMNS.is_nan)
-    cursor = connection.execution_options(yield_per=_FETCH).execute(query)
-    rows: Iterable[Any] = cursor if points is None or total <= points else _decimate(cursor, total, points, bool(nans))
-    kept = [(row[0], row[1] * 1000, _NAN if row[3] else row[2]) for row in rows]
-    return History(key, [row[0] for row in kept], [row[1] for row in kept], [row[2] for row in kept], total)
+    cursor = connection.execution_options(stream_results=True).execute(query)
+    rows = cursor.fetchall() if points is None or total <= points else _decimate(cursor, total, points, bool(nans))
+    return History(key, [row[0] for row in rows], [row[1] * 1000 for row in rows], [_NAN if row[3] else row[2] for row in rows], total)
 
 
 def metric_keys(connection: sa.Connection, run_id: str) -> dict[str, int]:
     """The keys of a run's metrics by name, with how many points each has."""
     query = sa.select(_COLUMNS.key, sa.func.count()).where(_COLUMNS.run_id == run_id).group_by(_COLUMNS.key).order_by(_COLUMNS.key)
-    return dict(connection.execute(query).tuples().all())
+    return {row[0]: row[1] for row in connection.execute(query)}
 
 
-def _decimate(rows: Iterable[Any], total: int, points: int, nans: bool) -> list[Any]:
-    """The first and last row, and of each slice the lowest, the highest and the first NaN, in the order of the rows."""
-    slices = max((points - 2) // (3 if nans else 2), 1)
-    if points == FEWEST and nans:
-        slices = 0
-    kept: list[tuple[int, Any]] = []
-    low: tuple[int, Any] | None = None
-    high: tuple[int, Any] | None = None
-    hole: tuple[int, Any] | None = None
-    current = 0
-    for index, row in enumerate(rows):
-        if index == 0 or index == total - 1:
-            kept.append((index, row))
-            continue
-        if not slices:
-            continue
-        place = (index - 1) * slices // (total - 2)
-        if place != current:
-            kept.extend({item[0]: item for item in (low, high, hole) if item is not None}.values())
-            low = high = hole = None
-            current = place
-        if row[3]:
-            hole = hole or (index, row)
-        else:
-            if low is None or row[2] < low[1][2]:
-                low = (index, row)
-            if high is None or row[2] > high[1][2]:
-                high = (index, row)
-    kept.extend({item[0]: item for item in (low, high, hole) if item is not None}.values())
-    return [row for _, row in sorted(kept, key=lambda item: item[0])]
+def _decimate(cursor: sa.CursorResult[Any], total: int, points: int, nans: bool) -> list[Any]:
+    """The first and last row, and of each slice between them the lowest, the highest and the first NaN, in the order of the rows."""
+    slices = (points - 2) // (3 if nans else 2)
+    kept = list(cursor.fetchmany(1))
+    taken = 0
+    for index in range(1, slices + 1):
+        end = (total - 2) * index // slices
+        rows: list[Any] = list(cursor.fetchmany(end - taken))
+        taken = end
+        numbers = [row for row in rows if not row[3]] if nans else rows
+        chosen = {min(numbers, key=_VALUE), max(numbers, key=_VALUE)} if numbers else set()
+        if len(numbers) < len(rows):
+            chosen.add(next(row for row in rows if row[3]))
+        kept.extend(sorted(chosen))
+    kept.extend(cursor.fetchmany(1))
+    return kept

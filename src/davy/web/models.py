@@ -1,0 +1,99 @@
+"""Registered models, their versions, and the feature sets and training sets behind them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from davy.registry.definitions import get_feature_set, get_training_set
+from davy.registry.lineage import lineage
+from davy.registry.models import get_version, list_models, list_versions
+from davy.serving.predictions import read_predictions
+from davy.serving.traffic import Traffic, read_traffic
+from davy.store.journal import entries
+from davy.web.definitions import describe, describe_view
+from davy.web.overview import PERIOD, requests
+from davy.web.render import page
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from davy.home import Home
+
+NEWEST = 20
+
+
+def all_models(home: Home, request: Request) -> Response:
+    """`/models`: each with its versions, aliases and traffic."""
+    with home.database.read() as connection:
+        traffic = {item.model: item for item in read_traffic(connection)}
+        found = list_models(connection)
+    return page(request, "models.html", project=home.config.project, now=home.clock.now(), models=found, traffic=traffic)
+
+
+def model(home: Home, request: Request) -> Response:
+    """`/models/late`: its versions, its traffic's history and its newest predictions."""
+    name = request.path_params["name"]
+    now = home.clock.now()
+    with home.database.read() as connection:
+        versions = list_versions(connection, name)
+        if not versions:
+            get_version(connection, name, 0)
+        traffic = _traffic(read_traffic(connection, name))
+        history = entries(connection, subject=name)
+    return page(request, "model.html", project=home.config.project, now=now, name=name, versions=versions, traffic=traffic, history=history,
+                answered=requests(home, name, now - PERIOD), newest=newest_predictions(home, name, now), live=traffic.versions if traffic else {})
+
+
+def newest_predictions(home: Home, name: str, now: int, version: int | None = None) -> list[dict[str, Any]]:
+    """The last predictions of the last day, or of the last 30 days when that had none; the newest first."""
+    import polars as pl
+
+    for days in (1, 30):
+        frames = read_predictions(home, name, start=now - days * PERIOD, version=version)
+        if frames:
+            columns = ["prediction", "time", "version", "arm", "output", "output_json", "latency_us"]
+            joined = pl.concat([frame.select(columns) for frame in frames.values()]).sort("time", "prediction", descending=True).head(NEWEST)
+            return joined.with_columns(pl.col("time").dt.epoch("us")).to_dicts()
+    return []
+
+
+def version(home: Home, request: Request) -> Response:
+    """`/models/late/2`: what it takes, what it was made of, and whether it is live."""
+    name, number = request.path_params["name"], request.path_params["version"]
+    now = home.clock.now()
+    with home.database.read() as connection:
+        found = get_version(connection, name, number)
+        line = lineage(connection, found)
+        features = get_feature_set(connection, found.feature_set) if found.feature_set else None
+        traffic = _traffic(read_traffic(connection, name))
+        history = [entry for entry in entries(connection, subject=name) if _concerns(entry.details, name, number)]
+    return page(request, "version.html", project=home.config.project, now=now, found=found, line=line, words=describe(features) if features else {},
+                weight=traffic.versions.get(number, 0.0) if traffic else 0.0, traffic=traffic, history=history,
+                answered=requests(home, name, now - PERIOD).get(number), newest=newest_predictions(home, name, now, number))
+
+
+def feature_set(home: Home, request: Request) -> Response:
+    """`/feature-sets/DIGEST`: the definitions that a version computes with."""
+    with home.database.read() as connection:
+        found = get_feature_set(connection, request.path_params["digest"])
+    views = [{"spec": view, "features": describe_view(view)} for view in found.views]
+    return page(request, "feature_set.html", project=home.config.project, found=found, words=describe(found), views=views)
+
+
+def training_set(home: Home, request: Request) -> Response:
+    """`/training-sets/DIGEST`: what a model was trained on, and how to build it again."""
+    with home.database.read() as connection:
+        found = get_training_set(connection, request.path_params["digest"])
+        users = [version for version in list_versions(connection) if version.training_set == found.digest]
+    return page(request, "training_set.html", project=home.config.project, found=found, users=users)
+
+
+def _traffic(found: list[Traffic]) -> Traffic | None:
+    return found[0] if found else None
+
+
+def _concerns(details: dict[str, Any], name: str, number: int) -> bool:
+    """Whether a journal entry of the model is about this version: as its subject, in an alias, or in the traffic before or after."""
+    told = (details.get("version"), details.get("before"), details.get("weights"))
+    return number in told or any(f"{name}@{number}" in item for item in told if isinstance(item, dict))

@@ -1,0 +1,88 @@
+"""The pages of a home, as Starlette routes. Each reads in a thread of the pool, and changes nothing."""
+
+from __future__ import annotations
+
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from davy.errors import DavyError, NotFound
+from davy.web import artifacts, journal, models, overview, predictions, runs, streams
+from davy.web.render import page, static, to
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from starlette.requests import Request
+
+    from davy.home import Home
+
+Reader = "Callable[[Home, Request], Response]"
+
+
+def routes(home: Home) -> list[Route]:
+    """All pages of this home; mount them at the root of an application."""
+    readers: list[tuple[str, Callable[[Home, Request], Response]]] = [
+        ("/", overview.overview),
+        ("/models", models.all_models),
+        ("/models/{name}", models.model),
+        ("/models/{name}/{version:int}", models.version),
+        ("/feature-sets/{digest}", models.feature_set),
+        ("/training-sets/{digest}", models.training_set),
+        ("/runs", runs.all_runs),
+        ("/runs/{run}", runs.run),
+        ("/runs/{run}/metrics", runs.metric),
+        ("/runs/{run}/artifacts/{path:path}", artifacts.artifact),
+        ("/predictions/{prediction}", predictions.prediction),
+        ("/streams", streams.streams),
+        ("/journal", journal.journal),
+        ("/search", search),
+    ]
+    return [Route("/static/{name}", static), *(Route(path, _guarded(home, reader), name=reader.__name__) for path, reader in readers)]
+
+
+def search(home: Home, request: Request) -> Response:
+    """Go to what an id or a name means: a model or version, a run, or a prediction."""
+    from davy.registry.models import resolve
+    from davy.serving.predictions import find_prediction
+    from davy.tracking.runs import get_run
+
+    text = request.query_params.get("q", "").strip()
+    if not text:
+        return RedirectResponse("/", 303)
+    with home.database.read() as connection:
+        try:
+            found = resolve(connection, text)
+            return RedirectResponse(to("models", found.name, *([found.version] if "@" in text else [])), 303)
+        except DavyError:
+            pass
+        try:
+            return RedirectResponse(to("runs", get_run(connection, text).id), 303)
+        except DavyError:
+            pass
+    try:
+        return RedirectResponse(to("predictions", find_prediction(home, text).id), 303)
+    except NotFound:
+        pass
+    error = NotFound(f"Nothing is called {text!r}.", "A prediction is found by its whole id, a run by the first six digits of its id, a model by its name.",
+                     "Correct it, and search again.")
+    return _error(home, request, error)
+
+
+def _guarded(home: Home, reader: Callable[[Home, Request], Response]) -> Callable[[Request], Awaitable[Response]]:
+    @wraps(reader)
+    async def endpoint(request: Request) -> Response:
+        try:
+            return await run_in_threadpool(reader, home, request)
+        except DavyError as error:
+            return _error(home, request, error)
+
+    return endpoint
+
+
+def _error(home: Home, request: Request, error: DavyError) -> Response:
+    context: dict[str, Any] = {"error": error, "project": home.config.project}
+    return page(request, "error.html", status=error.status, **context)

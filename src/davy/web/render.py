@@ -1,0 +1,124 @@
+"""From a context to a page: templates, the filters they use, links, and the headers that confine what a page may do."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from starlette.responses import HTMLResponse, Response
+
+from davy.core.time import format_time
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+FOLDER = Path(__file__).parent
+STATIC = {
+    "davy.css": "text/css; charset=utf-8",
+    "davy.js": "text/javascript; charset=utf-8",
+    "icon.svg": "image/svg+xml",
+    "uplot.css": "text/css; charset=utf-8",
+    "uplot.js": "text/javascript; charset=utf-8",
+    "uplot.LICENSE": "text/plain; charset=utf-8",
+}
+CONFINED = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "
+                               "base-uri 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+}
+_UNITS = ((86_400_000_000, "d"), (3_600_000_000, "h"), (60_000_000, "min"), (1_000_000, "s"))
+
+
+def page(request: Request, template: str, *, status: int = 200, **context: Any) -> Response:
+    """A whole page. `context` reaches the template escaped."""
+    text = _environment().get_template(template).render(request=request, **context)
+    return HTMLResponse(text, status, headers=CONFINED | {"cache-control": "no-store"})
+
+
+def static(request: Request) -> Response:
+    """One of the few files that pages load; their address carries a digest, so they may be kept for good."""
+    name = request.path_params["name"]
+    if name not in STATIC:
+        return Response("Not found", 404, headers=CONFINED, media_type="text/plain")
+    return Response((FOLDER / "static" / name).read_bytes(), headers=CONFINED | {"content-type": STATIC[name], "cache-control": "max-age=31536000, immutable"})
+
+
+def to(*parts: Any, **query: Any) -> str:
+    """The address of a page: `to("models", "late", 2)`. Every part is quoted, so that any name is one segment."""
+    path = "/" + "/".join(quote(str(part), safe="") for part in parts)
+    if not query:
+        return path
+    return path + "?" + "&".join(f"{quote(name)}={quote(str(value), safe='')}" for name, value in query.items() if value not in (None, ""))
+
+
+@cache
+def _asset(name: str) -> str:
+    return f"/static/{name}?{sha256((FOLDER / 'static' / name).read_bytes()).hexdigest()[:12]}"
+
+
+def _moment(micros: int | None) -> Markup:
+    if micros is None:
+        return Markup('<span class="soft">–</span>')
+    text = format_time(micros)
+    return Markup('<time datetime="{0}" title="{0}">{1}</time>').format(text, text[:19].replace("T", " "))
+
+
+def _ago(micros: int | None, now: int) -> str:
+    if micros is None:
+        return ""
+    span = abs(now - micros)
+    size, unit = next(((size, unit) for size, unit in _UNITS if span >= size), (1_000_000, "s"))
+    return f"{span // size} {unit} {'ago' if now >= micros else 'ahead'}"
+
+
+def _number(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.6g}" if math.isfinite(value) else str(value)
+    return str(value)
+
+
+def _short(digest: str | None) -> str:
+    return "" if digest is None else digest.removeprefix("sha256:")[:12]
+
+
+def _duration(micros: float | None) -> str:
+    if micros is None:
+        return "–"
+    if micros < 1000:
+        return f"{micros:.0f} µs"
+    if micros < 1_000_000:
+        return f"{micros / 1000:.3g} ms"
+    if micros < 120_000_000:
+        return f"{micros / 1_000_000:.3g} s"
+    return f"{micros // 3_600_000_000:.0f} h {micros // 60_000_000 % 60:.0f} min" if micros >= 3_600_000_000 else f"{micros // 60_000_000:.0f} min"
+
+
+def _size(count: int | None) -> str:
+    if count is None:
+        return "–"
+    for limit, unit in ((1 << 30, "GB"), (1 << 20, "MB"), (1 << 10, "kB")):
+        if count >= limit:
+            return f"{count / limit:.1f} {unit}"
+    return f"{count} B"
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(loader=FileSystemLoader(FOLDER / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"moment": _moment, "ago": _ago, "number": _number, "short": _short, "duration": _duration, "size": _size}
+    environment.globals |= {"to": to, "asset": _asset}
+    return environment
