@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from davy.core.time import parse_duration
 from davy.errors import CorruptData, DavyError, NotFound, Unavailable, nearest
 from davy.events.mover import Mover
-from davy.events.records import Aside, Receipt, Rows, Taken, decode, encode
+from davy.events.records import Aside, Closed, Held, Receipt, Rows, Taken, decode, encode
 from davy.events.rows import encode_rows
 from davy.events.stamp import Entry, Push, stamp
 from davy.events.streams import Registry, Stream, merged, open_stream
@@ -37,10 +37,6 @@ SEGMENT_BYTES = 32 << 20
 _LOG = logging.getLogger("davy.events")
 
 
-class Closed(Unavailable):
-    """This log is closed: another process may hold it now."""
-
-
 class EventLog:
     """The open log. Safe to use from several threads, whose pushes share one sync.
 
@@ -50,7 +46,7 @@ class EventLog:
         hooks: called at the end of each `flush`, such as to move what other logs hold.
 
     Raises:
-        Unavailable: another process holds the log.
+        Held: another process holds the log.
         CorruptData: the write-ahead log or a table is damaged.
     """
 
@@ -201,10 +197,12 @@ class EventLog:
             self._commit(groups, now)
         except BaseException as error:
             # Whatever this is, the write-ahead log may hold more than memory knows of: only opening it anew makes them agree.
-            self._failure = Closed(f"The log stopped: {error!r}.", "What was acknowledged is safe.", "Open it again.")
+            self._failure = Closed(f"The log stopped at {error!r}.", "What was acknowledged is safe.", "Connect again.")
+            unknown = Unavailable(f"The log stopped at {error!r}.", "The events may or may not have been taken.",
+                                  "Send them again: those with an id are taken once.")
             for pushes in groups.values():
                 for push in pushes:
-                    push.fail(self._failure)
+                    push.fail(unknown)
             raise
 
     def _commit(self, groups: dict[Stream, list[Push]], now: int) -> None:
@@ -330,13 +328,13 @@ def take_lock(path: Path) -> int:
     """The descriptor of the locked file; closing it, or the end of the process, frees the lock.
 
     Raises:
-        Unavailable: another holds it.
+        Held: another holds it.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(descriptor)
-        raise Unavailable(f"Another process holds the log of {path.parent}.", "One process writes at a time.",
-                          "Connect to it: davy.events.client.connect(home)") from None
+        raise Held(f"Another process holds the log of {path.parent}.", "One process writes at a time.",
+                   "Connect to it: davy.events.client.connect(home)") from None
     return descriptor

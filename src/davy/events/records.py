@@ -6,12 +6,21 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from davy.errors import Unavailable
 from davy.features.definition import EventBatch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Column = list[int | str | None]
+
+
+class Held(Unavailable):
+    """Another process holds the log."""
+
+
+class Closed(Unavailable):
+    """The log is closed, and took nothing of what was asked: another process may hold it now."""
 
 
 class Receipt(msgspec.Struct, frozen=True):

@@ -114,7 +114,7 @@ def _encode_times(spec: StreamSpec, rows: Sequence[Mapping[str, Any]]) -> list[i
 def _refuse_unknown(spec: StreamSpec, rows: Sequence[Mapping[str, Any]]) -> None:
     known = {spec.time, *(field.name for field in spec.fields)}
     for row, mapping in enumerate(rows):
-        if not isinstance(mapping, Mapping):
+        if type(mapping) is not dict and not isinstance(mapping, Mapping):
             raise InvalidInput(f"Row {row} is {mapping!r}.", "A row is an object with the stream's fields.", f"Known fields: {', '.join(sorted(known))}.")
         if not known >= mapping.keys():
             name = sorted(str(key) for key in mapping.keys() - known)[0]

@@ -1,0 +1,87 @@
+"""`davy push`: append events to a stream, from a file of JSON lines or from stdin."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from davy.cli.output import print_json
+from davy.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from typing import TextIO
+
+BATCH = 10_000
+
+
+@click.command
+@click.argument("stream")
+@click.argument("file", type=click.File(encoding="utf-8"), default="-")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object: accepted, duplicates, set_aside, last_offset.")
+def command(stream: str, file: TextIO, as_json: bool) -> None:
+    """Append events to STREAM from FILE (default: stdin): one JSON object per line, or one JSON array.
+
+    When the command ends well, every event is on disk and readable by features. A wrong line refuses its batch of
+    10,000 lines and what comes after it, and is named.
+    """
+    from davy.cli import open_home
+    from davy.events.client import connect
+    from davy.project import load_project
+
+    home = open_home()
+    spec = load_project(home.root).stream(stream)
+    total = {"accepted": 0, "duplicates": 0, "set_aside": 0, "last_offset": 0}
+    with connect(home) as log:
+        for first, rows in _batches(file):
+            try:
+                receipt = log.push(spec, rows)
+            except InvalidInput as error:
+                raise type(error)(f"{file.name}, in the rows from {first} on: {error.came}", error.allowed,
+                                  f"{error.fix} The {first} rows before are in the log.") from None
+            for name in ("accepted", "duplicates", "set_aside"):
+                total[name] += getattr(receipt, name)
+            total["last_offset"] = receipt.last_offset or total["last_offset"]
+    home.close()
+    if as_json:
+        print_json(total)
+    else:
+        print(describe(stream, total))
+
+
+def describe(stream: str, counts: dict[str, int]) -> str:
+    """What became of the events, in a line."""
+    parts = [f"{counts['accepted']:,} events accepted into {stream}"]
+    parts += [f"{counts['duplicates']:,} were there already"] if counts["duplicates"] else []
+    parts += [f"{counts['set_aside']:,} lie in the future and wait for their time"] if counts["set_aside"] else []
+    return "; ".join(parts)
+
+
+def _batches(file: TextIO) -> Any:
+    """(number of rows before, rows) of up to `BATCH` rows each."""
+    start, rows = 0, list[Any]()
+    for row in _rows(file):
+        rows.append(row)
+        if len(rows) == BATCH:
+            yield start, rows
+            start, rows = start + BATCH, []
+    if rows:
+        yield start, rows
+
+
+def _rows(file: TextIO) -> Any:
+    for number, line in enumerate(file, 1):
+        if not line.strip():
+            continue
+        if number == 1 and line.lstrip().startswith("["):
+            yield from _decoded(line + file.read(), file.name, number)
+            return
+        yield _decoded(line, file.name, number)
+
+
+def _decoded(text: str, name: str, line: int) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise InvalidInput(f"{name}, line {line}: {error}.", "Each line is one JSON object.", "Mend the line, and push again from there.") from error
