@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import uuid
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ import obstore
 from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import LocalStore, from_url
 
+from davy.core.clock import SystemClock
 from davy.core.digest import digest_bytes
 from davy.errors import ConfigError, CorruptData, DavyError, InvalidInput, NotFound, StorageFull, Unavailable
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 CHUNK = 1 << 20
+_UNIQUE = SystemClock()
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -41,7 +42,11 @@ class Blobs:
         self._folder: Path | None = None
         if url.startswith("file://"):
             self._folder = Path(url.removeprefix("file://"))
-            self._folder.mkdir(parents=True, exist_ok=True)
+            try:
+                self._folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise ConfigError(f"The folder {self._folder} can't be made: {error.strerror}.", "It must be a folder that can be written.",
+                                  "Mend storage.blobs in davy.toml, or the folder.") from error
             self._store: obstore.store.ObjectStore = LocalStore(self._folder)
         else:
             try:
@@ -71,32 +76,39 @@ class Blobs:
         try:
             with path.open("rb") as file:
                 return self.put_stream(iter(lambda: file.read(CHUNK), b""))
-        except (FileNotFoundError, IsADirectoryError) as error:
-            raise NotFound(f"There is no file {path}.", "", "Correct the path.") from error
+        except OSError as error:
+            raise NotFound(f"The file {path} can't be read: {error.strerror}.", "", "Correct the path, or its permissions.") from error
 
     def put_stream(self, pieces: Iterable[bytes]) -> tuple[str, int]:
         """Store bytes as they come, of any length; returns digest and size. What was taken is dropped when `pieces` raises."""
         hasher, size = hashlib.sha256(), 0
+        broken: Exception | None = None
 
         def counted() -> Iterator[bytes]:
-            nonlocal size
-            for piece in pieces:
-                hasher.update(piece)
-                size += len(piece)
-                yield piece
-
-        incoming = f"incoming/{uuid.uuid4().hex}"
-        with self._told(incoming):
+            nonlocal size, broken
             try:
+                for piece in pieces:
+                    hasher.update(piece)
+                    size += len(piece)
+                    yield piece
+            except Exception as error:
+                broken = error
+                raise
+
+        incoming = f"incoming/{_UNIQUE.token(16).hex()}"
+        try:
+            with self._told(incoming):
                 obstore.put(self._store, incoming, counted())
                 digest = f"sha256:{hasher.hexdigest()}"
                 self._sync(incoming)
                 obstore.rename(self._store, incoming, _key(digest))
                 self._sync_folder(digest)
-            except BaseException:
-                with suppress(BaseError, OSError):
-                    obstore.delete(self._store, incoming)
-                raise
+        except BaseException:
+            with suppress(BaseError, OSError):
+                obstore.delete(self._store, incoming)
+            if broken is not None:
+                raise broken from None
+            raise
         return digest, size
 
     def get(self, digest: str) -> bytes:
@@ -126,7 +138,7 @@ class Blobs:
     def download(self, digest: str, path: Path) -> Path:
         """Write the content to `path`, which appears whole and verified or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+        partial = path.with_name(f".{path.name}.{_UNIQUE.token(4).hex()}")
         try:
             with partial.open("xb") as file:
                 for piece in self.stream(digest):
@@ -163,7 +175,7 @@ class Blobs:
         return True
 
     def _place(self, digest: str, data: bytes) -> None:
-        incoming = f"incoming/{uuid.uuid4().hex}"
+        incoming = f"incoming/{_UNIQUE.token(16).hex()}"
         with self._told(digest):
             if self._folder is None:
                 obstore.put(self._store, _key(digest), data)

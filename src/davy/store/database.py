@@ -47,7 +47,11 @@ class Database:
     def __init__(self, url: str, *, head: str, migrations: Path) -> None:
         parsed = _parse(url)
         self.path = Path(str(parsed.database)).absolute()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"The folder of {self.path} can't be made: {error.strerror}.", "It must be a folder that can be written.",
+                              "Mend storage.database in davy.toml, or the folder.") from error
         self.head, self.migrations = head, migrations
         self._engine = sa.create_engine(parsed.set(database=str(self.path)), pool_size=8, max_overflow=56, pool_timeout=BUSY_SECONDS,
                                         connect_args={"timeout": BUSY_SECONDS, "isolation_level": None, "check_same_thread": False})
@@ -215,8 +219,8 @@ def _explain(error: sqlite3.Error, path: Path) -> DavyError:
     """Our error for SQLite's: what happened to which file, and what to do."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     name = getattr(error, "sqlite_errorname", type(error).__name__)
-    if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and _space(path) < _LOW_SPACE):
-        return StorageFull(f"No space is left for {path}.", "The change was not made; all earlier ones are safe.",
+    if code == sqlite3.SQLITE_FULL or name == "SQLITE_IOERR_WRITE" or (code == sqlite3.SQLITE_IOERR and _space(path) < _LOW_SPACE):
+        return StorageFull(f"{path} can't grow: no space is left, or a quota or limit is reached.", "The change was not made; all earlier ones are safe.",
                            f"Free space, then try again: df -h {path.parent}")
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return CorruptData(f"{path} is damaged: {error}.", "It is not the database that was written.",
