@@ -1,0 +1,60 @@
+"""`davy demo`: the whole route, in front of your eyes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from davy.cli.output import Progress, note, print_json, progress
+
+if TYPE_CHECKING:
+    import subprocess
+    from contextlib import AbstractContextManager
+
+    from davy.demo.report import Report
+
+
+class _Terminal:
+    def note(self, text: str) -> None:
+        note(text)
+
+    def progress(self, label: str, total: int) -> AbstractContextManager[Progress]:
+        return progress(label, total)
+
+
+@click.command
+@click.option("--once", is_flag=True, help="Stop the server at the end instead of leaving it up until Ctrl-C.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object as the last line of stdout.")
+@click.option("--keep", "folder", default="davy-demo", metavar="DIR", type=click.Path(file_okay=False, path_type=Path),
+              help="The demo's folder: a project to look at and to go on with (default: davy-demo).")
+@click.option("--port", default=0, type=click.IntRange(0, 65535), help="Where to serve (default: a free port).")
+@click.option("--days", default=31, type=click.IntRange(1, 31), help="How many days of May are replayed.")
+def command(once: bool, as_json: bool, folder: Path, port: int, days: int) -> int:
+    """A real year of flights out of New York through the whole route, in about a minute.
+
+    History from January to April is ingested, a baseline and a LightGBM are trained to tell which flights will be late, both are served
+    behind one address, and May is replayed through it: each flight is asked about an hour before it should leave, and events arrive when
+    they did. Then every logged vector is computed again and compared, bit for bit. Ends with 1 when one differs or a request failed.
+    """
+    from davy.demo.demo import Demo, run
+
+    def ready(report: Report, server: subprocess.Popen[bytes]) -> None:
+        if as_json:
+            print_json(report.to_json())
+        else:
+            print("\n".join(report.lines()), flush=True)
+        if not once:
+            note(f"\nLook around at {report.address}; the project is in {report.folder}. Ctrl-C stops.")
+            _wait(server)
+
+    report = run(Demo(folder.resolve(), _Terminal(), ready, port=port, days=days))
+    return 1 if report.different or report.failed else 0
+
+
+def _wait(server: subprocess.Popen[bytes]) -> None:
+    try:
+        server.wait()
+    except KeyboardInterrupt:
+        note("Stopping.")

@@ -1,0 +1,88 @@
+"""What came of a demo, as JSON and as lines to read."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@dataclass
+class Report:
+    """Figures of one demo.
+
+    Attributes:
+        phases: seconds by part.
+        held_out_auc, live_auc: per version, on late April's flights and on May's answers.
+        answered: per version, how many of the answers have an outcome.
+        late_events: events that arrived later than their feed promises.
+        latency_us: p50 and p99 of a prediction over HTTP, as seen by the client.
+        lateness: what events that arrived later would have changed, as replay reports it.
+        lineage: the last prediction, walked back.
+    """
+
+    folder: Path
+    address: str = ""
+    wall_s: float = 0.0
+    phases: dict[str, float] = field(default_factory=dict)
+    history: int = 0
+    held_out_auc: dict[str, float] = field(default_factory=dict)
+    live_auc: dict[str, float] = field(default_factory=dict)
+    answered: dict[str, int] = field(default_factory=dict)
+    requests: int = 0
+    failed: int = 0
+    retried: int = 0
+    events: int = 0
+    late_events: int = 0
+    duplicates: int = 0
+    outcomes: int = 0
+    latency_us: dict[str, float] = field(default_factory=dict)
+    replayed: int = 0
+    different: int = 0
+    lateness: dict[str, Any] = field(default_factory=dict)
+    prediction: str = ""
+    lineage: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Take the time of a part."""
+        began = time.perf_counter()
+        yield
+        self.phases[name] = self.phases.get(name, 0.0) + time.perf_counter() - began
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures, rounded; `wall_s, requests, failed, replayed, different, late_events` come first."""
+        return {
+            "wall_s": round(self.wall_s, 2), "requests": self.requests, "failed": self.failed, "replayed": self.replayed, "different": self.different,
+            "late_events": self.late_events, "retried": self.retried, "events": self.events, "duplicates": self.duplicates, "outcomes": self.outcomes,
+            "history": self.history, "held_out_auc": _rounded(self.held_out_auc), "live_auc": _rounded(self.live_auc), "answered": self.answered,
+            "latency_us": _rounded(self.latency_us, 0), "phases": _rounded(self.phases, 2), "lateness": self.lateness, "prediction": self.prediction,
+            "address": self.address}
+
+    def lines(self) -> list[str]:
+        """The summary for a person."""
+        live = [f"  {version}: AUC {self.live_auc[version]:.3f} on {self.answered[version]:,} flights of May (held out in April: "
+                f"{self.held_out_auc.get(version, float('nan')):.3f})" for version in sorted(self.live_auc)]
+        verdict = "all equal, bit for bit" if not self.different else f"{self.different:,} DIFFERENT"
+        return [
+            f"A month of flights in {self.wall_s:.0f} s: {', '.join(f'{name} {seconds:.0f}' for name, seconds in self.phases.items())}.",
+            *live,
+            (f"  requests: {self.requests:,}, failed: {self.failed}, retried: {self.retried}; each "
+             f"p50 {self.latency_us.get('p50', 0) / 1000:.2f} ms, p99 {self.latency_us.get('p99', 0) / 1000:.2f} ms"),
+            f"  events: {self.events:,} taken, {self.duplicates} came twice and were taken once, {self.late_events:,} came late; {self.outcomes:,} outcomes",
+            f"  vectors recomputed as of (t, W): {self.replayed:,}, {verdict}",
+            *([f"  {lateness}"] if (lateness := _lateness(self.lateness)) else []),
+            *(f"  {line}" for line in self.lineage)]
+
+
+def _rounded(values: dict[str, float], digits: int = 4) -> dict[str, float]:
+    return {name: round(value, digits) for name, value in values.items()}
+
+
+def _lateness(found: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in found.items() if isinstance(value, (int, float, str)))
