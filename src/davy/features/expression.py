@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from davy.features.expressions.compiler import Kernel, compile_kernel, kernel_digest
 from davy.features.expressions.functions import (
-    abs,  # noqa: A004 - named as the builtin that it stands for
+    abs,  # noqa: A004
     case,
     ceil,
     clip,
@@ -27,7 +27,7 @@ from davy.features.expressions.functions import (
     log1p,
     maximum,
     minimum,
-    round,  # noqa: A004 - named as the builtin that it stands for
+    round,  # noqa: A004
     sqrt,
     when,
 )

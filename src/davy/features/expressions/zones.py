@@ -109,8 +109,8 @@ def _transitions(name: str) -> tuple[list[tuple[int, int]], int]:
 
 def _asked(zone: ZoneInfo, moment: int) -> int:
     """The offset in microseconds at a second by the zone's rule; beyond the calendar's years by the same weekday 400 or more years away."""
-    while moment >= LAST_ASKED:
-        moment -= CYCLE
+    if moment >= LAST_ASKED:
+        moment = LAST_ASKED - CYCLE + (moment - LAST_ASKED) % CYCLE
     offset = datetime.fromtimestamp(moment, zone).utcoffset() or timedelta()
     return offset // timedelta(microseconds=1)
 
