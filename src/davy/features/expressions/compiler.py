@@ -10,8 +10,10 @@ import platform
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from graphlib import CycleError, TopologicalSorter
-from importlib import metadata, resources
+from importlib import resources
 from typing import Any, Protocol, cast
+
+import tzdata  # type: ignore[import-untyped]
 
 from davy.core.digest import digest_bytes, digest_json
 from davy.errors import DefinitionError, nearest
@@ -63,7 +65,7 @@ def kernel_digest() -> str:
     """
     code = [digest_bytes(resources.files("davy.features.expressions").joinpath(name).read_bytes()) for name in FILES]
     python = [platform.python_implementation(), platform.python_version()]
-    return digest_json([code, python, _libc(), platform.machine(), metadata.version("tzdata")])
+    return digest_json([code, python, _libc(), platform.machine(), tzdata.__version__])
 
 
 def _libc() -> str:
