@@ -122,8 +122,10 @@ def _events(home: Home) -> None:
     times = [MAY - 20 * HOUR + index * 140_000_000 for index in range(count)]
     ingest = [moment + 60_000_000 for moment in times]
     airports = [("JFK", "LGA", "EWR")[index % 3] for index in range(count)]
-    online.apply(EventBatch("flights", 1, ingest, times, {"origin": airports, "carrier": ["B6"] * count, "dep_delay": [(index * 37) % 900 - 100 for index in range(count)]}))
-    online.apply(EventBatch("weather", 1, ingest[:60], times[:60], {"origin": airports[:60], "wind_speed": [(index * 1_370_000) % 30_000_000 for index in range(60)]}))
+    delays = [(index * 37) % 900 - 100 for index in range(count)]
+    winds = [(index * 1_370_000) % 30_000_000 for index in range(60)]
+    online.apply(EventBatch("flights", 1, ingest, times, {"origin": airports, "carrier": ["B6"] * count, "dep_delay": delays}))
+    online.apply(EventBatch("weather", 1, ingest[:60], times[:60], {"origin": airports[:60], "wind_speed": winds}))
 
 
 def _runs(found: Filled, features: FeatureSet, root: Path) -> None:
@@ -139,7 +141,7 @@ def _runs(found: Filled, features: FeatureSet, root: Path) -> None:
     signature = Signature.of(features.outputs, features.kinds, {"carrier": sorted(carriers)}, output="probability", classes=(False, True))
     for number, (name, kind) in enumerate((("baseline", "sklearn"), ("boosted", "lightgbm")), 1):
         with start(name, experiment="late", params={"learning_rate": 0.05 * number, "trees": 200, "note": HOSTILE}, home=home) as run:
-            for step in range(5000 if number == 2 else 40):
+            for step in range(2500 if number == 2 else 40):
                 run.log({"train/logloss": 0.7 / (1 + step * 0.01) + 0.02 * ((step * 7919) % 13) / 13, "valid/logloss": 0.75 / (1 + step * 0.008)}, step=step)
             run.log(auc=0.66 + 0.03 * number, rows=81_234)
             run.artifact(PLOT.encode(), "roc.svg")
@@ -158,10 +160,11 @@ def _runs(found: Filled, features: FeatureSet, root: Path) -> None:
         raise RuntimeError
     with home.database.begin() as connection:
         set_alias(connection, clock=home.clock, actor=home.actor, name="late", alias="production", version=1)
-        register(connection, clock=home.clock, actor=home.actor, name=HOSTILE.replace("/", ""), format="pickle", files=files, signature=signature, feature_set=features)
+        register(connection, clock=home.clock, actor=home.actor, name=HOSTILE.replace("/", ""), format="pickle", files=files, signature=signature,
+                 feature_set=features)
 
 
-PLOT = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 200 120"><rect width="200" height="120" fill="#fff"/>
+PLOT = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 200 120" width="200" height="120"><rect width="200" height="120" fill="#fff"/>
 <script>document.documentElement.setAttribute('data-ran', '1')</script>
 <path d="M10 110 C40 30 90 20 190 10" fill="none" stroke="#2f7fc4" stroke-width="2"/><path d="M10 110 L190 10" stroke="#aaa"/>
 <text x="60" y="118" font-size="8">False positive rate</text></svg>"""
@@ -173,10 +176,11 @@ def _predictions(found: Filled, features: FeatureSet, clock: DrivenClock) -> Non
         moment = MAY - 19 * HOUR + index * 200_000_000
         clock.set(moment)
         values = [index % 17, 12.345678901234567 + index, 88.0, None if index % 5 == 0 else 11.5, index, (index % 17) * 2, 1089, "B6"]
+        version, arm = (2, "canary") if index % 10 == 0 else (1, "stable")
+        entities = {"origin": "JFK", "carrier": HOSTILE if index == 299 else "B6"}
         record = PredictionRecord(
-            new_id(clock), moment, moment + 900, "late", 2 if index % 10 == 0 else 1, "canary" if index % 10 == 0 else "stable", False, f"user-{index}", features.digest,
-            {"origin": "JFK", "carrier": HOSTILE if index == 299 else "B6"}, {"distance": 1089, "scheduled": moment + HOUR}, {"flights": 200 + index, "weather": 40},
-            values, 0.1234567 + index / 1000, 800 + index, 60, 300)
+            new_id(clock), moment, moment + 900, "late", version, arm, False, f"user-{index}", features.digest, entities,
+            {"distance": 1089, "scheduled": moment + HOUR}, {"flights": 200 + index, "weather": 40}, values, 0.1234567 + index / 1000, 800 + index, 60, 300)
         log.append([record])
         found.predictions.append(record.id)
         if index == 250:
@@ -195,10 +199,10 @@ def empty_address(empty_home: Home) -> Iterator[str]:
 
 
 def _served(home: Home) -> Iterator[str]:
+    import asyncio
+
     from granian.constants import Interfaces
     from granian.server.embed import Server
-
-    import asyncio
 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

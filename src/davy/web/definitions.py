@@ -41,18 +41,20 @@ def _feature(view: ViewSpec, feature: FeatureSpec) -> str:
 
 def expression(derived: DerivedSpec) -> str:
     """A traced expression as one line of what the user wrote, near enough to recognise it."""
-    texts: list[str] = []
+    texts: list[tuple[str, bool]] = []
     for operation, _, operands, parameter in derived.expression:
         texts.append(_text(operation, [texts[index] for index in operands], parameter))
-    return texts[-1] if texts else ""
+    return texts[-1][0] if texts else ""
 
 
-def _text(operation: str, operands: list[str], parameter: Any) -> str:
+def _text(operation: str, operands: list[tuple[str, bool]], parameter: Any) -> tuple[str, bool]:
+    """The text, and whether it needs parentheses inside another operator."""
     if operation == "input":
-        return str(parameter)
+        return str(parameter), False
     if operation == "literal":
-        return json.dumps(parameter)
+        return json.dumps(parameter), False
     if operation in _INFIX and len(operands) == 2:
-        return f"({operands[0]} {_INFIX[operation]} {operands[1]})"
-    arguments = [*operands, *([] if parameter is None else [json.dumps(parameter)])]
-    return f"{operation}({', '.join(arguments)})"
+        left, right = (f"({text})" if infix else text for text, infix in operands)
+        return f"{left} {_INFIX[operation]} {right}", True
+    arguments = [*(text for text, _ in operands), *([] if parameter is None else [json.dumps(parameter)])]
+    return f"{operation}({', '.join(arguments)})", False

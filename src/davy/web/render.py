@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+import msgspec
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from starlette.responses import HTMLResponse, Response
@@ -87,8 +88,17 @@ def _number(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
+        if value.is_integer() and abs(value) < 1e15:
+            return f"{int(value):,}"
         return f"{value:.6g}" if math.isfinite(value) else str(value)
     return str(value)
+
+
+def _plain(value: Any) -> str:
+    """A piece of evidence as text: digests short, objects as JSON."""
+    if isinstance(value, str):
+        return _short(value) if value.startswith("sha256:") else value
+    return msgspec.json.encode(value).decode()
 
 
 def _short(digest: str | None) -> str:
@@ -119,6 +129,6 @@ def _size(count: int | None) -> str:
 @cache
 def _environment() -> Environment:
     environment = Environment(loader=FileSystemLoader(FOLDER / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"moment": _moment, "ago": _ago, "number": _number, "short": _short, "duration": _duration, "size": _size}
+    environment.filters |= {"moment": _moment, "ago": _ago, "number": _number, "short": _short, "duration": _duration, "size": _size, "plain": _plain}
     environment.globals |= {"to": to, "asset": _asset}
     return environment
