@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import sqlalchemy as sa
 
 from davy.core.digest import canonical_json
@@ -130,10 +129,10 @@ def weights_from_text(pairs: list[str]) -> dict[str, float]:
     """
     found: dict[str, float] = {}
     for pair in pairs:
-        reference, equals, text = pair.partition("=")
+        reference, _, text = pair.partition("=")
         try:
-            weight = msgspec.convert(text, float, strict=False) if equals else float("x")
-        except (ValueError, msgspec.ValidationError):
+            weight = float(text)
+        except ValueError:
             raise InvalidInput(f"{pair!r} is not a weight.", "A weight is VERSION=NUMBER.", "Write for example late@1=0.9") from None
         if reference in found:
             raise InvalidInput(f"{reference} is named twice.", "Each version has one weight.", "Add the weights up.")

@@ -1,0 +1,76 @@
+"""`davy predict`: one prediction from a running server."""
+
+from __future__ import annotations
+
+import http.client
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import click
+import msgspec
+
+from davy import errors
+from davy.cli import open_home
+from davy.cli.output import print_json, table
+from davy.errors import DavyError, InvalidInput, Unavailable
+
+
+@click.command
+@click.argument("model")
+@click.argument("fields", nargs=-1, metavar="NAME=VALUE...")
+@click.option("--key", help="The routing key: the same key is answered by the same version (default: the entity keys).")
+@click.option("--at", "address", metavar="URL", help="The server's address (default: the one that davy up runs for this project).")
+@click.option("--json", "as_json", is_flag=True, help="The answer as it came.")
+def command(model: str, fields: tuple[str, ...], key: str | None, address: str | None, as_json: bool) -> None:
+    """Ask for one prediction of MODEL (or of one version, as late@2): davy predict late origin=JFK distance=1089
+
+    A VALUE is JSON where it reads as JSON (1089, true, null), and else a text; quote a text that reads as a number: carrier='"9"'.
+    """
+    name, _, version = model.partition("@")
+    path = f"/predict/{quote(name, safe='')}" + (f"/versions/{quote(version, safe='')}" if version else "")
+    answer = post(address or _running(), path, msgspec.json.encode(dict(_pair(field) for field in fields)), key)
+    if as_json:
+        print_json(answer)
+    else:
+        table([{"prediction": answer["prediction"], "version": f"{answer['model']}@{answer['version']}", "arm": answer["arm"], "id": answer["prediction_id"]}])
+
+
+def post(address: str, path: str, body: bytes, key: str | None = None) -> Any:
+    """The decoded answer; an error answer is raised as the error it was."""
+    parts = urlsplit(address)
+    connection = http.client.HTTPConnection(parts.hostname or "127.0.0.1", parts.port, timeout=30)
+    try:
+        connection.request("POST", path, body, {"content-type": "application/json", **({"davy-routing-key": key} if key is not None else {})})
+        response = connection.getresponse()
+        found = msgspec.json.decode(response.read())
+    except (OSError, http.client.HTTPException, msgspec.DecodeError) as error:
+        raise Unavailable(f"{address} does not answer: {error}.", "", "Start the server: davy up") from error
+    finally:
+        connection.close()
+    if response.status != 200:
+        kind = getattr(errors, found.get("error", ""), DavyError)
+        raise kind(found.get("message", f"The server answered {response.status}."), found.get("allowed", ""), found.get("fix", ""))
+    return found
+
+
+def _running() -> str:
+    from davy.server.supervisor import running
+
+    home = open_home()
+    try:
+        found = running(home)
+    finally:
+        home.close()
+    if found is None:
+        raise Unavailable(f"No server runs for {home.path}.", "", "Start it: davy up")
+    return found.address
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise InvalidInput(f"{text!r} is not a field.", "A field is NAME=VALUE.", "Write for example origin=JFK")
+    try:
+        return name, msgspec.json.decode(value)
+    except msgspec.DecodeError:
+        return name, value

@@ -1,0 +1,161 @@
+"""The RSGI application: predictions, events, outcomes and health natively, everything else through the pages' ASGI application."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+import msgspec
+
+from davy.errors import DavyError, Forbidden, InvalidInput, NotFound, TooLarge, Unavailable
+from davy.serving.requests import LARGEST_BODY
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from davy.server.adapter import Adapter
+    from davy.server.events import EventsClient
+    from davy.serving.gateway import Gateway
+
+JSON = [("content-type", "application/json")]
+LOOPBACK = frozenset(("127.0.0.1", "localhost", "::1"))
+_BUG = "Please report it with what .davy/run/up.log says."
+_DECODER = msgspec.json.Decoder()
+
+
+class App:
+    """Answers requests.
+
+    Attributes:
+        pages: the ASGI application behind all other paths, once it is loaded.
+        ready: whether every model with traffic has been started or has failed to.
+    """
+
+    def __init__(self, gateway: Gateway, events: EventsClient, hosts: frozenset[str] = LOOPBACK) -> None:
+        self._gateway, self._events, self._hosts = gateway, events, hosts
+        self.pages: Adapter | None = None
+        self.ready = False
+        self._posts: dict[str, Callable[[list[str], Any, bytes], Awaitable[bytes]]] = {
+            "predict": self._predict, "events": self._push, "outcomes": self._outcomes}
+
+    async def __rsgi__(self, scope: Any, protocol: Any) -> None:
+        """One request."""
+        if scope.proto != "http":
+            protocol.close(403)
+            return
+        try:
+            self._check_origin(scope)
+            parts = scope.path.split("/")
+            answer = self._posts.get(parts[1]) if len(parts) > 1 else None
+            if answer is not None:
+                if scope.method != "POST":
+                    raise InvalidInput(f"{scope.method} {scope.path} is not there.", "It is asked with POST and a JSON body.", f"curl -X POST … {scope.path}")
+                body = await read_body(scope, protocol)
+                names = [unquote(part) for part in parts[2:]] if "%" in scope.path else parts[2:]
+                protocol.response_bytes(200, JSON, await answer(names, scope, body))
+            elif scope.path == "/health":
+                self._health(protocol)
+            elif self.pages is not None:
+                await self.pages(scope, protocol, await read_body(scope, protocol))
+            else:
+                raise Unavailable("The pages are being loaded.", "", "Try again in a moment.") if not self.ready else _nowhere(scope.path)
+        except DavyError as error:
+            protocol.response_bytes(error.status, JSON, error_body(error))
+        except Exception as error:  # noqa: BLE001 - the last line of defence: a bug becomes a 500 and a trace in the server's log
+            traceback.print_exception(error, file=sys.stderr)
+            protocol.response_bytes(500, JSON, msgspec.json.encode(
+                {"error": "InternalError", "message": f"This is a bug in Davy: {type(error).__name__}: {error}", "allowed": "", "fix": _BUG, "retry": False}))
+
+    async def _predict(self, names: list[str], scope: Any, body: bytes) -> bytes:
+        version = None
+        if len(names) == 3 and names[1] == "versions":
+            if not (names[2].isascii() and names[2].isdigit() and len(names[2]) < 10):
+                raise InvalidInput(f"{names[2]!r} is not a version.", "A version is a number.", f"POST /predict/{names[0]}/versions/1")
+            version = int(names[2])
+        elif len(names) != 1 or not names[0]:
+            raise _nowhere(scope.path)
+        return await self._gateway.predict(names[0], body, version=version, routing_key=scope.headers.get("davy-routing-key"))
+
+    async def _push(self, names: list[str], scope: Any, body: bytes) -> bytes:
+        if len(names) != 1 or not names[0]:
+            raise _nowhere(scope.path)
+        return msgspec.json.encode(await self._events.push(names[0], _rows(body)))
+
+    async def _outcomes(self, names: list[str], scope: Any, body: bytes) -> bytes:
+        if len(names) != 1 or not names[0]:
+            raise _nowhere(scope.path)
+        return msgspec.json.encode(await self._events.outcomes(names[0], _rows(body)))
+
+    def _health(self, protocol: Any) -> None:
+        """200 once everything that can be up is; what can't be is named."""
+        routes = self._gateway.routes
+        found = {"status": "ok" if self.ready else "starting",
+                 "models": {name: {"revision": route.revision, "versions": sorted(route.versions)} for name, route in sorted(routes.models.items())},
+                 "problems": {name: problem.came for name, problem in sorted(routes.problems.items())}}
+        protocol.response_bytes(200 if self.ready else 503, JSON, msgspec.json.encode(found))
+
+    def _check_origin(self, scope: Any) -> None:
+        """Refuse what another site's page, or another site's name for this machine, sends."""
+        host = scope.headers.get("host") or scope.authority or ""
+        if _hostname(host) not in self._hosts:
+            raise Forbidden(f"The request is addressed to {host!r}.", f"This server answers as {', '.join(sorted(self._hosts))}.", "Use the address that davy up printed.")
+        origin = scope.headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc != host:
+            raise Forbidden(f"The request comes from a page of {origin}.", "Only this server's own pages may send requests.", "Send it from a program instead.")
+
+
+async def read_body(scope: Any, protocol: Any) -> bytes:
+    """The whole body.
+
+    Raises:
+        TooLarge: more than is taken at once; it is not read to the end.
+    """
+    length = scope.headers.get("content-length")
+    if length is not None:
+        if not length.isdigit() or int(length) > LARGEST_BODY:
+            raise _too_large(length)
+        found: bytes = await protocol()
+        return found
+    parts, size = [], 0
+    async for part in protocol:
+        parts.append(part)
+        size += len(part)
+        if size > LARGEST_BODY:
+            raise _too_large(f"more than {LARGEST_BODY}")
+    return b"".join(parts)
+
+
+def error_body(error: DavyError) -> bytes:
+    """An error as every part of the server answers it."""
+    return msgspec.json.encode({"error": error.code, "message": error.came, "allowed": error.allowed, "fix": error.fix, "retry": error.retry})
+
+
+def _hostname(host: str) -> str:
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0].lower()
+
+
+def _rows(body: bytes) -> list[dict[str, Any]]:
+    """The rows of a push: an array of objects, or one object."""
+    try:
+        found = _DECODER.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"The body is not JSON: {error}.", "JSON has no NaN and no Infinity; what is missing is null.",
+                           "Send an array of objects, as application/json.") from None
+    rows = found if isinstance(found, list) else [found]
+    for index, row in enumerate(rows):
+        if not isinstance(row, dict):
+            raise InvalidInput(f"Row {index} is {row!r}.", "A row is an object of fields.", "Send an array of objects, as application/json.")
+    return rows
+
+
+def _too_large(length: str) -> TooLarge:
+    return TooLarge(f"The body has {length} bytes.", f"At most {LARGEST_BODY} are taken at once.", "Send it in parts.")
+
+
+def _nowhere(path: str) -> NotFound:
+    return NotFound(f"There is nothing at {path}.", "Known are POST /predict/MODEL, /predict/MODEL/versions/V, /events/STREAM, /outcomes/MODEL, and GET /health.",
+                    "Correct the path.")

@@ -1,0 +1,123 @@
+"""The process that answers: Granian's server on a listening socket that the supervisor holds, around the application."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from granian._granian import SocketHolder
+from granian.constants import Interfaces
+from granian.log import LogLevels
+from granian.server.embed import Server
+
+from davy.core.time import parse_duration
+from davy.features.online import OnlineFeatures
+from davy.home import Home
+from davy.server.adapter import Adapter
+from davy.server.app import App
+from davy.server.events import EventsClient
+from davy.serving.fleet import SupervisedFleet, control_path
+from davy.serving.gateway import Gateway
+from davy.serving.predictions import PredictionLog, folder_of
+from davy.serving.routes import Routes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+DRAIN_SECONDS = 8.0
+BACKLOG = 1024
+
+
+class _InheritedServer(Server):  # type: ignore[misc]
+    """Granian's embedded server on a socket that is listening already."""
+
+    def __init__(self, application: App, descriptor: int) -> None:
+        super().__init__(application, interface=Interfaces.RSGI, websockets=False, log_level=LogLevels.error, log_enabled=False)
+        self._descriptor = descriptor
+        self.workers_kill_timeout = int(DRAIN_SECONDS)
+
+    def _init_shared_socket(self) -> None:
+        self._shd = SocketHolder(self._descriptor, False, BACKLOG)
+        self._sfd = self._descriptor
+
+
+async def run(home: Home, descriptor: int) -> None:
+    """Answer until SIGTERM, then finish what is in flight."""
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    timeout = parse_duration(home.config.serving.timeout) / 1e6
+    log = PredictionLog(folder_of(home))
+    events = EventsClient(home)
+    fleet = SupervisedFleet(stop.set)
+    await fleet.connect(control_path(home))
+    routes = Routes(home, OnlineFeatures(home.online), fleet, events.ensure_views, timeout)
+    gateway = Gateway(home, routes, log, acknowledged=home.config.predictions.durability == "acknowledged", timeout=timeout)
+    application = App(gateway, events)
+    server = _InheritedServer(application, descriptor)
+    serving = loop.create_task(server.serve())
+    preparing = loop.create_task(_prepare(application, routes, home))
+    await stop.wait()
+    preparing.cancel()
+    with suppress(asyncio.CancelledError):
+        await preparing
+    server.stop()
+    with suppress(TimeoutError):
+        await asyncio.wait_for(serving, DRAIN_SECONDS)
+    routes.close()
+    events.close()
+    log.close()
+
+
+async def _prepare(application: App, routes: Routes, home: Home) -> None:
+    """Become ready, then follow the traffic. The pages are loaded meanwhile, in a thread."""
+    _in_thread(lambda: setattr(application, "pages", load_pages(home)))
+    await routes.start()
+    application.ready = True
+    await routes.watch()
+
+
+def load_pages(home: Home) -> Adapter:
+    """The pages' application. Importing it takes half a second, so that it isn't done before the gateway answers."""
+    from starlette.applications import Starlette
+    from starlette.responses import Response
+
+    from davy.errors import DavyError
+    from davy.server.app import error_body
+    from davy.web.pages import routes
+
+    async def explain(request: Any, error: Exception) -> Response:
+        assert isinstance(error, DavyError)
+        return Response(error_body(error), status_code=error.status, media_type="application/json")
+
+    return Adapter(Starlette(routes=routes(home), exception_handlers={DavyError: explain}))
+
+
+def _in_thread(work: Callable[[], None]) -> None:
+    threading.Thread(target=work, name="pages", daemon=True).start()
+
+
+def main() -> None:
+    """`python -m davy.server.gateway --project DIR --home DIR --descriptor N`."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--project", type=Path, required=True)
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--descriptor", type=int, required=True)
+    given = parser.parse_args()
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
+    home = Home.open(given.project, home=given.home)
+    try:
+        asyncio.run(run(home, given.descriptor))
+    finally:
+        home.close()
+
+
+if __name__ == "__main__":
+    main()

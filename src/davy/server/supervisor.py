@@ -1,0 +1,281 @@
+"""`davy up`: one process that starts the log's keeper, the gateway and the workers, and keeps them alive.
+
+It holds the listening sockets, so that while a dead gateway or worker is replaced, connections wait instead of being
+refused. It imports nothing heavy and opens no data.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import ipaddress
+import os
+import signal
+import socket
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from davy.core.time import format_time
+from davy.errors import ConfigError, Conflict, InvalidInput, Unavailable
+from davy.events.wire import socket_path
+from davy.server.process import Child
+from davy.serving.fleet import Order, control_path, workers_folder
+from davy.serving.sockets import address, listen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from davy.home import Home
+
+READY_SECONDS = 120.0
+MOST_ENDS = 3
+BACKLOG = 1024
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+
+class Up(msgspec.Struct, frozen=True):
+    """What a running server leaves in `run/up.json`, for clients on this machine."""
+
+    address: str
+    pid: int
+
+
+def serve(home: Home, *, host: str | None = None, port: int | None = None, ready: Callable[[str], None]) -> None:
+    """Run everything until SIGTERM or SIGINT.
+
+    Args:
+        port: 0 picks a free one.
+        ready: called once with the address, when `GET /health` answers 200.
+
+    Raises:
+        ConfigError: a host beyond this machine. Conflict: this home is served already, or the port is taken.
+        Unavailable: a part does not come up; says what its log says.
+    """
+    host = home.config.serving.host if host is None else host
+    port = home.config.serving.port if port is None else port
+    check_host(host)
+    lock = _take_lock(home)
+    try:
+        with _bind(host, port) as listener:
+            asyncio.run(_Supervisor(home, listener, ready).run())
+    finally:
+        home.place("run", "up.json").unlink(missing_ok=True)
+        os.close(lock)
+
+
+def running(home: Home) -> Up | None:
+    """The server of this home, if there is one."""
+    path = home.place("run", "up.json")
+    with suppress(FileNotFoundError, msgspec.DecodeError):
+        found = msgspec.json.decode(path.read_bytes(), type=Up)
+        if _is_locked(home):
+            return found
+    return None
+
+
+class _Supervisor:
+    def __init__(self, home: Home, listener: socket.socket, ready: Callable[[str], None]) -> None:
+        self._home, self._listener, self._ready = home, listener, ready
+        host, port = listener.getsockname()[:2]
+        self._host, self._port = host, port
+        self.address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        self._log_path = home.place("run", "up.log")
+        self._output = os.open(self._log_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
+        self._workers: dict[str, tuple[Child, socket.socket]] = {}
+        self._stopping: list[asyncio.Task[None]] = []
+
+    async def run(self) -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        workers_folder(self._home).mkdir(parents=True, exist_ok=True)
+        with listen(control_path(self._home)) as control:
+            server = await asyncio.start_unix_server(self._take_orders, sock=control)
+            keeper = self._child("keeper", ["-m", "davy.events.keeper", *self._where()])
+            gateway = None
+            try:
+                starting = asyncio.ensure_future(self._come_up(keeper))
+                stopped = asyncio.ensure_future(stop.wait())
+                await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
+                if starting.done():
+                    gateway = starting.result()
+                    await self._until_ready(gateway, keeper, stopped)
+                    await stopped
+                starting.cancel()
+                stopped.cancel()
+            finally:
+                server.close()
+                await self._end(gateway, keeper)
+
+    async def _come_up(self, keeper: Child) -> Child:
+        """The log first: it may have to be recovered, and the gateway must not take it."""
+        await self._wait(lambda: _answers(socket_path(self._home)), keeper)
+        descriptor = self._listener.fileno()
+        return self._child("gateway", ["-m", "davy.server.gateway", *self._where(), "--descriptor", str(descriptor)], descriptors=[descriptor])
+
+    async def _until_ready(self, gateway: Child, keeper: Child, stopped: asyncio.Future[bool]) -> None:
+        healthy = asyncio.ensure_future(self._healthy(gateway, keeper))
+        await asyncio.wait({healthy, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if not healthy.done():
+            healthy.cancel()
+            return
+        healthy.result()
+        path = self._home.place("run", "up.json")
+        path.write_bytes(msgspec.json.encode(Up(self.address, os.getpid())))
+        self._ready(self.address)
+
+    async def _healthy(self, *children: Child) -> None:
+        deadline = time.perf_counter() + READY_SECONDS
+        while await self._health() != 200:
+            self._check(children, deadline)
+            await asyncio.sleep(0.03)
+
+    async def _wait(self, condition: Callable[[], bool], *children: Child) -> None:
+        deadline = time.perf_counter() + READY_SECONDS
+        while not condition():
+            self._check(children, deadline)
+            await asyncio.sleep(0.02)
+
+    def _check(self, children: tuple[Child, ...], deadline: float) -> None:
+        for child in children:
+            if child.ends >= MOST_ENDS or time.perf_counter() > deadline:
+                raise Unavailable(f"The {child.name} does not come up.\n{self._tail()}", f"Its log is {self._log_path}.", "Mend what it says, then: davy up")
+
+    def _tail(self) -> str:
+        lines = [line for line in self._log_path.read_text(errors="replace").splitlines() if line.strip()]
+        return "\n".join(f"  {line}" for line in lines[-8:])
+
+    async def _health(self) -> int:
+        """The status of GET /health, 0 when nobody answers."""
+        try:
+            reader, writer = await asyncio.wait_for(asyncio.open_connection(self._host, self._port), 2)
+            writer.write(f"GET /health HTTP/1.1\r\nHost: {self._host}\r\nConnection: close\r\n\r\n".encode())
+            line = await asyncio.wait_for(reader.readline(), 2)
+            writer.close()
+            return int(line.split()[1]) if line else 0
+        except (OSError, TimeoutError, ValueError, IndexError):
+            return 0
+
+    async def _take_orders(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one gateway. When it goes, its workers stay for the next."""
+        with suppress(ConnectionError):
+            while line := await reader.readline():
+                order = msgspec.json.decode(line, type=Order)
+                if order.restart in self._workers:
+                    self._tell(f"worker {order.restart} hangs and is killed")
+                    self._workers[order.restart][0].kill()
+                if order.want is not None:
+                    self._want(order.want)
+        writer.close()
+
+    def _want(self, names: tuple[str, ...]) -> None:
+        folder = workers_folder(self._home)
+        for name in names:
+            if name not in self._workers:
+                listener = listen(folder / f"{name}.sock")
+                arguments = ["-m", "davy.serving.worker", str(folder / f"{name}.json"), str(listener.fileno())]
+                child = self._child(f"worker {name}", arguments, descriptors=[listener.fileno()], farewell=signal.SIGKILL, environment=_ONE_THREAD)
+                self._workers[name] = child, listener
+        for name in [name for name in self._workers if name not in names]:
+            child, listener = self._workers.pop(name)
+            (folder / f"{name}.sock").unlink(missing_ok=True)
+            listener.close()
+            self._stopping.append(asyncio.create_task(child.stop(5)))
+
+    async def _end(self, gateway: Child | None, keeper: Child) -> None:
+        """What answers ends first, and the log last, so that all that was taken finds its place."""
+        if gateway is not None:
+            await gateway.stop(10)
+        self._want(())
+        await asyncio.gather(*self._stopping)
+        await keeper.stop(15)
+        os.close(self._output)
+
+    def _child(self, name: str, arguments: list[str], *, descriptors: list[int] | None = None, farewell: int = signal.SIGTERM,
+               environment: dict[str, str] | None = None) -> Child:
+        return Child(name, arguments, folder=self._home.root, output=self._output, descriptors=descriptors or [], farewell=farewell, environment=environment,
+                     tell=self._tell)
+
+    def _where(self) -> list[str]:
+        return ["--project", str(self._home.root), "--home", str(self._home.path)]
+
+    def _tell(self, text: str) -> None:
+        os.write(self._output, f"{format_time(self._home.clock.now())} {text}\n".encode())
+
+
+def check_host(host: str) -> None:
+    """Refuse to be reached from elsewhere while there is no login.
+
+    Raises:
+        ConfigError: not a loopback address.
+    """
+    with suppress(ValueError):
+        if host == "localhost" or ipaddress.ip_address(host).is_loopback:
+            return
+    raise ConfigError(f"Davy will not listen on {host}.", "Without a login it is reached from this machine alone: 127.0.0.1, ::1 or localhost.",
+                      "Leave --host out, and put a proxy that asks for a login in front.")
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    if not 0 <= port <= 65535:
+        raise InvalidInput(f"{port} is not a port.", "A port is 0 (pick a free one) to 65535.", "davy up --port 0")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise Conflict(f"The port {port} of {host} can't be had: {error.strerror}.", "", "Take another, or any: davy up --port 0") from error
+    listener.listen(BACKLOG)
+    return listener
+
+
+def _take_lock(home: Home) -> int:
+    """Held for as long as this process lives; a dead one's is free again."""
+    descriptor = os.open(home.place("run", "up.lock"), os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        found = running(home)
+        raise Conflict(f"{home.path} is served already{f' at {found.address}, by process {found.pid}' if found else ''}.", "One server at a time works on a home.",
+                       "Use that one, or stop it first.") from error
+    return descriptor
+
+
+def _is_locked(home: Home) -> bool:
+    descriptor = os.open(home.place("run", "up.lock"), os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(address(path))
+        except OSError:
+            return False
+    return True
+
+
+def main() -> None:
+    """`python -m davy.server.supervisor PROJECT [PORT]`, for whoever has no command line."""
+    from davy.home import Home
+
+    home = Home.open(Path(sys.argv[1]))
+    serve(home, port=int(sys.argv[2]) if len(sys.argv) > 2 else None, ready=lambda at: print(f"Davy is up at {at}", flush=True))
+
+
+if __name__ == "__main__":
+    main()

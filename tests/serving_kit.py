@@ -1,0 +1,91 @@
+"""A small shop with one stream, and real models registered in its home: what the tests of serving and releases stand on."""
+
+from __future__ import annotations
+
+import pickle
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from davy.features.define import Resolver, Stream, View, agg, derive
+from davy.features.definition import FeatureSet
+from davy.registry.models import ModelVersion, register, store_files
+from davy.registry.signature import Output, Signature
+
+if TYPE_CHECKING:
+    from davy.home import Home
+
+payments = Stream("payments", time="at", fields={"card": str, "amount": float}, tolerance="1h")
+CATEGORIES = ("books", "food", "shoes")
+
+
+class Card(View):
+    stream, entity = payments, "card"
+    payments_1h = agg.count(window="1h")
+    spent_1d = agg.sum("amount", window="1d")
+    mean_7d = agg.mean("amount", window="7d")
+
+
+@derive
+def above_mean(amount, mean_7d):  # type: ignore[no-untyped-def]
+    return amount - mean_7d
+
+
+def feature_set(*, more: bool = False) -> FeatureSet:
+    """Six outputs from a card's payments and the request; `more` asks for another request field."""
+    from davy.core.fields import Time
+
+    request: dict[str, Any] = {"amount": float, "shop": str, "asked": Time}
+    listed: list[Any] = [Card, above_mean, "amount", "shop"]
+    if more:
+        request["items"] = int
+        listed.append("items")
+    return Resolver([Card], [above_mean]).feature_set(listed, entities=["card"], request=request)
+
+
+def signature(features: FeatureSet, output: Output = "probability") -> Signature:
+    return Signature.of(features.outputs, features.kinds, {"shop": CATEGORIES}, output=output, classes=(0, 1) if output == "probability" else ())
+
+
+@cache
+def rows(width: int, count: int = 400, seed: int = 0) -> tuple[Any, Any]:
+    """A matrix with nulls and categories, and a label."""
+    random = np.random.default_rng(seed)
+    matrix = random.normal(size=(count, width))
+    matrix[:, 5] = random.integers(0, 3, count)
+    matrix[random.random(matrix.shape) < 0.05] = np.nan
+    return matrix, (np.nan_to_num(matrix[:, 0]) + np.nan_to_num(matrix[:, 1]) > 0).astype(int)
+
+
+@cache
+def lightgbm_text(width: int, seed: int = 0, trees: int = 20) -> bytes:
+    import lightgbm
+
+    matrix, label = rows(width, seed=seed)
+    settings = {"objective": "binary", "num_leaves": 15, "verbose": -1, "num_threads": 1, "seed": seed}
+    booster = lightgbm.train(settings, lightgbm.Dataset(matrix, label, categorical_feature=[5]), trees)
+    return booster.model_to_string().encode()
+
+
+@cache
+def sklearn_pickle(width: int) -> bytes:
+    from sklearn.impute import SimpleImputer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    matrix, label = rows(width)
+    return pickle.dumps(make_pipeline(SimpleImputer(), LogisticRegression()).fit(matrix, label), protocol=5)
+
+
+def add_version(home: Home, name: str = "fraud", *, seed: int = 0, format: str = "lightgbm", data: bytes | None = None, more: bool = False,
+                output: Output = "probability") -> ModelVersion:
+    """Register one more version: LightGBM unless told otherwise."""
+    features = feature_set(more=more)
+    width = len(features.outputs)
+    if data is None:
+        data = lightgbm_text(width, seed) if format == "lightgbm" else sklearn_pickle(width)
+    files = store_files(home.blobs, {"model.txt" if format == "lightgbm" else "model.pkl": data})
+    with home.database.begin() as connection:
+        return register(connection, clock=home.clock, actor="tester", name=name, format=format, files=files, signature=signature(features, output),
+                        feature_set=features)
