@@ -46,6 +46,7 @@ class _Environment:
                              sync=False, metasync=False, readahead=False)
         self.env.reader_check()
         self.handles: dict[str, Any] = {}
+        self.adopting = threading.Lock()
 
     @classmethod
     def acquire(cls, path: Path) -> _Environment:
@@ -81,15 +82,28 @@ class _Environment:
             self.marked = True
 
     def handle(self, table: str, transaction: Any) -> Any:
-        """The table's handle, or None where no such table exists as of this reading transaction."""
-        found = self.handles.get(table)
-        if found is None:
+        """The table's handle in this transaction, or None where no such table exists as of it."""
+        try:
+            return self.env.open_db(table.encode(), txn=transaction, create=False)
+        except (lmdb.NotFoundError, lmdb.ReadonlyError):
+            return None
+
+    def adopt(self, handles: dict[str, Any]) -> None:
+        """Share handles that a committed writing transaction has opened. The dictionary is replaced, never changed:
+        a transaction that began before can't use them."""
+        if handles:
+            with self.adopting:
+                self.handles = {**self.handles, **handles}
+
+    def promote(self, tables: list[str]) -> None:
+        """Open tables that readers have found for good: a handle that was opened in a reading transaction ends with it."""
+        if self.writing.acquire(blocking=False):
             try:
-                found = self.env.open_db(table.encode(), txn=transaction, create=False)
-            except (lmdb.NotFoundError, lmdb.ReadonlyError):
-                return None
-            self.handles[table] = found
-        return found
+                with self.env.begin(write=True) as transaction:
+                    found = {table: handle for table in tables if (handle := self.handle(table, transaction)) is not None}
+                self.adopt(found)
+            finally:
+                self.writing.release()
 
 
 def _boot() -> str:
@@ -97,18 +111,21 @@ def _boot() -> str:
 
 
 class _Snapshot:
-    __slots__ = ("_environment", "_handles", "_transaction")
+    __slots__ = ("_environment", "_handles", "_new", "_transaction")
 
     def __init__(self, environment: _Environment) -> None:
         self._environment = environment
-        self._handles = environment.handles
+        self._new: dict[str, Any] = {}
 
     def __enter__(self) -> _Snapshot:
+        self._handles = self._environment.handles  # before the transaction: it can't use handles that are opened after its beginning
         self._transaction = self._environment.env.begin()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._transaction.commit()  # an abort would close the table handles that it opened
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._transaction.commit()
+        if self._new:
+            self._environment.promote([*self._new])
 
     def get(self, table: str, key: bytes) -> bytes | None:
         handle = self._handles.get(table) or self._handle(table)
@@ -118,42 +135,44 @@ class _Snapshot:
         return value
 
     def _handle(self, table: str) -> Any:
-        return self._environment.handle(table, self._transaction)
+        handle = self._handles.get(table) or self._new.get(table)
+        if handle is None:
+            handle = self._environment.handle(table, self._transaction)
+            if handle is not None:
+                self._new[table] = handle
+        return handle
 
 
 class _Transaction(_Snapshot):
-    __slots__ = ("_new",)
+    __slots__ = ()
 
     def __enter__(self) -> _Transaction:
         self._environment.writing.acquire()
         try:
             self._environment.mark()
+            self._handles = self._environment.handles
             self._transaction = self._environment.env.begin(write=True)
         except BaseException:
             self._environment.writing.release()
             raise
-        self._new: list[str] = []
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
             if kind is None:
                 self._transaction.commit()
+                self._environment.adopt(self._new)
             else:
-                self._forget()
                 self._transaction.abort()
         except (lmdb.MapFullError, lmdb.DiskError, lmdb.Error) as failure:
-            self._forget()
             raise _storage_error(failure) from failure
         finally:
             self._environment.writing.release()
 
     def put(self, table: str, key: bytes, value: bytes) -> None:
-        handle = self._handles.get(table) or self._handle(table)
+        handle = self._handle(table)
         if handle is None:
-            handle = self._environment.env.open_db(table.encode(), txn=self._transaction)
-            self._handles[table] = handle
-            self._new.append(table)
+            handle = self._new[table] = self._environment.env.open_db(table.encode(), txn=self._transaction)
         try:
             self._transaction.put(key, value, db=handle)
         except lmdb.Error as failure:
@@ -168,17 +187,6 @@ class _Transaction(_Snapshot):
         handle = self._handle(table)
         if handle is not None:
             self._transaction.drop(handle, delete=False)
-
-    def _handle(self, table: str) -> Any:
-        known = table in self._handles
-        handle = self._environment.handle(table, self._transaction)
-        if handle is not None and not known:
-            self._new.append(table)
-        return handle
-
-    def _forget(self) -> None:
-        for table in self._new:
-            self._handles.pop(table, None)
 
 
 def _storage_error(failure: lmdb.Error) -> Exception:
