@@ -36,12 +36,12 @@ def parse_assignments(texts: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def bind_parameters(function: Callable[..., Any], given: Mapping[str, Any], *, seed: int = 0) -> dict[str, Any]:
+def bind_parameters(function: Callable[..., Any], given: Mapping[str, Any], *, seed: int | None = None) -> dict[str, Any]:
     """All keyword arguments for `function`, defaults included: what the run records and the function gets.
 
     Args:
         given: texts, as the command line has them, or values.
-        seed: passed when the function takes an argument of that name and `given` has none.
+        seed: goes before the default of an argument `seed`, and after what `given` says; such an argument is always an int.
 
     Raises:
         InvalidInput: an unknown name, a value of another type, NaN, or a missing one; says which exist.
@@ -56,16 +56,22 @@ def bind_parameters(function: Callable[..., Any], given: Mapping[str, Any], *, s
             raise InvalidInput(f"{function.__name__} has no parameter {name!r}.", f"It takes: {_listed(parameters, types)}.", _advice(name, known))
     values: dict[str, Any] = {}
     for name, parameter in known.items():
-        if name in given:
+        if name == SEED:
+            values[name] = _seed(parameter, given, seed)
+        elif name in given:
             values[name] = _value(name, given[name], types.get(name, _of_default(parameter)))
-        elif name == SEED:
-            values[name] = seed
         elif parameter.default is not inspect.Parameter.empty:
             values[name] = parameter.default
         else:
             raise InvalidInput(f"{function.__name__} needs the parameter {name!r}, which has no default.", f"It takes: {_listed(parameters, types)}.",
                                f"Add -p {name}=VALUE, or give it a default.")
     return values | {name: _value(name, value, Any) for name, value in given.items() if name not in known}
+
+
+def _seed(parameter: inspect.Parameter, given: Mapping[str, Any], seed: int | None) -> int:
+    default = parameter.default if isinstance(parameter.default, int) else 0
+    found = _value(SEED, given.get(SEED, default if seed is None else seed), int)
+    return int(found)
 
 
 def _types(function: Callable[..., Any]) -> dict[str, Any]:

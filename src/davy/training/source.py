@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 FILE_LIMIT, TOTAL_LIMIT = 16 << 20, 128 << 20
-_NEVER = {".git", ".hg", ".svn", "__pycache__", ".venv", "venv", ".davy", "node_modules", ".mypy_cache", ".ruff_cache",
+NEVER = {".git", ".hg", ".svn", "__pycache__", ".venv", "venv", ".davy", "node_modules", ".mypy_cache", ".ruff_cache",
           ".pytest_cache", ".tox", ".ipynb_checkpoints"}
-_EXCLUDED = tuple(f"--exclude={name}/" for name in sorted(_NEVER))
+_EXCLUDED = tuple(f"--exclude={name}/" for name in sorted(NEVER))
 PATCH, ARCHIVE = "diff.patch", "project.tar.gz"
 
 
@@ -246,6 +246,6 @@ def _listed(root: Path) -> list[str]:
 def _walk(root: Path, start: Path) -> list[str]:
     found = []
     for folder, folders, names in os.walk(start):
-        folders[:] = [name for name in folders if name not in _NEVER]
+        folders[:] = [name for name in folders if name not in NEVER]
         found += [(Path(folder) / name).relative_to(root).as_posix() for name in names]
     return found
