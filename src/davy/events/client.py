@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from davy.core.clock import new_id
 from davy.errors import Conflict, DavyError, NotFound, Unavailable, nearest
-from davy.events.log import EventLog, Held
+from davy.events.log import EventLog
 from davy.events.outcomes import outcome_rows, outcome_stream
 from davy.events.records import Closed, Held, Receipt
 from davy.events.rows import encode_rows

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import polars as pl
 
 from davy.errors import CorruptData, InvalidInput, NotFound
 from davy.store.tables import Table
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 PARQUET, CSV = (".parquet", ".pq"), (".csv", ".csv.gz", ".csv.zst")
 
@@ -49,7 +45,7 @@ def read_source(path: Path) -> pl.DataFrame:
         raise _damaged(path, error) from error
 
 
-def _scan_parquet(files: Sequence[Path]) -> pl.LazyFrame:
+def _scan_parquet(files: list[Path]) -> pl.LazyFrame:
     for file in files:
         try:
             pl.read_parquet_schema(file)
@@ -58,7 +54,7 @@ def _scan_parquet(files: Sequence[Path]) -> pl.LazyFrame:
     return pl.scan_parquet(files, missing_columns="insert", extra_columns="ignore")
 
 
-def _scan_csv(files: Sequence[Path]) -> pl.LazyFrame:
+def _scan_csv(files: list[Path]) -> pl.LazyFrame:
     lazy = pl.scan_csv(files, infer_schema_length=10_000, null_values=["", "NA"], try_parse_dates=False)
     try:
         lazy.collect_schema()
