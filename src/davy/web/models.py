@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from davy.features.describe import describe, describe_view
 from davy.registry.definitions import get_feature_set, get_training_set
 from davy.registry.lineage import lineage
 from davy.registry.models import get_version, list_models, list_versions
 from davy.serving.predictions import read_predictions
 from davy.serving.traffic import Traffic, read_traffic
 from davy.store.journal import entries
-from davy.web.definitions import describe, describe_view
+from davy.tracking.runs import read_runs
 from davy.web.overview import PERIOD, requests
 from davy.web.render import page
 
@@ -41,8 +42,10 @@ def model(home: Home, request: Request) -> Response:
             get_version(connection, name, 0)
         traffic = _traffic(read_traffic(connection, name))
         history = entries(connection, subject=name)
+        runs = {run.id: run.name for run in read_runs(connection, [version.run_id for version in versions if version.run_id])}
     return page(request, "model.html", project=home.config.project, now=now, name=name, versions=versions, traffic=traffic, history=history,
-                answered=requests(home, name, now - PERIOD), newest=newest_predictions(home, name, now), live=traffic.versions if traffic else {})
+                answered=requests(home, name, now - PERIOD), newest=newest_predictions(home, name, now), runs=runs,
+                live=traffic.versions if traffic else {})
 
 
 def newest_predictions(home: Home, name: str, now: int, version: int | None = None) -> list[dict[str, Any]]:

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from davy.core.time import format_time
 from davy.errors import NotFound
+from davy.features.describe import describe
+from davy.features.evidence import Evidence, evidence
 from davy.registry.definitions import get_feature_set
 from davy.registry.lineage import lineage
 from davy.registry.models import get_version
 from davy.serving.predictions import PredictionRecord, find_prediction
-from davy.web.definitions import describe
 from davy.web.render import page
 
 if TYPE_CHECKING:
@@ -30,20 +31,18 @@ def prediction(home: Home, request: Request) -> Response:
             line: dict[str, Any] | None = lineage(connection, get_version(connection, found.model, found.version))
         except NotFound:
             line = None
+    behind = evidence(home, features, found.entities, at=found.time, watermarks=found.watermarks)
     return page(request, "prediction.html", project=home.config.project, now=home.clock.now(), found=found, line=line,
-                values=vector(found, features), request_fields=_typed(found.request, {field.name: field.kind for field in features.request}),
+                values=vector(found, features, behind), request_fields=_typed(found.request, {field.name: field.kind for field in features.request}),
                 entities=_typed(found.entities, {field.name: field.kind for field in features.entities}))
 
 
-def vector(found: PredictionRecord, features: FeatureSet) -> list[dict[str, Any]]:
-    """Value by value: name, kind, what it is, the view and stream behind it, and the stream's watermark."""
+def vector(found: PredictionRecord, features: FeatureSet, behind: dict[str, Evidence]) -> list[dict[str, Any]]:
+    """Value by value: name, kind, what it is, and the events behind it."""
     words = describe(features)
-    views = {feature.name: view for view in features.views for feature in view.features}
     rows = []
     for name, kind, value in zip(features.outputs, features.kinds, found.values, strict=True):
-        view = views.get(name)
-        rows.append({"name": name, "kind": kind, "value": _shown(value, kind), "words": words[name], "view": view.name if view else None,
-                     "stream": view.stream if view else None, "watermark": found.watermarks.get(view.stream) if view else None})
+        rows.append({"name": name, "kind": kind, "value": _shown(value, kind), "words": words[name], "behind": behind.get(name)})
     return rows
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from davy.features.describe import describe_view
 from davy.features.online import OnlineFeatures
-from davy.web.definitions import describe_view
 from davy.web.render import page
 
 if TYPE_CHECKING:

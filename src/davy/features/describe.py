@@ -1,4 +1,4 @@
-"""Definitions in words: what a feature is, as one line that a page can show beside its value."""
+"""Definitions in words: what a feature is, as one line to show beside its value."""
 
 from __future__ import annotations
 

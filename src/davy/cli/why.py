@@ -1,0 +1,111 @@
+"""`davy why`: from one prediction back to the events, the version, the run, the training set and the commit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from davy.cli import open_home
+from davy.cli.output import print_json, when
+
+if TYPE_CHECKING:
+    from davy.features.definition import FeatureSet
+    from davy.features.evidence import Evidence
+    from davy.home import Home
+    from davy.serving.predictions import PredictionRecord
+
+
+@click.command
+@click.argument("prediction")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def command(prediction: str, as_json: bool) -> None:
+    """Walk from PREDICTION (the prediction_id of an answer) back to what made it.
+
+    For each value of its vector: the definition, and how many events of which stream it was made of, the newest offsets first.
+    Then the arm and version that answered, its run, training set and commit.
+    """
+    home = open_home()
+    try:
+        found = explain(home, prediction)
+    finally:
+        home.close()
+    if as_json:
+        print_json(found)
+    else:
+        print("\n".join(_lines(found)))
+
+
+def explain(home: Home, prediction: str) -> dict[str, Any]:
+    """Everything that led to a prediction, JSON-able."""
+    from davy.events.client import connect
+    from davy.features.evidence import evidence
+    from davy.registry.definitions import get_feature_set
+    from davy.registry.lineage import lineage
+    from davy.registry.models import get_version
+    from davy.serving.predictions import find_prediction
+
+    record = find_prediction(home, prediction)
+    log = connect(home)
+    try:
+        log.flush()
+    finally:
+        log.close()
+    with home.database.read() as connection:
+        features = get_feature_set(connection, record.feature_set)
+        line = lineage(connection, get_version(connection, record.model, record.version))
+    behind = evidence(home, features, record.entities, at=record.time, watermarks=record.watermarks)
+    answer = {"prediction": record.id, "output": record.output, "model": record.model, "version": record.version, "arm": record.arm, "pinned": record.pinned,
+              "time": record.time, "logged": record.logged, "routing_key": record.routing_key, "latency_us": record.latency}
+    return {**answer, "entities": record.entities, "request": record.request, "watermarks": record.watermarks, "vector": _vector(record, features, behind),
+            **{name: line[name] for name in ("run", "training_set", "feature_set", "commit", "registered")}}
+
+
+def _vector(record: PredictionRecord, features: FeatureSet, behind: dict[str, Evidence]) -> list[dict[str, Any]]:
+    from davy.features.describe import describe
+
+    words = describe(features)
+    inputs = {derived.name: list(derived.inputs) for derived in features.derived}
+    rows = []
+    for name, kind, value in zip(features.outputs, features.kinds, record.values, strict=True):
+        row: dict[str, Any] = {"feature": name, "value": value, "kind": kind, "definition": words[name]}
+        if name in behind:
+            row |= msgspec.to_builtins(behind[name])
+        if name in inputs:
+            row["inputs"] = inputs[name]
+        rows.append(row)
+    return rows
+
+
+def _lines(found: dict[str, Any]) -> list[str]:
+    """The walk as a tree of lines."""
+    run, training_set = found["run"], found["training_set"]
+    head = f"{found['prediction']}  {found['model']} answered {found['output']}"
+    lines = [head, f"├─ as of {when(found['time'])}, asked with {_pairs({**found['entities'], **found['request']})}", "├─ vector"]
+    width = max((len(row["feature"]) for row in found["vector"]), default=0)
+    values = [_value(row["value"]) for row in found["vector"]]
+    wide = max(map(len, values), default=0)
+    for index, (row, value) in enumerate(zip(found["vector"], values, strict=True)):
+        branch = "└─" if index == len(values) - 1 else "├─"
+        lines.append(f"│  {branch} {row['feature']:{width}}  {value:>{wide}}  {row['definition']}{_events(row)}")
+    lines.append(f"├─ answered by {found['model']}@{found['version']}, arm {found['arm']}{', pinned' if found['pinned'] else ''}")
+    lines.append(f"├─ run {run['name']} ({run['id']}), {run['status'].lower()} {when(run['started'])} by {run['user']}" if run else "├─ run not recorded")
+    lines.append(f"├─ training set {training_set['digest'][7:19]}, {training_set['rows']:,} rows" if training_set else "├─ training set not recorded")
+    lines.append(f"└─ commit {found['commit'] or 'not recorded'}")
+    return lines
+
+
+def _events(row: dict[str, Any]) -> str:
+    if "events" not in row:
+        return ""
+    newest = f", newest at offsets {', '.join(map(str, row['newest']))}" if row["newest"] else ""
+    return f": {row['events']:,} events up to offset {row['watermark']:,}{newest}"
+
+
+def _pairs(values: dict[str, Any]) -> str:
+    return " ".join(f"{name}={_value(value)}" for name, value in values.items())
+
+
+def _value(value: Any) -> str:
+    return "null" if value is None else repr(value) if isinstance(value, float) else str(value)
