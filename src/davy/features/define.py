@@ -353,7 +353,7 @@ class _Resolution:
         self.kinds[name] = "float" if kind == "decimal" else kind
 
     def _list(self, item: Any) -> None:
-        if isinstance(item, type):
+        if isinstance(item, type) and issubclass(item, View):
             names = [feature.name for feature in item.spec.features]
         else:
             names = [item if isinstance(item, str) else item.name]

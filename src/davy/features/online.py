@@ -233,9 +233,9 @@ class OnlineReader:
                         raise InvalidInput(f"Online features were asked as of {format_time(at)}, but events up to {format_time(known - 1)} are applied.",
                                            "Online state answers for now; the past is answered from the log.", "Use davy.training_set for the past.")
                     t = known
-            raws = [get(table, key) if (key := encode_key([keyed[field.name] for field in entity])) else None for _, table, entity in self._views]
+            states = [get(table, key) if (key := encode_key([keyed[field.name] for field in entity])) else None for _, table, entity in self._views]
         values: list[Any] = []
-        for (layout, _, _), state in zip(self._views, raws, strict=True):
+        for (layout, _, _), state in zip(self._views, states, strict=True):
             values += layout.read(state, t)
         values += [field.decode(keyed[name]) for name, field in self._entities.items()]
         values += [field.decode(fields[name]) for name, field in self._request.items()]

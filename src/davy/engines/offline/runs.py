@@ -1,0 +1,223 @@
+"""Sorted runs: the log of one stream, sorted by (entity, time, offset), in plain column files that are read by slices.
+
+A run covers a range of offsets. Within it, each event belongs to a *layer*; in a layer the events of an entity are in
+order of time and of offset at once. Events that came in order (nearly all) are layer 0; of those that were late, the
+ones in order among themselves are layer 1, and so on. So what was known at any moment is one slice per layer, found by
+binary search, and no query scans for late events. What is left after `LAYERS` layers is kept `loose`, sorted by time.
+
+Runs are derived from the event table: they may be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from davy.core.fields import Field
+from davy.features.tiles import NONE_YET as NULL
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from davy.features.definition import StreamSpec
+
+LAYERS = 7
+FORMAT = 1
+
+
+class Column(msgspec.Struct, frozen=True):
+    """What is known of a column's stored values: whether any is null, and the largest absolute value."""
+
+    nulls: bool
+    largest: int
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """What a run holds; written last, so that a folder with a manifest is complete."""
+
+    format: int
+    first: int
+    last: int
+    rows: list[int]
+    loose: bool
+    columns: dict[str, Column]
+
+
+class Layer:
+    """One layer's columns, opened on demand and let go at once, so that memory stays small.
+
+    Attributes:
+        rows: number of events. Column files hold one null more, as an end for slices.
+        starts: int64, shape (entities + 1,): the entity with code c has rows starts[c] to starts[c + 1].
+    """
+
+    def __init__(self, folder: Path, rows: int, loose: bool) -> None:
+        self.folder, self.rows, self.loose = folder, rows, loose
+        self.starts = np.load(folder / "starts.npy")
+
+    def column(self, name: str) -> np.ndarray:
+        """int64 stored values, shape (rows + 1,), read-only."""
+        found: np.ndarray = np.load(self.folder / f"{name}.npy", mmap_mode="r")
+        return found
+
+
+class Run:
+    """An opened run."""
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.folder, self.manifest = folder, manifest
+        self.layers = [Layer(folder / f"layer{index}", rows, manifest.loose and index == LAYERS) for index, rows in enumerate(manifest.rows) if rows]
+        self.keys = pl.read_ipc(folder / "keys.arrow")
+
+    def texts(self, field: str) -> pl.Series:
+        """The texts that the codes of a text column stand for."""
+        return pl.read_ipc(self.folder / f"{field}.arrow").to_series()
+
+
+class Runs:
+    """All runs of one stream for one entity, brought up to date on demand.
+
+    Args:
+        folder: theirs alone.
+        events: the stream's table as a lazy frame with `_offset`, the time column and the fields.
+    """
+
+    def __init__(self, folder: Path, stream: StreamSpec, entity: tuple[str, ...], events: pl.LazyFrame | None) -> None:
+        self.folder, self.stream, self.entity, self.events = folder, stream, entity, events
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def upto(self, last: int) -> list[Run]:
+        """Runs that together cover the offsets 1 to `last` (and perhaps more)."""
+        with exclusive(self.folder / "lock"):
+            kept = self._complete()
+            covered = kept[-1].last if kept else 0
+            if covered < last:
+                first = covered + 1
+                while kept and kept[-1].last - kept[-1].first < 2 * (last - first + 1):
+                    first = kept.pop().first
+                kept.append(self._build(first, last))
+                self._sweep(kept)
+            return [Run(self._place(manifest), manifest) for manifest in kept]
+
+    def _place(self, manifest: Manifest) -> Path:
+        return self.folder / f"{manifest.first}-{manifest.last}"
+
+    def _complete(self) -> list[Manifest]:
+        """The complete runs that follow each other from offset 1."""
+        found: dict[int, Manifest] = {}
+        for path in self.folder.glob("*/manifest.json"):
+            manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
+            current = manifest.format == FORMAT and {field.name for field in self.stream.fields} <= manifest.columns.keys()
+            if current and (manifest.first not in found or found[manifest.first].last < manifest.last):
+                found[manifest.first] = manifest
+        chain: list[Manifest] = []
+        while (next_first := chain[-1].last + 1 if chain else 1) in found:
+            chain.append(found[next_first])
+        return chain
+
+    def _sweep(self, kept: list[Manifest]) -> None:
+        names = {self._place(manifest).name for manifest in kept}
+        for path in self.folder.iterdir():
+            if path.is_dir() and path.name not in names:
+                shutil.rmtree(path, ignore_errors=True)
+
+    def _build(self, first: int, last: int) -> Manifest:
+        place = self.folder / f".{first}-{last}.{os.getpid()}"
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir()
+        assert self.events is not None
+        chosen = self.events.filter(pl.col("_offset").is_between(first, last))
+        skeleton = stored(chosen.select("_offset", pl.col(self.stream.time).cast(pl.Int64).alias("_time"), *self.entity).collect(), self._fields(self.entity))
+        arrange = np.argsort(skeleton["_offset"].to_numpy(), kind="stable") if not skeleton["_offset"].is_sorted() else None
+        if arrange is not None:
+            skeleton = skeleton[arrange]
+        keys = skeleton.select(self.entity).drop_nulls().unique().sort(self.entity)
+        keys.write_ipc(place / "keys.arrow")
+        codes = skeleton.select(self.entity).join(keys.with_row_index("_code"), on=self.entity, how="left", maintain_order="left")["_code"]
+        order = np.flatnonzero(codes.is_not_null().to_numpy())
+        code = codes.cast(pl.Int64).fill_null(0).to_numpy()
+        order = order[np.argsort(code[order], kind="stable")]
+        layers, loose = _layers(code, skeleton["_time"].to_numpy(), order)
+        for index, rows in enumerate(layers):
+            folder = place / f"layer{index}"
+            folder.mkdir()
+            np.save(folder / "starts.npy", np.searchsorted(code[rows], np.arange(keys.height + 1)))
+            _save(folder / "_time.npy", skeleton["_time"].to_numpy()[rows])
+            _save(folder / "_offset.npy", skeleton["_offset"].to_numpy()[rows])
+        columns = {name: self._write_column(place, chosen, name, arrange, layers) for name in (field.name for field in self.stream.fields)}
+        manifest = Manifest(FORMAT, first, last, [len(rows) for rows in layers], loose, columns)
+        (place / "manifest.json").write_bytes(msgspec.json.encode(manifest))
+        final = self._place(manifest)
+        shutil.rmtree(final, ignore_errors=True)
+        place.rename(final)
+        return manifest
+
+    def _fields(self, names: tuple[str, ...]) -> list[Field]:
+        return [self.stream.field(name) for name in names]
+
+    def _write_column(self, place: Path, chosen: pl.LazyFrame, name: str, arrange: np.ndarray | None, layers: list[np.ndarray]) -> Column:
+        field = self.stream.field(name)
+        series = stored(chosen.select(name).collect(), [field])[name]
+        if field.kind == "str":
+            texts = series.drop_nulls().unique().sort()
+            texts.to_frame().write_ipc(place / f"{name}.arrow")
+            coded = pl.DataFrame({name: series}).join(texts.to_frame().with_row_index("_code"), on=name, how="left", maintain_order="left")
+            series = coded["_code"].cast(pl.Int64)
+        low, high = series.min(), series.max()
+        values = series.fill_null(NULL).to_numpy()
+        if arrange is not None:
+            values = values[arrange]
+        for index, rows in enumerate(layers):
+            _save(place / f"layer{index}" / f"{name}.npy", values[rows])
+        return Column(series.null_count() > 0, max(abs(int(low or 0)), abs(int(high or 0))))  # type: ignore[arg-type]
+
+
+def _layers(code: np.ndarray, time: np.ndarray, order: np.ndarray) -> tuple[list[np.ndarray], bool]:
+    """Rows per layer, each sorted by (entity, time, offset); whether the last one is loose."""
+    layers: list[np.ndarray] = []
+    while len(order) and len(layers) < LAYERS:
+        frame = pl.DataFrame({"c": code[order], "t": time[order]})
+        newest = frame.select(pl.col("t").cum_max().over("c"))["t"].to_numpy()
+        in_order = newest == time[order]
+        layers.append(order[in_order])
+        order = order[~in_order]
+    if not len(order):
+        return layers, False
+    layers.append(order[np.lexsort((order, time[order], code[order]))])
+    return layers, True
+
+
+def _save(path: Path, values: np.ndarray) -> None:
+    padded = np.empty(len(values) + 1, dtype=np.int64)
+    padded[:-1] = values
+    padded[-1] = NULL
+    np.save(path, padded)
+
+
+def stored(frame: pl.DataFrame, fields: list[Field]) -> pl.DataFrame:
+    """The frame with these fields in stored form: ints for all but texts."""
+    forms = []
+    for field in fields:
+        column = pl.col(field.name)
+        if field.kind in ("float", "decimal"):
+            column = column.to_physical().cast(pl.Int64)
+        elif field.kind != "str":
+            column = column.cast(pl.Int64)
+        forms.append(column)
+    return frame.with_columns(forms)
+
+
+@contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Hold a file lock, so that two processes don't build the same files."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
