@@ -6,18 +6,21 @@ import socket
 import threading
 import time
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
+import polars as pl
 import pytest
 from starlette.applications import Starlette
 
 from davy import Float, Outcome, Stream, Time, View, agg, derive, model
 from davy.core.clock import DrivenClock, new_id
 from davy.core.digest import digest_bytes
+from davy.core.time import EPOCH
+from davy.events.client import connect
 from davy.features.define import Resolver
-from davy.features.definition import EventBatch, FeatureSet
+from davy.features.definition import FeatureSet
 from davy.features.expression import when
-from davy.features.online import OnlineFeatures
 from davy.home import Home
 from davy.registry.definitions import TrainingSetRecord, put_feature_set, put_training_set
 from davy.registry.models import register, set_alias, store_files
@@ -100,7 +103,6 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filled]:
     home = Home(root, clock=clock)
     found = Filled(home)
     specs = Resolver([Airport, AirportWeather, Carrier], [rush]).model(late)
-    _events(home)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DAVY_ACTOR", "ada")
         _runs(found, specs.feature_set, root)
@@ -110,22 +112,21 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filled]:
         set_traffic(home, "late", {"late@1": 0.9, "late@2": 0.1}, actor=HOSTILE)
     _predictions(found, specs.feature_set, clock)
     clock.set(MAY)
+    _events(home)
     yield found
     home.close()
 
 
 def _events(home: Home) -> None:
-    online = OnlineFeatures(home.online)
-    for stream, view in ((flights, Airport), (weather, AirportWeather), (flights, Carrier)):
-        online.ensure(stream.spec, view.spec, iter(()))
     count = 500
-    times = [MAY - 20 * HOUR + index * 140_000_000 for index in range(count)]
-    ingest = [moment + 60_000_000 for moment in times]
+    times = [EPOCH + timedelta(microseconds=MAY - 20 * HOUR + index * 140_000_000) for index in range(count)]
     airports = [("JFK", "LGA", "EWR")[index % 3] for index in range(count)]
-    delays = [(index * 37) % 900 - 100 for index in range(count)]
-    winds = [(index * 1_370_000) % 30_000_000 for index in range(60)]
-    online.apply(EventBatch("flights", 1, ingest, times, {"origin": airports, "carrier": ["B6"] * count, "dep_delay": delays}))
-    online.apply(EventBatch("weather", 1, ingest[:60], times[:60], {"origin": airports[:60], "wind_speed": winds}))
+    delays = [((index * 37) % 900 - 100) / 10 for index in range(count)]
+    winds = [(index * 1.37) % 30 for index in range(60)]
+    with connect(home) as log:
+        log.ensure_views([(flights.spec, Airport.spec), (weather.spec, AirportWeather.spec), (flights.spec, Carrier.spec)])
+        log.push_history(flights.spec, pl.DataFrame({"dep_time": times, "origin": airports, "carrier": ["B6"] * count, "dep_delay": delays}))
+        log.push_history(weather.spec, pl.DataFrame({"time": times[:60], "origin": airports[:60], "wind_speed": winds}))
 
 
 def _runs(found: Filled, features: FeatureSet, root: Path) -> None:

@@ -155,6 +155,7 @@ def test_a_prediction_shows_every_value_as_it_was_served(client: TestClient, fil
     page = read(client, f"/predictions/{filled.predictions[280]}")
     for part in (repr(12.345678901234567 + 280), "mean of flights.dep_delay", "null", "480", "canary", "late@2", "journal entry", "user-280"):
         assert part in page.text, part
+    assert re.search(r"count of flights by origin over 1h.*?flights, 480", page.text, re.S)
     assert to("training-sets", filled.training_set) in page.links
     assert to("feature-sets", filled.feature_set) in page.links
 
