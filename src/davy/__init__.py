@@ -28,12 +28,32 @@ if TYPE_CHECKING:
     from davy.features.define import agg as agg
     from davy.features.define import derive as derive
     from davy.features.define import model as model
+    from davy.features.expression import abs as abs  # noqa: A004 - named as the builtin that it stands for
+    from davy.features.expression import case as case
+    from davy.features.expression import ceil as ceil
+    from davy.features.expression import clip as clip
+    from davy.features.expression import coalesce as coalesce
+    from davy.features.expression import exp as exp
+    from davy.features.expression import floor as floor
+    from davy.features.expression import hash_bucket as hash_bucket
+    from davy.features.expression import is_null as is_null
+    from davy.features.expression import log as log
+    from davy.features.expression import log1p as log1p
+    from davy.features.expression import maximum as maximum
+    from davy.features.expression import minimum as minimum
+    from davy.features.expression import round as round  # noqa: A004 - named as the builtin that it stands for
+    from davy.features.expression import sqrt as sqrt
+    from davy.features.expression import when as when
+    from davy.features.training_set import TrainingSet as TrainingSet
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "davy.core.fields": ("Decimal", "Float", "Time"),
     "davy.features.define": ("Outcome", "Stream", "View", "agg", "derive", "model"),
+    "davy.features.expression": ("abs", "case", "ceil", "clip", "coalesce", "exp", "floor", "hash_bucket", "is_null", "log", "log1p", "maximum",
+                                 "minimum", "round", "sqrt", "when"),
+    "davy.features.training_set": ("TrainingSet",),
 }
 _PUBLIC = {name: home for home, names in _HOMES.items() for name in names}
 
