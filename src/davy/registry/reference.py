@@ -11,7 +11,7 @@ from davy.errors import InvalidInput
 LONGEST_NAME, LONGEST_ALIAS = 500, 255
 _NAME = re.compile(r"[^/:@\x00-\x1f\x7f]+")
 _ALIAS = re.compile(r"[\w\-]+")
-_RESERVED = re.compile(r"v?\d+|latest", re.IGNORECASE)
+_RESERVED = re.compile(r"[v-]?\d+|latest", re.IGNORECASE)
 
 
 class Reference(msgspec.Struct, frozen=True):

@@ -20,7 +20,7 @@ _LARGEST_STEP = 2**63 - 1
 
 
 class Metric(msgspec.Struct, frozen=True, array_like=True):
-    """One point of a curve. `value` may be NaN or infinite; `time` is microseconds, kept to the millisecond."""
+    """One point of a curve. `value` may be NaN or infinite, and -0.0 is kept as 0.0; `time` is microseconds, kept to the millisecond."""
 
     key: str
     value: float
@@ -99,7 +99,7 @@ def check_number(key: str, value: Any) -> float:
     """The float of a metric: anything that is a number, NaN and infinities included, but no bool and no text."""
     if type(value) is float:
         return value
-    if isinstance(value, (bool, str, bytes)) or type(value).__name__ == "bool_" or not hasattr(value, "__float__"):
+    if isinstance(value, (str, bytes)) or type(value).__name__ in ("bool", "bool_") or not hasattr(value, "__float__"):
         raise InvalidInput(f"The metric {key!r} got {value!r} ({type(value).__name__}).", "A metric is a number.",
                            "Log texts as params or tags, bools as 0 or 1.")
     try:

@@ -1,0 +1,67 @@
+"""`davy runs` lists runs and shows one."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING
+
+import pytest
+
+from davy.cli.main import run
+from davy.tracking import run as start_run
+
+if TYPE_CHECKING:
+    from davy.home import Home
+
+
+def _runs(home: Home, *arguments: str) -> int:
+    return run(["--project", str(home.root), "runs", *arguments])
+
+
+@pytest.fixture
+def ids(home: Home) -> list[str]:
+    made = []
+    for name, value in (("low", 0.6), ("high", 0.7), ("odd", math.nan)):
+        with start_run(name, home=home, experiment="flights", params={"depth": 3}) as started:
+            started.log(auc=value)
+            started.text("x", "notes/a.txt")
+        made.append(started.id)
+    return made
+
+
+def test_a_table_in_the_order_of_a_metric(home: Home, ids: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert _runs(home, "--order", "auc") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in lines[1:]] == ["high", "low", "odd"]
+    assert lines[1].startswith(ids[1][:12])
+    assert "auc" in lines[0]
+
+
+def test_json_has_no_nan(home: Home, ids: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert _runs(home, "--json", "--experiment", "flights", "--ascending", "--limit", "3") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [one["id"] for one in found["runs"]] == ids
+    assert [one["metrics"]["auc"] for one in found["runs"]] == [0.6, 0.7, "NaN"]
+    assert found["next"] is None
+
+
+def test_one_run_in_full(home: Home, ids: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert _runs(home, ids[0]) == 0
+    text = capsys.readouterr().out
+    assert all(part in text for part in (ids[0], "low", "depth", "0.6", "notes/a.txt", "FINISHED"))
+    assert _runs(home, ids[0], "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["id"], found["params"], found["artifacts"][0]["path"], found["versions"]) == (ids[0], {"depth": "3"}, "notes/a.txt", [])
+
+
+@pytest.mark.parametrize(("arguments", "hint"), [(["--experiment", "flihts"], "'flights'"), (["nosuchrun"], "davy runs"), (["--limit", "0"], "limit"),
+                                                (["--status", "DONE"], "finished")])
+def test_what_is_wrong_is_said(home: Home, ids: list[str], arguments: list[str], hint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _runs(home, *arguments) == 2
+    assert hint in capsys.readouterr().err
+
+
+def test_nothing_yet_says_what_to_type(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _runs(home) == 0
+    assert "davy train" in capsys.readouterr().out

@@ -1,0 +1,87 @@
+"""A curve of many points is drawn from few without losing its ends, its peaks or its holes."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from davy.core.clock import DrivenClock
+from davy.errors import InvalidInput
+from davy.schema import open_database
+from davy.tracking import runs
+from davy.tracking.history import FEWEST, metric_history, metric_keys
+from davy.tracking.records import Metric
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from davy.store.database import Database
+    from davy.tracking.history import History
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    opened = open_database(f"sqlite:///{tmp_path_factory.mktemp('history') / 'davy.db'}")
+    yield opened
+    opened.close()
+
+
+def _log(database: Database, values: list[float]) -> str:
+    clock = DrivenClock(database.path.with_name("clock"), start=1_000_000)
+    with database.begin() as connection:
+        run_id = runs.create_run(connection, clock=clock, user="ada", experiment_id=0, name="r")
+        runs.log_metrics(connection, run_id, [Metric("loss", value, step, step * 1000) for step, value in enumerate(values)])
+    return run_id
+
+
+def _history(database: Database, run_id: str, points: int | None = None, first: int | None = None, last: int | None = None) -> History:
+    with database.read() as connection:
+        return metric_history(connection, run_id, "loss", points=points, first_step=first, last_step=last)
+
+
+@settings(max_examples=60, deadline=None)
+@given(values=st.lists(st.floats(width=32).map(lambda value: value + 0.0) | st.just(math.nan), min_size=1, max_size=120), points=st.integers(FEWEST, 60))
+def test_decimation_keeps_ends_peaks_and_order(database: Database, values: list[float], points: int) -> None:
+    run_id = _log(database, values)
+    whole, few = _history(database, run_id), _history(database, run_id, points)
+    assert str(whole.values) == str(values)
+    assert len(few.steps) <= points
+    assert few.total == len(values)
+    assert few.decimated == (len(values) > len(few.steps))
+    pairs = list(zip(few.steps, few.times, map(str, few.values), strict=True))
+    stored = list(zip(whole.steps, whole.times, map(str, whole.values), strict=True))
+    assert pairs == [pair for pair in stored if pair in set(pairs)]
+    assert (pairs[0], pairs[-1]) == (stored[0], stored[-1])
+    numbers = [value for value in values if not math.isnan(value)]
+    shown = [value for value in few.values if not math.isnan(value)]
+    if numbers:
+        assert (min(shown), max(shown)) == (min(numbers), max(numbers))
+    assert any(map(math.isnan, values)) == any(map(math.isnan, few.values))
+
+
+def test_each_slice_keeps_its_own_peak(database: Database) -> None:
+    values = [float(step in (150, 450, 750)) - float(step in (250, 550)) for step in range(1000)]
+    few = _history(database, _log(database, values), 22)
+    assert {150, 250, 450, 550, 750} <= set(few.steps)
+
+
+def test_a_range_of_steps(database: Database) -> None:
+    run_id = _log(database, [float(step) for step in range(100)])
+    found = _history(database, run_id, first=10, last=19)
+    assert (found.steps, found.total) == (list(range(10, 20)), 10)
+    assert _history(database, run_id, 5, 10, 89).steps[0] == 10
+    with database.read() as connection:
+        assert metric_keys(connection, run_id) == {"loss": 100}
+
+
+def test_a_curve_that_is_not_there_is_empty(database: Database) -> None:
+    assert _history(database, "0" * 32, 10).steps == []
+
+
+def test_too_few_points_are_refused(database: Database) -> None:
+    with pytest.raises(InvalidInput, match="at least"):
+        _history(database, "0" * 32, FEWEST - 1)
