@@ -29,6 +29,7 @@ def test_texts_become_what_the_function_declares() -> None:
                                                     "seed": 9, "plain": "3"}
     assert bind_parameters(late, {"depth": "null", "seed": "5"})["depth"] is None
     assert bind_parameters(late, {"seed": "5"}, seed=9)["seed"] == 5
+    assert bind_parameters(late, {})["seed"] == 0
 
 
 def test_defaults_are_recorded_and_values_pass() -> None:

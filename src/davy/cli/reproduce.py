@@ -52,6 +52,7 @@ def _show(found: Reproduction) -> None:
     print(f"{found.grade}: {found.model}, run {found.run}")
     print(f"  training set {'equal' if found.training_set else 'different'}, {found.rows:,} rows; trained in {found.seconds:.1f} s{largest}")
     for place, item in enumerate(found.differences):
-        print(f"  {'first difference' if place == 0 else 'then'}: {item.cause}: {item.what}")
+        label = "without effect" if found.same else "first difference" if place == 0 else "then"
+        print(f"  {label}: {item.cause}: {item.what}")
     for text in found.notices:
         note(f"note: {text}")

@@ -46,12 +46,13 @@ def command(model: str, params: tuple[str, ...], start: str | None, end: str | N
     given = parse_assignments(params)
     bounds = {name: None if text is None else to_micros(text) for name, text in (("start", start), ("end", end), ("test_start", test_start),
                                                                                  ("test_end", test_end))}
-    signal.signal(signal.SIGTERM, _interrupt)
+    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         began = time.perf_counter()
         result = train(load_project(home.root), home, model, params=given, **bounds, as_known=as_known, experiment=experiment, seed=seed,
                        report=lambda text: note(f"[{time.perf_counter() - began:6.1f} s] {text}"))
     finally:
+        signal.signal(signal.SIGTERM, before)
         home.close()
     if as_json:
         print_json(msgspec.to_builtins(result, enc_hook=str))

@@ -133,8 +133,8 @@ def _largest(before: Matrix | list[Any], now: Matrix | list[Any]) -> float | Non
 def _imported() -> tuple[str, ...]:
     """The distributions of which a module is loaded."""
     loaded = {name.partition(".")[0] for name in sys.modules}
-    return tuple(sorted({owner.lower().replace("_", "-").replace(".", "-") for module, owners in packages_distributions().items() if module in loaded
-                         for owner in owners}))
+    owners = {owner.lower().replace("_", "-").replace(".", "-") for module, named in packages_distributions().items() if module in loaded for owner in named}
+    return tuple(sorted({*owners, "davy"}))
 
 
 def main() -> None:

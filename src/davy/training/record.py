@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import polars as pl
 
-from davy.features.training_set import frame_digest
+from davy.features.training_set import AsKnown, frame_digest
+from davy.registry.signature import Output
 
 if TYPE_CHECKING:
-    from davy.features.training_set import AsKnown, TrainingSet
-    from davy.registry.signature import Output
+    from davy.features.training_set import TrainingSet
 
 ARTIFACT, ROWS = "training.json", "training_set.parquet"
 LARGEST_FRAME, LARGEST_FILE = 4 << 30, 512 << 20

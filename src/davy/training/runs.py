@@ -43,7 +43,7 @@ def end_abandoned(home: Home) -> list[str]:
     query = (sa.select(runs.c.run_id, tags.c.value).join(tags, tags.c.run_id == runs.c.run_id)
              .where(runs.c.status == "RUNNING", runs.c.lifecycle_stage == "active", tags.c.key == PROCESS))
     with home.database.read() as connection:
-        gone = [run_id for run_id, process in connection.execute(query).tuples() if not alive(process)]
+        gone = [run_id for run_id, process in connection.execute(query) if not alive(process)]
     if gone:
         with home.database.begin() as connection:
             for run_id in gone:

@@ -101,16 +101,18 @@ def build(home: Home, definition: ModelDefinition, spine: pl.DataFrame, *, as_kn
 
     found = labels(definition, spine)
     if watermarks is None:
-        settle(home)
+        settle(home, definition)
     return training_set(LocalEngine(home), definition.spec.feature_set, spine, label=found, as_known=as_known, watermarks=watermarks)
 
 
-def settle(home: Home) -> None:
-    """Move acknowledged events from the write-ahead log into the tables."""
+def settle(home: Home, definition: ModelDefinition) -> None:
+    """Move acknowledged events into the tables, and let the log know the model's outcomes, so that they are taken as soon as it answers."""
     from davy.events.client import connect
+    from davy.events.outcomes import outcome_stream
 
     log = connect(home)
     try:
+        log.declare(outcome_stream(definition.name, definition.spec.outcome.value))
         log.flush()
     finally:
         log.close()
