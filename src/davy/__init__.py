@@ -19,6 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from davy import errors as errors
+    from davy.api import online as online
+    from davy.api import push as push
+    from davy.api import training_set as training_set
     from davy.core.fields import Decimal as Decimal
     from davy.core.fields import Float as Float
     from davy.core.fields import Time as Time
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
     from davy.features.expression import sqrt as sqrt
     from davy.features.expression import when as when
     from davy.features.training_set import TrainingSet as TrainingSet
+    from davy.tracking import run as run
 
 __version__ = "0.1.0"
 
@@ -53,7 +57,9 @@ _HOMES = {
     "davy.features.define": ("Outcome", "Stream", "View", "agg", "derive", "model"),
     "davy.features.expression": ("abs", "case", "ceil", "clip", "coalesce", "exp", "floor", "hash_bucket", "is_null", "log", "log1p", "maximum",
                                  "minimum", "round", "sqrt", "when"),
+    "davy.api": ("online", "push", "training_set"),
     "davy.features.training_set": ("TrainingSet",),
+    "davy.tracking": ("run",),
 }
 _PUBLIC = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -85,7 +85,8 @@ def _quantised(values: pl.Series, field: Field) -> pl.Series:
 def _scaled(values: pl.Series, field: Field) -> pl.Series:
     limit = LARGEST_SCALED // 10**field.scale
     _refuse(values, (values > limit) | (values < -limit), field)
-    return (values.cast(pl.Int64) * 10**field.scale).alias(field.name)
+    scaled: pl.Series = values.cast(pl.Int64) * 10**field.scale
+    return scaled.alias(field.name)
 
 
 def _refuse(values: pl.Series, wrong: pl.Series, field: Field) -> None:

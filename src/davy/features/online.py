@@ -235,8 +235,8 @@ class OnlineReader:
                     t = known
             states = [get(table, key) if (key := encode_key([keyed[field.name] for field in entity])) else None for _, table, entity in self._views]
         values: list[Any] = []
-        for (layout, _, _), state in zip(self._views, states, strict=True):
-            values += layout.read(state, t)
+        for (layout, _, _), held in zip(self._views, states, strict=True):
+            values += layout.read(held, t)
         values += [field.decode(keyed[name]) for name, field in self._entities.items()]
         values += [field.decode(fields[name]) for name, field in self._request.items()]
         if self._derive is not None:

@@ -71,7 +71,7 @@ class TrainingSet:
         return self.frame.select(pl.col(f"feature.{name}").alias(name) if f"feature.{name}" in self.frame.columns else pl.col(name) for name in self.columns)
 
     @cached_property
-    def X(self) -> np.ndarray:  # noqa: N802 (the field's own name)
+    def X(self) -> np.ndarray:
         """float64, shape (rows, features): null is NaN, false and true are 0 and 1, texts are their codes."""
         matrix = np.empty((len(self), len(self.columns)), dtype=np.float64)
         for index, (name, series) in enumerate(zip(self.columns, self.features.iter_columns(), strict=True)):

@@ -7,7 +7,8 @@ the bounds of the column promise that nothing can overflow, Python's where not.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field as attribute
+from dataclasses import dataclass
+from dataclasses import field as attribute
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import polars as pl
 from davy.engines.offline.base import Spine
 from davy.engines.offline.runs import Layer, Run, Runs, exclusive
 from davy.engines.offline.slices import Slices, bisect
+from davy.events.frames import INGEST, OFFSET, table_name
 from davy.features import kernel
 from davy.features.online import OnlineFeatures
 from davy.features.tiles import NONE_YET as NULL
@@ -45,7 +47,7 @@ class LocalEngine:
         totals = [_Total(feature, len(spine.times)) for feature in view.features]
         if last:
             folder = self.home.place("sorted", stream.name.replace("/", "+"), "+".join(view.entity), "lock").parent
-            events = self.home.table(_table(stream)).scan()
+            events = self.home.table(table_name(stream.name)).scan()
             for run in Runs(folder, stream, view.entity, events).upto(last):
                 _add_run(run, view, spine, totals)
         return [_finish(total, stream) for total in totals]
@@ -59,14 +61,10 @@ class LocalEngine:
             if have * 8 != file.tell():
                 file.truncate(have * 8)
             if have < last:
-                new = (self.home.table(_table(stream)).scan().filter(pl.col("_offset").is_between(have + 1, last))
-                       .select("_offset", pl.col("_ingest_time").cast(pl.Int64)).collect().sort("_offset"))
-                file.write(np.ascontiguousarray(new["_ingest_time"].to_numpy()).tobytes())
+                new = (self.home.table(table_name(stream.name)).scan().filter(pl.col(OFFSET).is_between(have + 1, last))
+                       .select(OFFSET, pl.col(INGEST).cast(pl.Int64)).collect().sort(OFFSET))
+                file.write(np.ascontiguousarray(new[INGEST].to_numpy()).tobytes())
         return np.fromfile(path, dtype=np.int64) if last else np.empty(0, dtype=np.int64)
-
-
-def _table(stream: StreamSpec) -> str:
-    return stream.name if "/" in stream.name else f"events/{stream.name}"
 
 
 @dataclass

@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from davy.core.fields import Field
+from davy.events.frames import INGEST, OFFSET, untyped
 from davy.features.tiles import NONE_YET as NULL
 
 if TYPE_CHECKING:
@@ -134,9 +134,9 @@ class Runs:
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir()
         assert self.events is not None
-        chosen = self.events.filter(pl.col("_offset").is_between(first, last))
-        skeleton = stored(chosen.select("_offset", pl.col(self.stream.time).cast(pl.Int64).alias("_time"), *self.entity).collect(), self._fields(self.entity))
-        arrange = np.argsort(skeleton["_offset"].to_numpy(), kind="stable") if not skeleton["_offset"].is_sorted() else None
+        chosen = self.events.filter(pl.col(OFFSET).is_between(first, last))
+        skeleton = self._read(chosen, self.entity).rename({self.stream.time: "_time"})
+        arrange = np.argsort(skeleton[OFFSET].to_numpy(), kind="stable") if not skeleton[OFFSET].is_sorted() else None
         if arrange is not None:
             skeleton = skeleton[arrange]
         keys = skeleton.select(self.entity).drop_nulls().unique().sort(self.entity)
@@ -151,7 +151,7 @@ class Runs:
             folder.mkdir()
             np.save(folder / "starts.npy", np.searchsorted(code[rows], np.arange(keys.height + 1)))
             _save(folder / "_time.npy", skeleton["_time"].to_numpy()[rows])
-            _save(folder / "_offset.npy", skeleton["_offset"].to_numpy()[rows])
+            _save(folder / "_offset.npy", skeleton[OFFSET].to_numpy()[rows])
         columns = {name: self._write_column(place, chosen, name, arrange, layers) for name in (field.name for field in self.stream.fields)}
         manifest = Manifest(FORMAT, first, last, [len(rows) for rows in layers], loose, columns)
         (place / "manifest.json").write_bytes(msgspec.json.encode(manifest))
@@ -160,12 +160,15 @@ class Runs:
         place.rename(final)
         return manifest
 
-    def _fields(self, names: tuple[str, ...]) -> list[Field]:
-        return [self.stream.field(name) for name in names]
+    def _read(self, chosen: pl.LazyFrame, names: tuple[str, ...]) -> pl.DataFrame:
+        """Offset, ingest time, event time and these fields, in stored form."""
+        present = [name for name in names if name in chosen.collect_schema()]
+        only = msgspec.structs.replace(self.stream, fields=tuple(self.stream.field(name) for name in names))
+        return untyped(only, chosen.select(OFFSET, INGEST, self.stream.time, *present).collect())
 
     def _write_column(self, place: Path, chosen: pl.LazyFrame, name: str, arrange: np.ndarray | None, layers: list[np.ndarray]) -> Column:
         field = self.stream.field(name)
-        series = stored(chosen.select(name).collect(), [field])[name]
+        series = self._read(chosen, (name,))[name]
         if field.kind == "str":
             texts = series.drop_nulls().unique().sort()
             texts.to_frame().write_ipc(place / f"{name}.arrow")
@@ -200,19 +203,6 @@ def _save(path: Path, values: np.ndarray) -> None:
     padded[:-1] = values
     padded[-1] = NULL
     np.save(path, padded)
-
-
-def stored(frame: pl.DataFrame, fields: list[Field]) -> pl.DataFrame:
-    """The frame with these fields in stored form: ints for all but texts."""
-    forms = []
-    for field in fields:
-        column = pl.col(field.name)
-        if field.kind in ("float", "decimal"):
-            column = column.to_physical().cast(pl.Int64)
-        elif field.kind != "str":
-            column = column.cast(pl.Int64)
-        forms.append(column)
-    return frame.with_columns(forms)
 
 
 @contextmanager

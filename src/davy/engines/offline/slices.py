@@ -86,7 +86,7 @@ class Slices:
             return self._summed(lower, upper, lambda: self._zeroed)
         low = self._summed(lower, upper, lambda: self._zeroed & ((1 << 32) - 1))
         high = self._summed(lower, upper, lambda: self._zeroed >> 32)
-        return (high.astype(object) << 32) + low.astype(object)
+        return np.asarray((high.astype(object) << 32) + low.astype(object))
 
     def squares(self, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
         """Sums of squares per slice: int64, or Python ints where 64 bits might be too few."""

@@ -1,0 +1,180 @@
+"""The functions that notebooks and scripts call inside a project's folder. No server is needed; a running one shares the same home."""
+
+from __future__ import annotations
+
+import atexit
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from davy.core.time import to_micros
+from davy.engines.offline.local import LocalEngine
+from davy.errors import InvalidInput, NotFound
+from davy.events import client
+from davy.events.sources import read_source
+from davy.features.define import Derived, FeatureRef, Model, Resolver, Stream, View
+from davy.features.online import OnlineFeatures
+from davy.features.training_set import AsKnown, TrainingSet
+from davy.features.training_set import training_set as join
+from davy.home import Home
+from davy.project import Project, load_project
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from davy.events.records import Receipt
+    from davy.features.definition import FeatureSet
+
+_homes: dict[Path, Home] = {}
+_projects: dict[Path, tuple[tuple[float, ...], Project]] = {}
+
+
+class Known(dict[str, Any]):
+    """A feature vector by name, as it was known.
+
+    Attributes:
+        time: microseconds as of which it was read.
+        watermarks: per stream the last offset applied.
+    """
+
+    def __init__(self, names: Sequence[str], values: Sequence[Any], time: int, watermarks: dict[str, int]) -> None:
+        super().__init__(zip(names, values, strict=True))
+        self.time, self.watermarks = time, watermarks
+
+
+def current_home() -> Home:
+    """The home of the project that the working directory lies in, opened once for this process."""
+    found = Home.open()
+    home = _homes.setdefault(found.path, found)
+    if not home.path.exists():
+        home.close()
+        home = _homes[found.path] = found
+    return home
+
+
+@atexit.register
+def close_homes() -> None:
+    """Close what this module opened."""
+    while _homes:
+        _homes.popitem()[1].close()
+
+
+def current_project(root: Path) -> Project:
+    """The project's definitions; loaded again when a file has changed."""
+    changed = tuple(path.stat().st_mtime if (path := root / f"{name}.py").exists() else 0.0 for name in ("features", "models"))
+    if root not in _projects or _projects[root][0] != changed:
+        _projects[root] = changed, load_project(root)
+    return _projects[root][1]
+
+
+def push(stream: Stream | str, rows: Sequence[Mapping[str, Any]]) -> Receipt:
+    """Append events to a stream. When it returns, they are on disk and in every feature.
+
+    Args:
+        rows: each with the stream's time column and its fields; a field that is left out is null.
+
+    Raises:
+        InvalidInput: a row is wrong; nothing of the push is taken.
+    """
+    home = current_home()
+    spec = stream.spec if isinstance(stream, Stream) else current_project(home.root).stream(stream)
+    with client.connect(home) as log:
+        return log.push(spec, rows)
+
+
+def training_set(spine: Any, features: Any, *, entities: Sequence[str] | None = None, request: Mapping[str, Any] | None = None, label: str | None = None,
+                 as_known: AsKnown = "ingest") -> TrainingSet:
+    """Join features to the rows of a spine, each as it was known at its time.
+
+    Args:
+        spine: a polars or Arrow frame, a mapping of columns, a list of rows, or a file: entity keys, request fields, and `time` (with a zone).
+        features: a model, its name, a view, or a list of views, features, derived features and names.
+        entities, request: as for `davy.model`; found from the views when left out.
+        label: the spine's column to learn.
+        as_known: "ingest" sees what had arrived by then, "event" is hindsight.
+    """
+    home = current_home()
+    frame = as_frame(spine)
+    if label is not None and label not in frame.columns:
+        raise InvalidInput(f"The spine has no column {label!r} to be the label.", f"Its columns: {', '.join(frame.columns)}.", "Name one of them.")
+    chosen = _feature_set(home, features, entities, request)
+    with client.connect(home) as log:
+        log.flush()
+    return join(LocalEngine(home), chosen, frame, label=frame[label] if label is not None else None, as_known=as_known)
+
+
+def online(features: Any, entities: Mapping[str, Any] | Sequence[Mapping[str, Any]], *, request: Mapping[str, Any] | None = None, at: Any = None) -> Any:
+    """Features as of now, as a request would be given them.
+
+    Args:
+        features: a model, its name, a view, or a list of views, features, derived features and names.
+        entities: a value for each entity key; or several such mappings.
+        request: a value for each request field.
+        at: the moment, at or after everything that has been applied; now when left out.
+
+    Returns:
+        `Known` (a dict by feature name, with `time` and `watermarks`), or a list of them.
+    """
+    home = current_home()
+    kinds = None if request is None else {name: _kind(value) for name, value in request.items()}
+    chosen = _feature_set(home, features, None, kinds)
+    state = OnlineFeatures(home.online)
+    kept = {view.digest for _, view in state.views()}
+    if any(view.digest not in kept for view in chosen.views):
+        with client.connect(home) as log:
+            log.ensure_views([(chosen.stream(view.stream), view) for view in chosen.views])
+    reader = state.reader(chosen, home.clock)
+    moment = None if at is None else to_micros(at)
+    asked = [entities] if isinstance(entities, dict) else list(entities)
+    found = []
+    for keys in asked:
+        vector = reader.read(keys, request, at=moment)  # type: ignore[arg-type]
+        found.append(Known(chosen.outputs, vector.values, vector.time, vector.watermarks))
+    return found[0] if isinstance(entities, dict) else found
+
+
+def as_frame(data: Any) -> pl.DataFrame:
+    """A polars frame of what users call a table."""
+    if isinstance(data, pl.DataFrame):
+        return data
+    if isinstance(data, (str, Path)):
+        return read_source(Path(data))
+    if hasattr(data, "__arrow_c_stream__"):
+        return pl.DataFrame(data)
+    if isinstance(data, (dict, list)):
+        return pl.DataFrame(data)
+    raise InvalidInput(f"A {type(data).__name__} is not a spine.", "A spine is a polars or Arrow frame (collect a lazy one), a mapping of columns, a list of rows, or a file.",
+                       "From pandas: polars.from_pandas(frame)")
+
+
+def _feature_set(home: Home, features: Any, entities: Sequence[str] | None, request: Mapping[str, Any] | None) -> FeatureSet:
+    listed = features if isinstance(features, (list, tuple)) else [features]
+    in_files = all(isinstance(item, (str, Model)) for item in listed) or any(isinstance(item, str) for item in listed)
+    project = current_project(home.root) if in_files else Project(home.root)
+    if len(listed) == 1 and isinstance(listed[0], Model):
+        return _resolver(project, listed).model(listed[0]).feature_set
+    if len(listed) == 1 and isinstance(listed[0], str):
+        if listed[0] in project.models:
+            return project.models[listed[0]].spec.feature_set
+        if listed[0] in project.views:
+            listed = [project.views[listed[0]]]
+        else:
+            raise NotFound(f"{listed[0]!r} is neither a model nor a view of this project.", f"Models: {', '.join(project.models) or 'none'}; views: {', '.join(project.views) or 'none'}.",
+                           "Name one of them, or pass the class.")
+    return _resolver(project, listed).feature_set(listed, entities=entities, request=request)
+
+
+def _resolver(project: Project, listed: Sequence[Any]) -> Resolver:
+    views = dict(project.views)
+    for item in listed:
+        view = item.view if isinstance(item, FeatureRef) else item
+        if isinstance(view, type) and issubclass(view, View):
+            views[view.__name__] = view
+    return Resolver(views.values(), [*project.derived.values(), *(item for item in listed if isinstance(item, Derived))])
+
+
+def _kind(value: Any) -> Any:
+    from davy.core.fields import Time
+
+    return type(value) if isinstance(value, (bool, int, float, str)) else Time

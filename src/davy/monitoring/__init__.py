@@ -1,0 +1,1 @@
+"""What serves, watched: it returns verdicts and changes nothing."""

@@ -1,0 +1,136 @@
+"""Skew: whether serving's vectors are what the log says they should have been. Lateness is a number of its own, beside it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from davy.engines.offline.local import LocalEngine
+from davy.events import client, frames, segments
+from davy.features.replay import Difference, Served, differences, lateness
+from davy.serving.predictions import feature_set_of, read_predictions
+
+if TYPE_CHECKING:
+    from davy.features.definition import FeatureSet, StreamSpec
+    from davy.home import Home
+
+DEFINITION, EVENT, CODE, STATE = "definition changed", "event altered", "code changed", "state damaged"
+
+
+class Skew(msgspec.Struct, frozen=True):
+    """One value that was served and is not what the log gives, with its cause."""
+
+    prediction: str
+    feature: str
+    served: Any
+    recomputed: Any
+    cause: str
+
+
+class Replay(msgspec.Struct, frozen=True):
+    """What a replay found.
+
+    Attributes:
+        checked, equal: vectors.
+        different: values, each with its cause.
+        lateness: per stream how long events took to arrive (microseconds) and how many were late, and per feature how
+            many vectors would differ had everything been known in time.
+    """
+
+    checked: int
+    equal: int
+    different: list[Skew]
+    lateness: dict[str, Any]
+
+
+def replay(home: Home, model: str, *, start: int | None = None, end: int | None = None, version: int | None = None) -> Replay:
+    """Compute every logged vector of a model again, as of its time and watermarks, and compare all bits.
+
+    Args:
+        start, end: microseconds; only predictions with start <= time < end.
+        version: only predictions of this version.
+    """
+    with client.connect(home) as log:
+        log.flush()
+    engine = LocalEngine(home)
+    checked, found, unequal = 0, [], 0
+    late: dict[str, Any] = {"streams": {}, "features": {}}
+    for digest, frame in read_predictions(home, model, start=start, end=end, version=version).items():
+        feature_set = feature_set_of(home, digest)
+        served = as_served(feature_set, frame)
+        wrong = differences(engine, feature_set, served)
+        found += _explained(home, feature_set, digest, frame, served, wrong)
+        checked += frame.height
+        unequal += len({difference.row for difference in wrong})
+        for name, sizes in lateness(engine, feature_set, served).items():
+            known = late["features"].setdefault(name, sizes)
+            if known is not sizes:
+                late["features"][name] = {key: known.get(key, 0) + value if key == "changed" else max(known.get(key, 0.0), value) for key, value in sizes.items()}
+        for stream in feature_set.streams:
+            late["streams"].setdefault(stream.name, _arrivals(home, stream, served))
+    return Replay(checked, checked - unequal, found, late)
+
+
+def as_served(feature_set: FeatureSet, frame: pl.DataFrame) -> Served:
+    """Logged predictions as columns."""
+    given = [frame[name].struct.unnest() for name in ("entities", "request") if name in frame.columns]
+    marks = frame["watermarks"].struct.unnest() if "watermarks" in frame.columns else pl.DataFrame()
+    times = frame["time"].dt.epoch("us").to_numpy()
+    watermarks = {name: marks[name].fill_null(0).to_numpy() for name in marks.columns}
+    values = frame["features"].struct.unnest()
+    plain = values.with_columns(pl.col(name).dt.epoch("us") for name, kind in zip(feature_set.outputs, feature_set.kinds, strict=True) if kind == "time")
+    return Served(frame["prediction"].to_list(), pl.concat(given, how="horizontal"), times, watermarks, plain)
+
+
+def _explained(home: Home, feature_set: FeatureSet, digest: str, frame: pl.DataFrame, served: Served, wrong: list[Difference]) -> list[Skew]:
+    """Each difference with its cause: definition, event and code are checked in this order; what is left is the state's."""
+    if not wrong:
+        return []
+    redefined = feature_set.sealed().digest != digest or any(view.sealed(feature_set.stream(view.stream)).digest != view.digest for view in feature_set.views)
+    damaged = {stream.name: segments.altered(home, stream, home.table(frames.table_name(stream.name))) for stream in feature_set.streams}
+    streams = _streams_behind(feature_set)
+    kernels = frame["kernel"].to_list() if "kernel" in frame.columns else [None] * frame.height
+    now = current_kernel()
+
+    def cause(difference: Difference) -> str:
+        if redefined:
+            return DEFINITION
+        for stream in streams[difference.feature]:
+            watermark = int(served.watermarks[stream][difference.row])
+            if any(segment.first_offset <= watermark for segment in damaged[stream]):
+                return EVENT
+        return CODE if kernels[difference.row] not in (None, now) else STATE
+
+    return [Skew(served.ids[item.row], item.feature, item.served, item.recomputed, cause(item)) for item in wrong]
+
+
+def current_kernel() -> str:
+    """Which code computes features now: short, as predictions carry it."""
+    from davy.features.expression import kernel_digest
+
+    return kernel_digest().removeprefix("sha256:")[:12]
+
+
+def _streams_behind(feature_set: FeatureSet) -> dict[str, set[str]]:
+    """Per output the streams that it is computed from."""
+    behind = {feature.name: {view.stream} for view in feature_set.views for feature in view.features}
+    behind |= {field.name: set() for field in (*feature_set.entities, *feature_set.request)}
+    for spec in feature_set.derived:
+        behind[spec.name] = set().union(*(behind[name] for name in spec.inputs)) if spec.inputs else set()
+    return behind
+
+
+def _arrivals(home: Home, stream: StreamSpec, served: Served) -> dict[str, Any]:
+    """How long the events of the replayed span took to arrive; late is more than the stream's declared delay and tolerance."""
+    table = home.table(frames.table_name(stream.name))
+    if not len(served.times) or not table.exists():
+        return {"events": 0, "late": 0}
+    span = pl.col(frames.INGEST).dt.epoch("us").is_between(int(served.times.min()), int(served.times.max()))
+    took = table.scan().filter(span).select((pl.col(frames.INGEST) - pl.col(stream.time)).dt.total_microseconds()).collect().to_series().to_numpy()
+    if not len(took):
+        return {"events": 0, "late": 0}
+    late = int((took > stream.delay + stream.tolerance).sum())
+    return {"events": len(took), "late": late, "p50_us": int(np.quantile(took, 0.5)), "p99_us": int(np.quantile(took, 0.99)), "max_us": int(took.max())}
