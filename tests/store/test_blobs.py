@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -158,6 +160,18 @@ while True:
     assert len(found) >= 3
     for path in found:
         assert blobs.get(f"sha256:{path.name}")
+
+
+def test_what_a_kill_left_behind_is_swept_a_day_later(folder: Path, blobs: Blobs) -> None:
+    digest = blobs.put(b"kept")
+    for name, days in (("old", 2), ("new", 0)):
+        (folder / "incoming" / name).write_bytes(b"half")
+        then = time.time() - days * 86_400
+        os.utime(folder / "incoming" / name, (then, then))
+    os.utime(_file(folder, digest), (0, 0))
+    again = Blobs(blobs.url)
+    assert [path.name for path in (folder / "incoming").iterdir()] == ["new"]
+    assert again.get(digest) == b"kept"
 
 
 def test_a_place_that_can_not_be_is_refused(tmp_path: Path) -> None:

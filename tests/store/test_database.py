@@ -158,6 +158,12 @@ def test_a_block_that_raises_changes_nothing_and_calls_nothing_back(database: Da
     assert called == ["committed"]
 
 
+def test_a_transaction_inside_a_transaction_is_refused_at_once(database: Database) -> None:
+    with database.begin(), pytest.raises(RuntimeError, match="wait for itself"):
+        database.begin().__enter__()
+    _start_counter(database)
+
+
 def test_a_reader_sees_one_state_and_cannot_write(database: Database) -> None:
     _start_counter(database)
     with database.read() as reader:
@@ -253,3 +259,12 @@ def test_insert_can_overwrite(database: Database) -> None:
             row = {"model": "m", "revision": revision, "weights": "{}", "updated": 0, "actor": "tester"}
             connection.execute(insert(connection, traffic).values(row).on_conflict_do_update(index_elements=["model"], set_={"revision": revision}))
     assert _counter(database) == 2
+
+
+def test_the_first_thing_that_a_connection_does_may_be_to_read(path: Path, database: Database) -> None:
+    database.close()
+    again = Database(f"sqlite:///{path}", head="", migrations=path.parent)
+    for _ in range(2):
+        with pytest.raises(Unavailable, match="readonly"), again.read() as reader:
+            reader.execute(COUNTER)
+    again.close()

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 CHUNK = 1 << 20
+INCOMING = "incoming"
+ABANDONED_SECONDS = 86_400
 _UNIQUE = SystemClock()
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -48,6 +50,7 @@ class Blobs:
                 raise ConfigError(f"The folder {self._folder} can't be made: {error.strerror}.", "It must be a folder that can be written.",
                                   "Mend storage.blobs in davy.toml, or the folder.") from error
             self._store: obstore.store.ObjectStore = LocalStore(self._folder)
+            _sweep(self._folder / INCOMING)
         else:
             try:
                 self._store = from_url(url)
@@ -95,7 +98,7 @@ class Blobs:
                 broken = error
                 raise
 
-        incoming = f"incoming/{_UNIQUE.token(16).hex()}"
+        incoming = f"{INCOMING}/{_UNIQUE.token(16).hex()}"
         try:
             with self._told(incoming):
                 obstore.put(self._store, incoming, counted())
@@ -175,7 +178,7 @@ class Blobs:
         return True
 
     def _place(self, digest: str, data: bytes) -> None:
-        incoming = f"incoming/{_UNIQUE.token(16).hex()}"
+        incoming = f"{INCOMING}/{_UNIQUE.token(16).hex()}"
         with self._told(digest):
             if self._folder is None:
                 obstore.put(self._store, _key(digest), data)
@@ -219,6 +222,15 @@ def _key(digest: str) -> str:
     if not _DIGEST.fullmatch(digest):
         raise InvalidInput(f"{digest!r} is not a digest.", "A digest is sha256: and 64 hex digits.", "Check where it came from.")
     return f"sha256/{digest[7:9]}/{digest[7:]}"
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed processes left half-written a day ago and longer."""
+    oldest = _UNIQUE.now() / 1e6 - ABANDONED_SECONDS
+    with suppress(FileNotFoundError):
+        for entry in list(os.scandir(folder)):
+            if entry.stat().st_mtime < oldest:
+                os.unlink(entry)
 
 
 def _fsync(path: Path) -> None:

@@ -26,13 +26,13 @@ from sqlalchemy.dialects import postgresql, sqlite
 from davy.errors import ConfigError, Conflict, CorruptData, DavyError, StorageFull, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
 BUSY_SECONDS = 30.0
 _LOW_SPACE = 1 << 20
 _PRAGMAS = ("PRAGMA synchronous=FULL", "PRAGMA foreign_keys=ON", "PRAGMA temp_store=MEMORY", "PRAGMA cache_size=-16384",
             "PRAGMA journal_size_limit=67108864")
-_AFTER = "davy_after_commit"
+_AFTER, _READS = "davy_after_commit", "davy_query_only"
 
 
 class Database:
@@ -57,6 +57,7 @@ class Database:
                                         connect_args={"timeout": BUSY_SECONDS, "isolation_level": None, "check_same_thread": False})
         event.listen(self._engine, "connect", _prepare)
         event.listen(self._engine, "begin", _start)
+        self._local = threading.local()
         self._watch: sqlite3.Connection | None = None
         self._watch_lock = threading.Lock()
         _OPEN.add(self)
@@ -70,16 +71,26 @@ class Database:
             Conflict: a constraint of the schema was broken.
             CorruptData: the file is not the database that was written.
             Unavailable: another process held the write lock for longer than `BUSY_SECONDS`.
+            RuntimeError: this thread is in such a block already, so that it would wait for itself.
         """
+        if getattr(self._local, "writing", False):
+            raise RuntimeError("begin() inside begin() on one thread would wait for itself; pass the open connection on.")
+        self._local.writing = True
+        try:
+            callbacks = yield from self._transaction()
+        finally:
+            self._local.writing = False
+        for callback in callbacks:
+            callback()
+
+    def _transaction(self) -> Generator[sa.Connection, None, list[Callable[[], None]]]:
         with self._translated(), self._engine.connect().execution_options(davy_write=True) as connection:
             try:
                 with connection.begin():
                     yield connection
-                callbacks = list(connection.info.get(_AFTER, ()))
+                return list(connection.info.get(_AFTER, ()))
             finally:
                 connection.info.pop(_AFTER, None)
-        for callback in callbacks:
-            callback()
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
@@ -118,7 +129,7 @@ class Database:
     def _forget(self) -> None:
         """In a forked child: drop the parent's connections without touching them."""
         self._engine.dispose(close=False)
-        self._watch, self._watch_lock = None, threading.Lock()
+        self._watch, self._watch_lock, self._local = None, threading.Lock(), threading.local()
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -187,7 +198,9 @@ def _prepare(connection: sqlite3.Connection, record: Any) -> None:
 
 def _start(connection: sa.Connection) -> None:
     write = connection.get_execution_options().get("davy_write", False)
-    connection.exec_driver_sql(f"PRAGMA query_only={0 if write else 1}")
+    if connection.info.get(_READS, False) is write:
+        connection.exec_driver_sql(f"PRAGMA query_only={0 if write else 1}")
+    connection.info[_READS] = not write
     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
 
