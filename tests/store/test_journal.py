@@ -164,6 +164,15 @@ def test_several_entries_of_one_transaction_are_all_chained(database: Database) 
     assert _verify(database).broken == ROWS + 3
 
 
+def test_a_reader_that_looks_from_an_older_snapshot_accuses_nobody(database: Database) -> None:
+    clock = DrivenClock(database.path.with_name("later"), start=7)
+    with database.read() as reader:
+        assert len(journal.entries(reader)) == ROWS
+        with database.begin() as connection:
+            _append(connection, clock, 7)
+        assert journal.verify(reader).broken is None
+
+
 def test_entries_are_found_by_subject_action_and_page(database: Database) -> None:
     clock = DrivenClock(database.path.with_name("later"), start=7)
     with database.begin() as connection:
