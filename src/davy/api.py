@@ -83,8 +83,15 @@ def push(stream: Stream | str, rows: Sequence[Mapping[str, Any]]) -> Receipt:
         return log.push(spec, rows)
 
 
-def training_set(spine: Any, features: Any, *, entities: Sequence[str] | None = None, request: Mapping[str, Any] | None = None, label: str | None = None,
-                 as_known: AsKnown = "ingest") -> TrainingSet:
+def training_set(
+    spine: Any,
+    features: Any,
+    *,
+    entities: Sequence[str] | None = None,
+    request: Mapping[str, Any] | None = None,
+    label: str | None = None,
+    as_known: AsKnown = "ingest",
+) -> TrainingSet:
     """Join features to the rows of a spine, each as it was known at its time.
 
     Args:
@@ -144,8 +151,11 @@ def as_frame(data: Any) -> pl.DataFrame:
         return pl.DataFrame(data)
     if isinstance(data, (dict, list)):
         return pl.DataFrame(data)
-    raise InvalidInput(f"A {type(data).__name__} is not a spine.", "A spine is a polars or Arrow frame (collect a lazy one), a mapping of columns, a list of rows, or a file.",
-                       "From pandas: polars.from_pandas(frame)")
+    raise InvalidInput(
+        f"A {type(data).__name__} is not a spine.",
+        "A spine is a polars or Arrow frame (collect a lazy one), a mapping of columns, a list of rows, or a file.",
+        "From pandas: polars.from_pandas(frame)",
+    )
 
 
 def _feature_set(home: Home, features: Any, entities: Sequence[str] | None, request: Mapping[str, Any] | None) -> FeatureSet:
@@ -160,8 +170,11 @@ def _feature_set(home: Home, features: Any, entities: Sequence[str] | None, requ
         if listed[0] in project.views:
             listed = [project.views[listed[0]]]
         else:
-            raise NotFound(f"{listed[0]!r} is neither a model nor a view of this project.", f"Models: {', '.join(project.models) or 'none'}; views: {', '.join(project.views) or 'none'}.",
-                           "Name one of them, or pass the class.")
+            raise NotFound(
+                f"{listed[0]!r} is neither a model nor a view of this project.",
+                f"Models: {', '.join(project.models) or 'none'}; views: {', '.join(project.views) or 'none'}.",
+                "Name one of them, or pass the class.",
+            )
     return _resolver(project, listed).feature_set(listed, entities=entities, request=request)
 
 

@@ -102,7 +102,8 @@ def load_project(root: Path) -> Project:
 
 def _run(name: str, path: Path) -> ModuleType:
     specification = importlib.util.spec_from_file_location(name, path)
-    assert specification is not None and specification.loader is not None
+    assert specification is not None
+    assert specification.loader is not None
     module = importlib.util.module_from_spec(specification)
     sys.modules[name] = module
     sys.path.insert(0, str(path.parent))
@@ -113,7 +114,9 @@ def _run(name: str, path: Path) -> ModuleType:
     except SyntaxError as error:
         raise DefinitionError(f"{path.name}:{error.lineno}: {error.msg}.", "", "Mend the line.") from None
     except Exception as error:  # a user's file may raise anything; what matters is where
-        raise DefinitionError(f"{_line(error, path.parent)}: {type(error).__name__}: {error}", f"{path.name} must run from top to bottom.", "Mend the line.") from error
+        raise DefinitionError(
+            f"{_line(error, path.parent)}: {type(error).__name__}: {error}", f"{path.name} must run from top to bottom.", "Mend the line."
+        ) from error
     finally:
         sys.path.remove(str(path.parent))
     return module

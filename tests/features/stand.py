@@ -41,15 +41,19 @@ class FrameLog:
 
 def as_table(stream: StreamSpec, batch: EventBatch) -> pl.DataFrame:
     """The batch as the event table stores it."""
-    columns = {"_offset": pl.Series(range(batch.first_offset, batch.last_offset + 1), dtype=pl.Int64),
-               "_ingest_time": pl.Series(batch.ingest, dtype=pl.Int64).cast(pl.Datetime("us", "UTC")),
-               stream.time: pl.Series(batch.times, dtype=pl.Int64).cast(pl.Datetime("us", "UTC"))}
+    columns = {
+        "_offset": pl.Series(range(batch.first_offset, batch.last_offset + 1), dtype=pl.Int64),
+        "_ingest_time": pl.Series(batch.ingest, dtype=pl.Int64).cast(pl.Datetime("us", "UTC")),
+        stream.time: pl.Series(batch.times, dtype=pl.Int64).cast(pl.Datetime("us", "UTC")),
+    }
     frame = pl.DataFrame(columns)
     for field in stream.fields:
         stored = pl.Series(field.name, batch.columns[field.name], dtype=pl.String if field.kind == "str" else pl.Int64)
         if field.kind in ("float", "decimal"):
             power = pl.lit(f"0.{'0' * (field.scale - 1)}1" if field.scale else "1").cast(pl.Decimal(38, field.scale))
-            frame = frame.with_columns((stored.to_frame().select(pl.col(field.name).cast(pl.Decimal(38, 0)) * power)).to_series().cast(pl.Decimal(18, field.scale)).alias(field.name))
+            frame = frame.with_columns(
+                (stored.to_frame().select(pl.col(field.name).cast(pl.Decimal(38, 0)) * power)).to_series().cast(pl.Decimal(18, field.scale)).alias(field.name)
+            )
         else:
             frame = frame.with_columns(stored.cast(pl.Boolean) if field.kind == "bool" else stored)
     return frame

@@ -58,19 +58,21 @@ class Till(View):
 
 
 MINUTE = parse_duration("1min")
-event = st.fixed_dictionaries({
-    "late": st.sampled_from([0, 0, 0, 1, 30, 60, 300, 600, 3000]),
-    "early": st.sampled_from([0, 0, 0, 0, 1]),
-    "wait": st.sampled_from([0, 0, 1, 7, 60, 120, 300]),
-    "round": st.booleans(),
-    "shop": st.sampled_from(["a", "a", "a", "a", "b", None]),
-    "till": st.sampled_from([1, 1, 2, -1, None]),
-    "amount": st.one_of(st.none(), st.floats(-1e6, 1e6), st.sampled_from([0.1, -0.0, 0.3, 999_999_999_999.0, 1e-6])),
-    "items": st.one_of(st.none(), st.integers(-5, 5)),
-    "big": st.one_of(st.none(), st.integers(-5, 5), st.sampled_from([2**62, -(2**61), 10**9])),
-    "note": st.sampled_from([None, "", "ß", "later", "x", "y", "z"]),
-    "ok": st.sampled_from([None, True, False]),
-})
+event = st.fixed_dictionaries(
+    {
+        "late": st.sampled_from([0, 0, 0, 1, 30, 60, 300, 600, 3000]),
+        "early": st.sampled_from([0, 0, 0, 0, 1]),
+        "wait": st.sampled_from([0, 0, 1, 7, 60, 120, 300]),
+        "round": st.booleans(),
+        "shop": st.sampled_from(["a", "a", "a", "a", "b", None]),
+        "till": st.sampled_from([1, 1, 2, -1, None]),
+        "amount": st.one_of(st.none(), st.floats(-1e6, 1e6), st.sampled_from([0.1, -0.0, 0.3, 999_999_999_999.0, 1e-6])),
+        "items": st.one_of(st.none(), st.integers(-5, 5)),
+        "big": st.one_of(st.none(), st.integers(-5, 5), st.sampled_from([2**62, -(2**61), 10**9])),
+        "note": st.sampled_from([None, "", "ß", "later", "x", "y", "z"]),
+        "ok": st.sampled_from([None, True, False]),
+    }
+)
 
 
 def bits(value: Any) -> Any:
@@ -90,8 +92,11 @@ def batches(rows: list[dict[str, Any]], sizes: list[int]) -> list[EventBatch]:
     for size in (*sizes, len(stamped)):
         part = stamped[at : at + size]
         if part:
-            cut.append(EventBatch("sales", at + 1, [p[0] for p in part], [p[1] for p in part],
-                                  {field.name: [p[2][field.name] for p in part] for field in sales.spec.fields}))
+            cut.append(
+                EventBatch(
+                    "sales", at + 1, [p[0] for p in part], [p[1] for p in part], {field.name: [p[2][field.name] for p in part] for field in sales.spec.fields}
+                )
+            )
         at += len(part)
     return cut
 
@@ -111,8 +116,12 @@ def expected(view: type[View], log: list[EventBatch], key: dict[str, Any], t: in
 
 
 @pytest.mark.parametrize("store", [MemoryStore, LmdbStore])
-@settings(max_examples=80, deadline=None, phases=[Phase.reuse, Phase.generate], suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
-@given(rows=st.lists(event, min_size=1, max_size=60), sizes=st.lists(st.integers(1, 9), max_size=8), gap=st.integers(0, 3 * 60 * 60 * 1_000_000), data=st.data())
+@settings(
+    max_examples=80, deadline=None, phases=[Phase.reuse, Phase.generate], suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
+@given(
+    rows=st.lists(event, min_size=1, max_size=60), sizes=st.lists(st.integers(1, 9), max_size=8), gap=st.integers(0, 3 * 60 * 60 * 1_000_000), data=st.data()
+)
 def test_online_and_batch_equal_the_definition(store: Any, rows: list[dict[str, Any]], sizes: list[int], gap: int, data: st.DataObject) -> None:
     log = batches(rows, sizes)
     resolver = Resolver([Shop, Till])
@@ -156,8 +165,9 @@ def _batch_agrees(log: list[EventBatch], asked: list[tuple[int, int, dict[str, A
         key = {"shop": data.draw(st.sampled_from(["a", "a", "a", "b", "nobody", None])), "till": data.draw(st.sampled_from([1, 2, None]))}
         wants = [expected(view, log, key, t, watermark) for view in (Shop, Till)]
         asked.append((t, watermark, key, [value for part in wants for value in part]))
-    keys = pl.DataFrame({"shop": [key["shop"] for _, _, key, _ in asked], "till": [key["till"] for _, _, key, _ in asked]},
-                        schema={"shop": pl.String, "till": pl.Int64})
+    keys = pl.DataFrame(
+        {"shop": [key["shop"] for _, _, key, _ in asked], "till": [key["till"] for _, _, key, _ in asked]}, schema={"shop": pl.String, "till": pl.Int64}
+    )
     times = np.array([t for t, _, _, _ in asked], dtype=np.int64)
     marks = np.array([watermark for _, watermark, _, _ in asked], dtype=np.int64)
     with TemporaryDirectory() as folder:

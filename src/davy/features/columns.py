@@ -49,8 +49,11 @@ def encode_times(values: pl.Series, field: Field) -> pl.Series:
     dtype = values.dtype
     if isinstance(dtype, pl.Datetime):
         if dtype.time_zone is None:
-            raise InvalidTime(f"The column {values.name!r} holds times without a zone.", "Davy never guesses a zone.",
-                              f'Say which: frame.with_columns(pl.col("{values.name}").dt.replace_time_zone("UTC"))')
+            raise InvalidTime(
+                f"The column {values.name!r} holds times without a zone.",
+                "Davy never guesses a zone.",
+                f'Say which: frame.with_columns(pl.col("{values.name}").dt.replace_time_zone("UTC"))',
+            )
         micros = values.dt.cast_time_unit("us").cast(pl.Int64)
     elif dtype.is_integer():
         micros = values.cast(pl.Int64)

@@ -37,15 +37,28 @@ class Stream:
     'str'
     """
 
-    def __init__(self, name: str, *, time: str, fields: Mapping[str, Any], source: str | Path | None = None, id: str | None = None,
-                 ingest: str | None = None, delay: str = "0s", tolerance: str = "1s") -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        time: str,
+        fields: Mapping[str, Any],
+        source: str | Path | None = None,
+        id: str | None = None,
+        ingest: str | None = None,
+        delay: str = "0s",
+        tolerance: str = "1s",
+    ) -> None:
         if not name.isidentifier():
             raise DefinitionError(f"{name!r} can't be a stream's name.", "A stream is named like a Python variable.", "Rename it.")
         declared = tuple(make_field(field, kind) for field, kind in fields.items())
         make_field(time, int)
         if time in fields:
-            raise DefinitionError(f"The stream {name!r} declares its time column {time!r} among its fields.", "The time column is declared by time= alone.",
-                                  f"Remove {time!r} from fields.")
+            raise DefinitionError(
+                f"The stream {name!r} declares its time column {time!r} among its fields.",
+                "The time column is declared by time= alone.",
+                f"Remove {time!r} from fields.",
+            )
         if id is not None and id not in fields:
             raise DefinitionError(f"The stream {name!r} has no field {id!r} to be its id.", nearest(id, fields), "Declare it in fields.")
         self.spec = StreamSpec(name, time, declared, id, ingest, parse_duration(delay), parse_duration(tolerance), str(source) if source else None)
@@ -87,8 +100,11 @@ class Agg:
             return EXACT_HOP
         hop = parse_duration(self.hop) if self.hop is not None else next((hop for limit, hop in _HOPS if self.window <= limit), UNITS["d"])
         if hop <= 0 or self.window % hop:
-            raise DefinitionError(f"{where}: the window {format_duration(self.window)} is not a multiple of its hop {format_duration(hop)}.",
-                                  "The far edge of a window moves in hops.", 'Change one of them, or write hop="exact".')
+            raise DefinitionError(
+                f"{where}: the window {format_duration(self.window)} is not a multiple of its hop {format_duration(hop)}.",
+                "The far edge of a window moves in hops.",
+                'Change one of them, or write hop="exact".',
+            )
         return hop
 
 
@@ -142,7 +158,9 @@ class _Body(dict[str, Any]):
 
     def __setitem__(self, key: str, value: Any) -> None:
         if isinstance(self.get(key), Agg) or (key in self and isinstance(value, Agg)):
-            raise DefinitionError(f"The view {self.get('__qualname__', '')!r} has two features named {key!r}.", "Each feature has a name of its own.", "Rename one.")
+            raise DefinitionError(
+                f"The view {self.get('__qualname__', '')!r} has two features named {key!r}.", "Each feature has a name of its own.", "Rename one."
+            )
         super().__setitem__(key, value)
 
 
@@ -177,7 +195,9 @@ def _view_spec(name: str, body: Mapping[str, Any]) -> ViewSpec:
         raise DefinitionError(f"The view {name!r} has no stream.", "A view has one stream.", "Write: stream = flights")
     keys = (entity,) if isinstance(entity, str) else tuple(entity or ())
     if not keys:
-        raise DefinitionError(f"The view {name!r} has no entity.", "An entity is the field (or fields) that the features are about.", 'Write: entity = "origin"')
+        raise DefinitionError(
+            f"The view {name!r} has no entity.", "An entity is the field (or fields) that the features are about.", 'Write: entity = "origin"'
+        )
     for key in keys:
         kind = _field(stream, key, f"The view {name!r}").kind
         if kind not in ("str", "int"):
@@ -194,11 +214,19 @@ def _view_spec(name: str, body: Mapping[str, Any]) -> ViewSpec:
 def _feature(stream: Stream, aggregate: Agg, name: str, where: str) -> FeatureSpec:
     if aggregate.field is not None:
         kind = _field(stream, aggregate.field, where).kind
-        allowed = {"sum": ("int", "float", "decimal", "bool"), "mean": ("int", "float", "decimal", "bool"), "std": ("int", "float", "decimal", "bool"),
-                   "min": ("int", "float", "decimal", "bool", "time"), "max": ("int", "float", "decimal", "bool", "time")}.get(aggregate.aggregate)
+        allowed = {
+            "sum": ("int", "float", "decimal", "bool"),
+            "mean": ("int", "float", "decimal", "bool"),
+            "std": ("int", "float", "decimal", "bool"),
+            "min": ("int", "float", "decimal", "bool", "time"),
+            "max": ("int", "float", "decimal", "bool", "time"),
+        }.get(aggregate.aggregate)
         if allowed is not None and kind not in allowed:
-            raise DefinitionError(f"{where} takes the {aggregate.aggregate} of {aggregate.field!r}, a {kind}.", f"{aggregate.aggregate} takes {', '.join(allowed)}.",
-                                  "Use agg.last or agg.count, or declare the field otherwise.")
+            raise DefinitionError(
+                f"{where} takes the {aggregate.aggregate} of {aggregate.field!r}, a {kind}.",
+                f"{aggregate.aggregate} takes {', '.join(allowed)}.",
+                "Use agg.last or agg.count, or declare the field otherwise.",
+            )
     return aggregate.spec(name, where)
 
 
@@ -249,8 +277,9 @@ class Outcome:
 class Model:
     """A declared model: features, outcome, where its examples come from, and the function that trains it."""
 
-    def __init__(self, train: Callable[..., Any], *, entities: Sequence[str], features: Sequence[Any], outcome: Outcome, request: Mapping[str, Any],
-                 spine: Any) -> None:
+    def __init__(
+        self, train: Callable[..., Any], *, entities: Sequence[str], features: Sequence[Any], outcome: Outcome, request: Mapping[str, Any], spine: Any
+    ) -> None:
         self.train, self.name = train, train.__name__
         self.entities, self.features, self.request = tuple(entities), tuple(features), dict(request)
         self.outcome, self.spine = outcome, spine
@@ -264,8 +293,9 @@ class Model:
         return f"model {self.name!r}"
 
 
-def model(*, entities: Sequence[str], features: Sequence[Any], outcome: Outcome, request: Mapping[str, Any] | None = None,
-          spine: Any = None) -> Callable[[Callable[..., Any]], Model]:
+def model(
+    *, entities: Sequence[str], features: Sequence[Any], outcome: Outcome, request: Mapping[str, Any] | None = None, spine: Any = None
+) -> Callable[[Callable[..., Any]], Model]:
     """Declare a model; the decorated function trains it from a `TrainingSet` and returns an object with `predict`.
 
     Args:
@@ -290,8 +320,9 @@ class Resolver:
         self.views = list(views)
         self.derived = {item.name: item for item in derived}
 
-    def feature_set(self, features: Sequence[Any], *, entities: Sequence[str] | None = None, request: Mapping[str, Any] | None = None,
-                    where: str = "The feature set") -> FeatureSet:
+    def feature_set(
+        self, features: Sequence[Any], *, entities: Sequence[str] | None = None, request: Mapping[str, Any] | None = None, where: str = "The feature set"
+    ) -> FeatureSet:
         """The complete feature set of a list of views, features, derived features and names.
 
         Raises:
@@ -306,8 +337,11 @@ class Resolver:
         label = declared.outcome.spec.value.name
         used = {*feature_set.outputs, *(field.name for field in feature_set.request), *(name for spec in feature_set.derived for name in spec.inputs)}
         if label in used:
-            raise DefinitionError(f"{where} uses its outcome {label!r} as a feature.", "What is predicted is not known when it is asked for.",
-                                  f"Remove {label!r} from features and request; what was known of the past is a view's aggregate under a name of its own.")
+            raise DefinitionError(
+                f"{where} uses its outcome {label!r} as a feature.",
+                "What is predicted is not known when it is asked for.",
+                f"Remove {label!r} from features and request; what was known of the past is a view's aggregate under a name of its own.",
+            )
         return ModelSpec(declared.name, feature_set, declared.outcome.spec)
 
 
@@ -336,8 +370,11 @@ class _Resolution:
         elif isinstance(item, Derived):
             self.known.derived.setdefault(item.name, item)
         elif not isinstance(item, str):
-            raise DefinitionError(f"{self.where} lists {item!r} among its features.", "A feature is a view, View.feature, a derived feature, or a name in quotes.",
-                                  "Decorate the function with @davy.derive, or name a request field.")
+            raise DefinitionError(
+                f"{self.where} lists {item!r} among its features.",
+                "A feature is a view, View.feature, a derived feature, or a name in quotes.",
+                "Decorate the function with @davy.derive, or name a request field.",
+            )
 
     def _use(self, view: type[View]) -> None:
         if view.__name__ in self.views:
@@ -368,7 +405,11 @@ class _Resolution:
         if name in self.kinds:
             return
         if name in path:
-            raise DefinitionError(f"{self.where}: the derived features {' -> '.join((*path, name))} need each other.", "A derived feature can't depend on itself.", "Break the circle.")
+            raise DefinitionError(
+                f"{self.where}: the derived features {' -> '.join((*path, name))} need each other.",
+                "A derived feature can't depend on itself.",
+                "Break the circle.",
+            )
         if name in self.known.derived:
             self._derive(self.known.derived[name], (*path, name))
             return
@@ -381,12 +422,18 @@ class _Resolution:
             self._use(holders[0])
             return
         if holders:
-            raise DefinitionError(f"{self.where}: {name!r} is a feature of {' and '.join(view.__name__ for view in holders)}.", "A name must mean one feature.",
-                                  f"List the view that you mean, or rename: {holders[0].__name__}.{name}")
+            raise DefinitionError(
+                f"{self.where}: {name!r} is a feature of {' and '.join(view.__name__ for view in holders)}.",
+                "A name must mean one feature.",
+                f"List the view that you mean, or rename: {holders[0].__name__}.{name}",
+            )
         known = {*self.kinds, *self.known.derived, *(feature.name for view in self.known.views for feature in view.spec.features)}
         needs = f" (an argument of {path[-1]!r})" if path else ""
-        raise DefinitionError(f"{self.where} needs {name!r}{needs}, which is not defined.", nearest(name, known),
-                              "Correct the name, add the view to the features, or declare it as a request field.")
+        raise DefinitionError(
+            f"{self.where} needs {name!r}{needs}, which is not defined.",
+            nearest(name, known),
+            "Correct the name, add the view to the features, or declare it as a request field.",
+        )
 
     def _derive(self, item: Derived, path: tuple[str, ...]) -> None:
         from davy.features.expression import trace
@@ -409,15 +456,26 @@ class _Resolution:
         named = needed if entities is None else list(entities)
         missing = [key for key in needed if key not in named]
         if missing:
-            raise DefinitionError(f"{self.where} does not name the entity key {missing[0]!r}.", f"Its views are about: {', '.join(needed)}.", f"Add {missing[0]!r} to entities.")
+            raise DefinitionError(
+                f"{self.where} does not name the entity key {missing[0]!r}.", f"Its views are about: {', '.join(needed)}.", f"Add {missing[0]!r} to entities."
+            )
         fields = []
         for key in named:
             field = self._entity_field(key)
             if key in self.request:
                 raise DefinitionError(f"{self.where} has {key!r} as an entity key and as a request field.", "It is one of the two.", "Remove it from request.")
             if field is None:
-                raise DefinitionError(f"{self.where} names the entity key {key!r}, which no view is about.", nearest(key, needed), "Declare it in request, or correct the name.")
+                raise DefinitionError(
+                    f"{self.where} names the entity key {key!r}, which no view is about.", nearest(key, needed), "Declare it in request, or correct the name."
+                )
             fields.append(field)
         streams = {view.stream.name: view.stream.spec for view in self.views.values()}
-        return FeatureSet(tuple(fields), tuple(self.request.values()), tuple(streams.values()), tuple(view.spec for view in self.views.values()),
-                          tuple(self.derived.values()), tuple(self.outputs), tuple(self.kinds[name] for name in self.outputs)).sealed()
+        return FeatureSet(
+            tuple(fields),
+            tuple(self.request.values()),
+            tuple(streams.values()),
+            tuple(view.spec for view in self.views.values()),
+            tuple(self.derived.values()),
+            tuple(self.outputs),
+            tuple(self.kinds[name] for name in self.outputs),
+        ).sealed()

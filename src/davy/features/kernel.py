@@ -46,8 +46,11 @@ def finalise_sum(n: int, total: int, power: int, integral: bool) -> int | float:
     if not integral:
         return total / power
     if not -INT64 <= total < INT64:
-        raise InvalidInput(f"A sum over {n} events is {total}, beyond 64 bits.", "Integer features are int64.",
-                           "Declare the field as a float or decimal, or take a shorter window.")
+        raise InvalidInput(
+            f"A sum over {n} events is {total}, beyond 64 bits.",
+            "Integer features are int64.",
+            "Declare the field as a float or decimal, or take a shorter window.",
+        )
     return total
 
 
@@ -120,8 +123,9 @@ def finalise_many(feature: FeatureSpec, field: Field, n: np.ndarray, total: np.n
     assert squares is not None
     valid = n > 1
     counts, sums, quads = np.maximum(n, 2).tolist(), total.tolist(), squares.tolist()
-    values = [math.sqrt((k * q - s * s) / (k * (k - 1) * power * power)) if ok else 0.0
-              for k, s, q, ok in zip(counts, sums, quads, valid.tolist(), strict=True)]
+    values = [
+        math.sqrt((k * q - s * s) / (k * (k - 1) * power * power)) if ok else 0.0 for k, s, q, ok in zip(counts, sums, quads, valid.tolist(), strict=True)
+    ]
     return np.array(values, dtype=np.float64), valid
 
 

@@ -87,15 +87,21 @@ class OnlineFeatures:
             if skip >= len(batch):
                 return
             if batch.first_offset > mark.offset + 1:
-                raise Unavailable(f"Events {mark.offset + 1} to {batch.first_offset - 1} of {batch.stream!r} are not applied yet.",
-                                  "Events are applied in the order of their offsets.", "Open the log again: it applies what is missing.")
+                raise Unavailable(
+                    f"Events {mark.offset + 1} to {batch.first_offset - 1} of {batch.stream!r} are not applied yet.",
+                    "Events are applied in the order of their offsets.",
+                    "Open the log again: it applies what is missing.",
+                )
             for layout in self._active(batch.stream):
                 _apply_view(transaction, layout, batch, skip)
             for position in range(skip, len(batch)) if batch.ids is not None else ():
                 identity = batch.ids[position]  # type: ignore[index]
                 transaction.put(f"ids/{batch.stream}", encode_id(identity), _OFFSET.pack(batch.first_offset + position))
-            new = Mark(batch.last_offset, max(mark.ingest_time, batch.ingest[-1]), max(mark.event_time, *batch.times[skip:]) if len(batch) - skip > 1
-                       else max(mark.event_time, batch.times[-1]))
+            new = Mark(
+                batch.last_offset,
+                max(mark.ingest_time, batch.ingest[-1]),
+                max(mark.event_time, *batch.times[skip:]) if len(batch) - skip > 1 else max(mark.event_time, batch.times[-1]),
+            )
             transaction.put("marks", batch.stream.encode(), _MARK.pack(new.offset, new.ingest_time, new.event_time))
 
     def offset_of(self, stream: str, identity: str) -> int | None:
@@ -190,8 +196,9 @@ class OnlineReader:
         self._clock = clock
         self._entities = {field.name: field for field in feature_set.entities}
         self._request = {field.name: field for field in feature_set.request}
-        self._views = [(Layout(view, feature_set.stream(view.stream)), table_of(view), [self._entities[name] for name in view.entity])
-                       for view in feature_set.views]
+        self._views = [
+            (Layout(view, feature_set.stream(view.stream)), table_of(view), [self._entities[name] for name in view.entity]) for view in feature_set.views
+        ]
         self._streams = [(name, name.encode()) for name in dict.fromkeys(view.stream for view in feature_set.views)]
         self._names = [*(feature.name for view in feature_set.views for feature in view.features), *self._entities, *self._request]
         self._derive = compile_kernel(feature_set.derived, self._names) if feature_set.derived else None
@@ -218,20 +225,26 @@ class OnlineReader:
     def read_encoded(self, keyed: Mapping[str, Any], fields: Mapping[str, Any], *, at: int | None = None) -> Vector:
         """`read` for values in stored form (see core/fields.py), every key and field present: the gateway's path."""
         if self._missing:
-            raise Unavailable(f"The online state of {', '.join(self._missing)} is not built yet.", "A view is built when a model that uses it is trained or served.",
-                              "Run: davy up")
+            raise Unavailable(
+                f"The online state of {', '.join(self._missing)} is not built yet.",
+                "A view is built when a model that uses it is trained or served.",
+                "Run: davy up",
+            )
         with self._store.snapshot() as snapshot:
             get = snapshot.get
             t, watermarks = self._clock.now() if at is None else at, {}
-            for name, key in self._streams:
-                raw = get("marks", key)
+            for name, stream_key in self._streams:
+                raw = get("marks", stream_key)
                 offset, ingest, event = (0, 0, 0) if raw is None else _MARK.unpack(raw)
                 watermarks[name] = offset
                 known = ingest + 1 if ingest > event else event + 1
                 if offset and t < known:
                     if at is not None:
-                        raise InvalidInput(f"Online features were asked as of {format_time(at)}, but events up to {format_time(known - 1)} are applied.",
-                                           "Online state answers for now; the past is answered from the log.", "Use davy.training_set for the past.")
+                        raise InvalidInput(
+                            f"Online features were asked as of {format_time(at)}, but events up to {format_time(known - 1)} are applied.",
+                            "Online state answers for now; the past is answered from the log.",
+                            "Use davy.training_set for the past.",
+                        )
                     t = known
             states = [get(table, key) if (key := encode_key([keyed[field.name] for field in entity])) else None for _, table, entity in self._views]
         values: list[Any] = []
@@ -257,8 +270,8 @@ def checked(what: str, declared: Mapping[str, Any], given: Mapping[str, Any]) ->
     encoded = {}
     for name, field in declared.items():
         if name not in given:
-            raise InvalidInput(f"The {what} {name!r} is missing.", f"Declared: {', '.join(declared)}.", f"Send {name!r} ({field.kind}), or null where there is none.")
+            raise InvalidInput(
+                f"The {what} {name!r} is missing.", f"Declared: {', '.join(declared)}.", f"Send {name!r} ({field.kind}), or null where there is none."
+            )
         encoded[name] = field.encode(given[name])
     return encoded
-
-

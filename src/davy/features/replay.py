@@ -49,8 +49,8 @@ def differences(engine: OfflineEngine, feature_set: FeatureSet, served: Served) 
     again = compute_vectors(engine, feature_set, served.given, served.times, served.watermarks)
     found = []
     for name in feature_set.outputs:
-        for row in np.flatnonzero(unequal(served.values[name], again[name])).tolist():
-            found.append(Difference(row, name, served.values[name][row], again[name][row]))
+        rows = np.flatnonzero(unequal(served.values[name], again[name])).tolist()
+        found += [Difference(row, name, served.values[name][row], again[name][row]) for row in rows]
     return found
 
 

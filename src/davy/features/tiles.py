@@ -287,8 +287,12 @@ class Layout:
 
     def _nothing(self) -> list[Any]:
         """The values over no events: 0 for counts and sums, null for the rest."""
-        return [finalise(feature, self.stream.field(feature.field) if feature.field else None)(*(0, 0)[: 1 + (feature.aggregate == "sum")])
-                if feature.aggregate in ("count", "sum") else None for feature in self.view.features]
+        return [
+            finalise(feature, self.stream.field(feature.field) if feature.field else None)(*(0, 0)[: 1 + (feature.aggregate == "sum")])
+            if feature.aggregate in ("count", "sum")
+            else None
+            for feature in self.view.features
+        ]
 
     def _level_reader(self, level: Level, features: Sequence[FeatureSpec]) -> Callable[[bytes, int, int, int, list[Any]], int]:
         windows: dict[int, list[tuple[int, str, tuple[int, ...], Callable[..., Any]]]] = {}

@@ -57,8 +57,7 @@ class TrainingSet:
     @cached_property
     def categories(self) -> dict[str, list[str]]:
         """Per text feature its distinct values, sorted: a text's position is its code in `X`."""
-        return {name: self.features[name].drop_nulls().unique().sort().to_list()
-                for name, kind in zip(self.columns, self.kinds, strict=True) if kind == "str"}
+        return {name: self.features[name].drop_nulls().unique().sort().to_list() for name, kind in zip(self.columns, self.kinds, strict=True) if kind == "str"}
 
     @property
     def categorical(self) -> list[int]:
@@ -91,12 +90,21 @@ class TrainingSet:
         if self.label is None:
             raise InvalidInput("This training set has no labels.", "", "Give the spine the outcome's value.")
         if self.label.null_count():
-            raise InvalidInput(f"{self.label.null_count()} of {len(self)} labels are null.", "A model learns from known outcomes.", "Filter them out of the spine.")
+            raise InvalidInput(
+                f"{self.label.null_count()} of {len(self)} labels are null.", "A model learns from known outcomes.", "Filter them out of the spine."
+            )
         return (self.label.cast(pl.Int64) if self.label.dtype == pl.Boolean else self.label).to_numpy()
 
 
-def training_set(engine: OfflineEngine, feature_set: FeatureSet, spine: pl.DataFrame, *, label: pl.Series | None = None, as_known: AsKnown = "ingest",
-                 watermarks: Mapping[str, int] | None = None) -> TrainingSet:
+def training_set(
+    engine: OfflineEngine,
+    feature_set: FeatureSet,
+    spine: pl.DataFrame,
+    *,
+    label: pl.Series | None = None,
+    as_known: AsKnown = "ingest",
+    watermarks: Mapping[str, int] | None = None,
+) -> TrainingSet:
     """Join features to a spine, point in time.
 
     Args:
@@ -109,7 +117,9 @@ def training_set(engine: OfflineEngine, feature_set: FeatureSet, spine: pl.DataF
         InvalidInput: a column is missing, mistyped, or holds a time without a zone.
     """
     if as_known not in ("ingest", "event"):
-        raise InvalidInput(f"as_known is {as_known!r}.", "It is 'ingest' (what had arrived) or 'event' (hindsight).", nearest(str(as_known), ["ingest", "event"]))
+        raise InvalidInput(
+            f"as_known is {as_known!r}.", "It is 'ingest' (what had arrived) or 'event' (hindsight).", nearest(str(as_known), ["ingest", "event"])
+        )
     times = _column(spine, TIME, "its moment")
     micros = encode_times(times, Field(TIME, "time")).to_numpy()
     if times.null_count():
@@ -125,11 +135,22 @@ def training_set(engine: OfflineEngine, feature_set: FeatureSet, spine: pl.DataF
     if label is not None and "label" not in frame.columns:
         frame = frame.with_columns(label.alias("label"))
     spine_digest = frame_digest(spine)
-    return TrainingSet(frame, list(feature_set.outputs), list(feature_set.kinds), label, feature_set, bounds, as_known, spine_digest,
-                       digest_json([feature_set.digest, as_known, bounds, frame_digest(frame)]))
+    return TrainingSet(
+        frame,
+        list(feature_set.outputs),
+        list(feature_set.kinds),
+        label,
+        feature_set,
+        bounds,
+        as_known,
+        spine_digest,
+        digest_json([feature_set.digest, as_known, bounds, frame_digest(frame)]),
+    )
 
 
-def compute_vectors(engine: OfflineEngine, feature_set: FeatureSet, spine: pl.DataFrame, times: np.ndarray, watermarks: Mapping[str, np.ndarray]) -> pl.DataFrame:
+def compute_vectors(
+    engine: OfflineEngine, feature_set: FeatureSet, spine: pl.DataFrame, times: np.ndarray, watermarks: Mapping[str, np.ndarray]
+) -> pl.DataFrame:
     """The feature vectors of every row as of (time, watermark): what a request at that moment was, or would have been, given.
 
     Args:
@@ -163,8 +184,10 @@ def _derive(feature_set: FeatureSet, columns: Mapping[str, pl.Series]) -> dict[s
     length = len(next(iter(columns.values())))
     rows = zip(*(columns[name].to_list() for name in needed), strict=True) if needed else iter([()] * length)
     results = [kernel(row) for row in rows]
-    return {spec.name: pl.Series(spec.name, [row[index] for row in results], dtype=DECODED[spec.kind], strict=True)
-            for index, spec in enumerate(feature_set.derived)}
+    return {
+        spec.name: pl.Series(spec.name, [row[index] for row in results], dtype=DECODED[spec.kind], strict=True)
+        for index, spec in enumerate(feature_set.derived)
+    }
 
 
 def _column(frame: pl.DataFrame, name: str, what: str) -> pl.Series:
@@ -195,5 +218,9 @@ def _buffers(series: pl.Series) -> list[Any]:
         series = series.cast(pl.String)
         return _buffers(series)
     physical = series.to_physical()
-    return [nulls.cast(pl.UInt8).to_numpy(), np.ascontiguousarray(physical.fill_null(0 if physical.dtype != pl.Boolean else False).cast(
-        pl.UInt8 if physical.dtype == pl.Boolean else physical.dtype).to_numpy())]
+    return [
+        nulls.cast(pl.UInt8).to_numpy(),
+        np.ascontiguousarray(
+            physical.fill_null(0 if physical.dtype != pl.Boolean else False).cast(pl.UInt8 if physical.dtype == pl.Boolean else physical.dtype).to_numpy()
+        ),
+    ]

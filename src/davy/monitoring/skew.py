@@ -68,7 +68,9 @@ def replay(home: Home, model: str, *, start: int | None = None, end: int | None 
         for name, sizes in lateness(engine, feature_set, served).items():
             known = late["features"].setdefault(name, sizes)
             if known is not sizes:
-                late["features"][name] = {key: known.get(key, 0) + value if key == "changed" else max(known.get(key, 0.0), value) for key, value in sizes.items()}
+                late["features"][name] = {
+                    key: known.get(key, 0) + value if key == "changed" else max(known.get(key, 0.0), value) for key, value in sizes.items()
+                }
         for stream in feature_set.streams:
             late["streams"].setdefault(stream.name, _arrivals(home, stream, served))
     return Replay(checked, checked - unequal, found, late)

@@ -61,8 +61,14 @@ class LocalEngine:
             if have * 8 != file.tell():
                 file.truncate(have * 8)
             if have < last:
-                new = (self.home.table(table_name(stream.name)).scan().filter(pl.col(OFFSET).is_between(have + 1, last))
-                       .select(OFFSET, pl.col(INGEST).cast(pl.Int64)).collect().sort(OFFSET))
+                new = (
+                    self.home.table(table_name(stream.name))
+                    .scan()
+                    .filter(pl.col(OFFSET).is_between(have + 1, last))
+                    .select(OFFSET, pl.col(INGEST).cast(pl.Int64))
+                    .collect()
+                    .sort(OFFSET)
+                )
                 file.write(np.ascontiguousarray(new[INGEST].to_numpy()).tobytes())
         return np.fromfile(path, dtype=np.int64) if last else np.empty(0, dtype=np.int64)
 
@@ -151,8 +157,9 @@ def _added(totals: np.ndarray, rows: np.ndarray, more: np.ndarray) -> np.ndarray
     return totals
 
 
-def _add_last(total: _Total, rows: np.ndarray, times: np.ndarray, found: tuple[np.ndarray, np.ndarray], clock: np.ndarray, offsets: np.ndarray,
-              texts: pl.Series | None) -> None:
+def _add_last(
+    total: _Total, rows: np.ndarray, times: np.ndarray, found: tuple[np.ndarray, np.ndarray], clock: np.ndarray, offsets: np.ndarray, texts: pl.Series | None
+) -> None:
     at, value = found
     seen = at >= 0
     when, offset = np.where(seen, clock[at], NULL), offsets[at]
@@ -182,7 +189,11 @@ def _finish(total: _Total, stream: StreamSpec) -> pl.Series:
     valid = raw != NULL
     if field.kind == "str":
         texts = pl.concat(total.texts) if total.texts else pl.Series(dtype=pl.String)
-        return texts.gather(pl.Series(np.where(valid, raw, 0)).set(pl.Series(~valid), None)).alias(feature.name) if len(texts) else pl.Series(feature.name, [None] * len(raw), dtype=dtype)
+        return (
+            texts.gather(pl.Series(np.where(valid, raw, 0)).set(pl.Series(~valid), None)).alias(feature.name)
+            if len(texts)
+            else pl.Series(feature.name, [None] * len(raw), dtype=dtype)
+        )
     if field.kind in ("float", "decimal"):
         decoded = kernel.divide_many(np.where(valid, raw, 0), np.full(len(raw), 10**field.scale, dtype=np.int64))
         series = pl.Series(feature.name, decoded)

@@ -99,7 +99,10 @@ class Slices:
             return self._each(lower, upper, lambda values: sum(value * value for value in values))
         mask = (1 << _LIMB) - 1
         parts: tuple[tuple[int, Callable[[np.ndarray, np.ndarray], np.ndarray]], ...] = (
-            (0, lambda a, b: b * b), (_LIMB, lambda a, b: 2 * a * b), (2 * _LIMB, lambda a, b: a * a))
+            (0, lambda a, b: b * b),
+            (_LIMB, lambda a, b: 2 * a * b),
+            (2 * _LIMB, lambda a, b: a * a),
+        )
         result = np.zeros(len(lower), dtype=object)
         for shift, product in parts:
             for more, half in ((0, lambda x: x & mask), (_LIMB, lambda x: x >> _LIMB)):

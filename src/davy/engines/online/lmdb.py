@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import lmdb
 
@@ -28,7 +28,7 @@ _BOOT = Path("/proc/sys/kernel/random/boot_id")
 class _Environment:
     """An open LMDB environment, shared by all stores of one path in this process (LMDB allows one only)."""
 
-    opened: dict[str, _Environment] = {}
+    opened: ClassVar[dict[str, _Environment]] = {}
     guard = threading.Lock()
 
     def __init__(self, path: Path) -> None:
@@ -42,8 +42,7 @@ class _Environment:
             for name in ("data.mdb", "lock.mdb"):
                 (path / name).unlink(missing_ok=True)
             self.marker.unlink()
-        self.env = lmdb.open(self.key, map_size=MAP_BYTES, max_dbs=MAX_TABLES, max_readers=MAX_READERS,
-                             sync=False, metasync=False, readahead=False)
+        self.env = lmdb.open(self.key, map_size=MAP_BYTES, max_dbs=MAX_TABLES, max_readers=MAX_READERS, sync=False, metasync=False, readahead=False)
         self.env.reader_check()
         self.handles: dict[str, Any] = {}
         self.adopting = threading.Lock()
@@ -192,8 +191,11 @@ class _Transaction(_Snapshot):
 def _storage_error(failure: lmdb.Error) -> Exception:
     full = isinstance(failure, lmdb.MapFullError) or "space" in str(failure).lower()
     kind = StorageFull if full else Unavailable
-    return kind(f"The online store could not write: {failure}.", "What was acknowledged is in the log and is not lost.",
-                "Free disk space and try again." if full else "Try again.")
+    return kind(
+        f"The online store could not write: {failure}.",
+        "What was acknowledged is in the log and is not lost.",
+        "Free disk space and try again." if full else "Try again.",
+    )
 
 
 class LmdbStore:
