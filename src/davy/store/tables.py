@@ -10,7 +10,6 @@ import io
 import json
 import os
 import threading
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from deltalake import CommitProperties, DeltaTable, Schema, Transaction
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
+from davy.core.clock import SystemClock
 from davy.errors import Conflict, CorruptData, StorageFull, Unavailable
 from davy.store.wal import sync_folder
 
@@ -80,7 +80,7 @@ class Table:
 
         buffer = io.BytesIO()
         frame.write_parquet(buffer, compression="zstd", compression_level=1, row_group_size=ROW_GROUP)
-        name = f"part-{uuid.uuid4().hex}.parquet"
+        name = f"part-{SystemClock().token(16).hex()}.parquet"
         try:
             obstore.put(self._store(), name, buffer.getvalue())
             if self.local is not None:
