@@ -20,7 +20,7 @@ from davy.training import again, record
 from davy.training import capture as captured
 from davy.training.comparison import ORDER, Difference, Grade, circumstances, environments, grade
 from davy.training.environment import THREAD_VARIABLES
-from davy.training.source import ARCHIVE, PATCH
+from davy.training.source import ARCHIVE, PATCH, Source
 from davy.training.venv import make_environment
 from davy.training.worktree import Layout, laid_out
 
@@ -90,7 +90,7 @@ def reproduce(home: Home, run: str, *, environment: bool = False, tolerance: flo
     kept = _read(home, run)
     source = kept.capture.source
     with tempfile.TemporaryDirectory(prefix="davy-again-") as scratch, laid_out(source, kept.stored, home.root, home=home.path) as layout:
-        report(f"laid out {source.commit[:12] if source.commit else 'the files'}{' with its changes' if source.dirty else ''}")
+        report(_laid_out(source))
         python = Path(sys.executable)
         if environment:
             report(f"making an environment of {len(kept.capture.environment.packages)} packages")
@@ -98,6 +98,12 @@ def reproduce(home: Home, run: str, *, environment: bool = False, tolerance: flo
         report("training again")
         answer = _run_again(kept, home, layout, Path(scratch), python)
         return _compare(kept, answer, layout, tolerance, _inside(kept, home.root))
+
+
+def _laid_out(source: Source) -> str:
+    if source.commit is None:
+        return f"laid out {len(source.changed):,} files"
+    return f"laid out commit {source.commit[:12]}{f' with {len(source.changed):,} changed files' if source.changed else ''}"
 
 
 def _read(home: Home, name: str) -> _Kept:
