@@ -243,3 +243,19 @@ def test_lost_events_are_noticed(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.raises(CorruptData, match="ends at event 1, but 2 were acknowledged"):
         open_log(home)
+
+
+def test_a_stream_that_many_declare_at_once_is_one(tmp_path: Path) -> None:
+    log = open_log(driven_home(tmp_path))
+
+    def work(number: int) -> None:
+        log.declare(CLICKS.spec)
+        log.append("clicks", [click(NOON, str(number))])
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(row["user"] for row in contents(log, "clicks")) == [str(number) for number in range(8)]
+    log.close()

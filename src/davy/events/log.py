@@ -79,6 +79,7 @@ class EventLog:
         if found is not None and found.spec == spec:
             return spec
         with self.mover.flushing:
+            found = self.streams.get(spec.name)
             if found is None:
                 self._registry.save(spec)
                 with self.committing:
