@@ -15,7 +15,7 @@ from davy.core.time import format_time
 from davy.errors import InvalidInput, Unavailable, nearest
 from davy.features.definition import EventBatch, FeatureSet, Mark, StreamSpec, ViewSpec
 from davy.features.keys import encode_id, encode_key
-from davy.features.tiles import Layout
+from davy.features.tiles import Layout, State
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -147,19 +147,28 @@ class OnlineFeatures:
 
 def _apply_view(transaction: Transaction, layout: Layout, batch: EventBatch, skip: int) -> None:
     table = table_of(layout.view)
-    columns = [batch.columns[name] for name in layout.fields]
-    keys = [batch.columns[name] for name in layout.view.entity]
-    groups: dict[bytes, list[int]] = {}
-    for position in range(skip, len(batch)):
-        key = encode_key([column[position] for column in keys])
-        if key is not None:
-            groups.setdefault(key, []).append(position)
-    for key, positions in groups.items():
+    for key, positions in _by_entity(layout, batch, skip, len(batch)).items():
         state = layout.decode(transaction.get(table, key))
-        for position in positions:
-            event = dict(zip(layout.fields, [column[position] for column in columns], strict=True))
-            layout.enter(state, batch.first_offset + position, batch.ingest[position], batch.times[position], event)
+        _enter(layout, state, batch, positions)
         transaction.put(table, key, layout.encode(state))
+
+
+def _by_entity(layout: Layout, batch: EventBatch, start: int, end: int) -> dict[bytes, list[int]]:
+    """The positions of each entity's events, by encoded key. Events without an entity are about none."""
+    columns = [batch.columns[name] for name in layout.view.entity]
+    groups: dict[Any, list[int]] = {}
+    named = columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
+    for position in range(start, end):
+        groups.setdefault(named[position], []).append(position)
+    keyed = ((encode_key((name,) if len(columns) == 1 else name), positions) for name, positions in groups.items())
+    return {key: positions for key, positions in keyed if key is not None}
+
+
+def _enter(layout: Layout, state: State, batch: EventBatch, positions: list[int]) -> None:
+    columns = [batch.columns[name] for name in layout.fields]
+    first, ingest, times = batch.first_offset, batch.ingest, batch.times
+    for at in positions:
+        layout.enter(state, first + at, ingest[at], times[at], [column[at] for column in columns])
 
 
 def _build(transaction: Transaction, layout: Layout, events: Iterable[EventBatch], mark: Mark) -> None:
@@ -168,19 +177,13 @@ def _build(transaction: Transaction, layout: Layout, events: Iterable[EventBatch
     transaction.drop(table)
     if mark.offset == 0:
         return
-    states: dict[bytes, Any] = {}
+    states: dict[bytes, State] = {}
     for batch in events:
-        columns = [batch.columns[name] for name in layout.fields]
-        keys = [batch.columns[name] for name in layout.view.entity]
-        for position in range(min(len(batch), mark.offset - batch.first_offset + 1)):
-            key = encode_key([column[position] for column in keys])
-            if key is None:
-                continue
+        for key, positions in _by_entity(layout, batch, 0, min(len(batch), mark.offset - batch.first_offset + 1)).items():
             state = states.get(key)
             if state is None:
                 state = states[key] = layout.decode(None)
-            event = dict(zip(layout.fields, [column[position] for column in columns], strict=True))
-            layout.enter(state, batch.first_offset + position, batch.ingest[position], batch.times[position], event)
+            _enter(layout, state, batch, positions)
     for key in sorted(states):
         transaction.put(table, key, layout.encode(states[key]))
 

@@ -30,6 +30,7 @@ SMALLEST, LARGEST = (1 << 63) - 1, -(1 << 63)
 WORD = 8
 _LENGTH = struct.Struct("<I")
 Tile = list[int]
+_MASK = (1 << 64) - 1
 
 # A slot's role decides its words, its start and how an event enters it.
 COUNT, SUM, SQUARES, MIN, MAX = range(5)
@@ -39,14 +40,16 @@ _NEEDS = {"count": (COUNT,), "sum": (COUNT, SUM), "mean": (COUNT, SUM), "std": (
 
 
 class Level:
-    """The tiles of one hop: which slots they carry, and how they are packed.
+    """The tiles of one hop: which slots they carry, and how an event enters them.
 
     Attributes:
         slots: (role, field) per slot; slot 0 counts all events (field None).
         keep: microseconds of the longest window.
+        step: enters one event, see `_source`.
+        unpack, pack: between a tile's bytes and a list of its number and slots.
     """
 
-    def __init__(self, hop: int, features: Sequence[FeatureSpec]) -> None:
+    def __init__(self, hop: int, features: Sequence[FeatureSpec], fields: Sequence[str]) -> None:
         self.hop = hop
         self.keep = max(feature.window or 0 for feature in features)
         self.slots: list[tuple[int, str | None]] = [(COUNT, None)]
@@ -54,75 +57,116 @@ class Level:
             for role in _NEEDS[feature.aggregate]:
                 if feature.field is not None and (role, feature.field) not in self.slots:
                     self.slots.append((role, feature.field))
-        self.words = 1 + sum(len(_FORMATS[role]) for role, _ in self.slots)
+        self.words = self.word(len(self.slots) + 1)
         self.size = self.words * WORD
         self.struct = struct.Struct("<q" + "".join(_FORMATS[role] for role, _ in self.slots))
         self.start: Tile = [0, *(_STARTS[role] for role, _ in self.slots)]
-        self.fields = sorted({field for _, field in self.slots if field is not None})
-        self.steps = [(index, role, field) for index, (role, field) in enumerate(self.slots, 1) if field is not None]
         self.cumulative = [index for index, (role, _) in enumerate(self.slots, 1) if role in (COUNT, SUM, SQUARES)]
-        self.unpack, self.pack = self._packing()
+        scope: dict[str, Any] = {"S": self.struct, "drop": self._drop, "first": struct.Struct("<q").unpack_from}
+        exec(self._source(fields), scope)
+        self.step: Callable[[bytearray, int, int, Sequence[Any]], bool] = scope["step"]
+        self.unpack: Callable[[Any, int], Tile] = scope["unpack"]
+        self.pack: Callable[[Tile], bytes] = scope["pack"]
 
     def slot(self, role: int, field: str | None) -> int:
-        """The index of a slot within a tile."""
+        """The index of a slot within an unpacked tile."""
         return self.slots.index((role, field)) + 1
 
     def word(self, index: int) -> int:
         """The first word of a slot within a packed tile."""
         return 1 + sum(len(_FORMATS[role]) for role, _ in self.slots[: index - 1])
 
-    def _packing(self) -> tuple[Callable[[Any, int], Tile], Callable[[Tile], bytes]]:
-        """Generated once per view: wide integers to words and back without a loop."""
-        reads, writes, word = ["w[0]"], ["t[0]"], 1
-        for index, (role, _) in enumerate(self.slots, 1):
-            count = len(_FORMATS[role])
-            parts = [f"w[{word + part}]" + (f"<<{64 * part}" if part else "") for part in range(count)]
-            reads.append("|".join(f"({part})" for part in parts))
-            mask = (1 << 64) - 1
-            writes += [f"t[{index}]>>{64 * part}&{mask}" if part < count - 1 else f"t[{index}]>>{64 * part}" for part in range(count)]
-            word += count
-        scope: dict[str, Any] = {"u": self.struct.unpack_from, "p": self.struct.pack}
-        exec(f"def unpack(data, at):\n w = u(data, at)\n return [{', '.join(reads)}]\ndef pack(t):\n return p({', '.join(writes)})", scope)
-        return scope["unpack"], scope["pack"]
+    def _source(self, fields: Sequence[str]) -> str:
+        """Straight-line code for this level, made once per view: entering an event is one unpack and one pack.
 
-    def enter(self, tile: Tile, event: dict[str, Any]) -> None:
-        """Add one event to a tile."""
-        tile[1] += 1
-        for index, role, field in self.steps:
-            value = event[field]
-            if value is None:
+        `step(data, time, latest, event)` adds an event (values in the order of `fields`) to the newest tile or begins
+        the next one, and returns False for an event that belongs to an earlier tile.
+        """
+        same, fresh, names = ["  a1 = w[1] + 1"], ["  a1 = w[1] + 1"], ["number", "a1"]
+        for index, (role, field) in enumerate(self.slots[1:], 2):
+            at, value = self.word(index), f"event[{fields.index(field or '')}]"
+            if role in (MIN, MAX):
+                better = "<" if role == MIN else ">"
+                same.append(f"  v = {value}\n  a{at} = v if v is not None and v {better} w[{at}] else w[{at}]")
+                fresh.append(f"  v = {value}\n  a{at} = {_STARTS[role]} if v is None else v")
+                names.append(f"a{at}")
                 continue
-            if role == COUNT:
-                tile[index] += 1
-            elif role == SUM:
-                tile[index] += value
-            elif role == SQUARES:
-                tile[index] += value * value
-            elif role == MIN:
-                if value < tile[index]:
-                    tile[index] = value
-            elif value > tile[index]:
-                tile[index] = value
+            parts = range(len(_FORMATS[role]))
+            joined = " | ".join(f"w[{at + part}] << {64 * part}" for part in parts)
+            more = {COUNT: "1", SUM: "v", SQUARES: "v * v"}[role]
+            split = [f"a{at + part} = t >> {64 * part}" + (f" & {_MASK}" if part < len(parts) - 1 else "") for part in parts]
+            line = f"  v = {value}\n  t = ({joined}) + ({more} if v is not None else 0)\n  " + "\n  ".join(split)
+            same.append(line)
+            fresh.append(line)
+            names += [f"a{at + part}" for part in parts]
+        packed = ", ".join(names)
+        start = ", ".join(str(0 if role in (COUNT, SUM, SQUARES) else _STARTS[role]) for role, _ in self.slots for _ in _FORMATS[role])
+        words = [(index, [self.word(index) + part for part in range(len(_FORMATS[role]))]) for index, (role, _) in enumerate(self.slots, 1)]
+        reads = ", ".join(" | ".join(f"w[{at}] << {64 * part}" for part, at in enumerate(ats)) for _, ats in words)
+        writes = ", ".join(f"t[{index}] >> {64 * part}" + (f" & {_MASK}" if part < len(ats) - 1 else "") for index, ats in words for part in range(len(ats)))
+        return "\n".join(
+            [
+                "def step(data, time, latest, event):",
+                f" number = time // {self.hop}",
+                " end = len(data)",
+                f" w = S.unpack_from(data, end - {self.size}) if end else (number - 1, {start})",
+                " if number == w[0]:",
+                *same,
+                f"  S.pack_into(data, end - {self.size}, {packed})",
+                "  return True",
+                " if number > w[0]:",
+                *fresh,
+                f"  reachable = (latest - {self.keep}) // {self.hop}",
+                "  if end and first(data)[0] < reachable: drop(data, reachable)",
+                f"  data += S.pack({packed})",
+                "  return True",
+                " return False",
+                "def unpack(data, at):",
+                " w = S.unpack_from(data, at)",
+                f" return [w[0], {reads}]",
+                "def pack(t):",
+                f" return S.pack(t[0], {writes})",
+            ]
+        )
 
-    def successor(self, before: Tile, number: int) -> Tile:
-        """An empty tile after `before`: its totals go on, its extremes start anew."""
-        tile = self.start.copy()
-        tile[0] = number
-        for index in self.cumulative:
-            tile[index] = before[index]
-        return tile
+    def _drop(self, data: bytearray, reachable: int) -> None:
+        """Drop the tiles that no read reaches any more, but for the newest of them: it is the base of subtractions."""
+        with memoryview(data).cast("q") as flat, flat[:: self.words] as numbers:
+            expired = bisect_left(numbers, reachable) - 1
+        del data[: expired * self.size]
+
+    def enter_late(self, data: bytearray, time: int, latest: int, event: Sequence[Any]) -> None:
+        """Give an event to an earlier tile (made if absent) and raise the totals of the tiles after it; drop it where no read reaches."""
+        number = time // self.hop
+        if number < (latest - self.keep) // self.hop:
+            return
+        with memoryview(data).cast("q") as flat, flat[:: self.words] as numbers:
+            place = bisect_left(numbers, number)
+        tiles = [self.unpack(data, at) for at in range(place * self.size, len(data), self.size)]
+        if tiles[0][0] != number:
+            before = self.unpack(data, (place - 1) * self.size) if place else self.start
+            tiles.insert(0, [number, *(before[slot] if slot in self.cumulative else self.start[slot] for slot in range(1, len(before)))])
+        alone = bytearray()
+        self.step(alone, time, latest, event)
+        once = self.unpack(alone, 0)
+        for slot, (role, _) in enumerate(self.slots, 1):
+            if role in (MIN, MAX):
+                tiles[0][slot] = (min if role == MIN else max)(tiles[0][slot], once[slot])
+                continue
+            for tile in tiles:
+                tile[slot] += once[slot]
+        data[place * self.size :] = b"".join(map(self.pack, tiles))
 
 
 class State:
-    """The decoded, changeable state of one entity: levels stay packed but for the tile at their end."""
+    """The decoded, changeable state of one entity: levels stay packed."""
 
-    __slots__ = ("applied", "lasts", "levels", "open")
+    __slots__ = ("applied", "lasts", "levels")
 
     def __init__(self, applied: int, lasts: list[list[Any]], levels: list[bytearray]) -> None:
         self.applied = applied
         self.lasts = lasts
         self.levels = levels
-        self.open: list[Tile | None] = [None] * len(levels)
 
 
 class Layout:
@@ -139,10 +183,11 @@ class Layout:
         for feature in view.features:
             if feature.aggregate != "last":
                 hops.setdefault(feature.hop, []).append(feature)
-        self.levels = [Level(hop, features) for hop, features in sorted(hops.items())]
         self.lasts = sorted({feature.field for feature in view.features if feature.aggregate == "last" and feature.field})
         self.texts = {name for name in self.lasts if stream.field(name).kind == "str"}
         self.fields = sorted({feature.field for feature in view.features if feature.field})
+        self.levels = [Level(hop, features, self.fields) for hop, features in sorted(hops.items())]
+        self._last_places = [self.fields.index(name) for name in self.lasts]
         self.header = struct.Struct(f"<{1 + len(self.levels) + 3 * len(self.lasts)}q")
         self._readers = [self._level_reader(level, features) for level, (_, features) in zip(self.levels, sorted(hops.items()), strict=True)]
         self._last_readers = self._make_last_readers()
@@ -174,10 +219,7 @@ class Layout:
     def encode(self, state: State) -> bytes:
         """The bytes to store."""
         words, texts = [state.applied], []
-        for level, data, tile in zip(self.levels, state.levels, state.open, strict=True):
-            if tile is not None:
-                data[-level.size :] = level.pack(tile)
-            words.append(len(data) // level.size)
+        words += [len(data) // level.size for level, data in zip(self.levels, state.levels, strict=True)]
         for name, (time, offset, value) in zip(self.lasts, state.lasts, strict=True):
             if name in self.texts:
                 raw = (value or "").encode()
@@ -186,64 +228,17 @@ class Layout:
             words += (time, offset, value or 0)
         return b"".join((self.header.pack(*words), *state.levels, *texts))
 
-    def enter(self, state: State, offset: int, ingest: int, time: int, event: dict[str, Any]) -> None:
-        """Apply one event. `event` holds the stored values of the view's fields; `ingest` bounds what later reads can reach."""
+    def enter(self, state: State, offset: int, ingest: int, time: int, event: Sequence[Any]) -> None:
+        """Apply one event. `event` holds the stored values of `fields`, in their order; `ingest` bounds what later reads can reach."""
         state.applied = offset
-        for index, name in enumerate(self.lasts):
-            value = event[name]
-            last = state.lasts[index]
-            if value is not None and (time, offset) > (last[0], last[1]):
-                state.lasts[index] = [time, offset, value]
+        for last, place in zip(state.lasts, self._last_places, strict=True):
+            value = event[place]
+            if value is not None and (time > last[0] or (time == last[0] and offset > last[1])):
+                last[:] = time, offset, value
         latest = ingest if ingest > time else time
-        for index, level in enumerate(self.levels):
-            number = time // level.hop
-            tile = state.open[index]
-            if tile is None and state.levels[index]:
-                data = state.levels[index]
-                tile = state.open[index] = level.unpack(data, len(data) - level.size)
-            if tile is not None and number == tile[0]:
-                level.enter(tile, event)
-            elif tile is None or number > tile[0]:
-                self._append(state, index, number, tile, latest, event)
-            elif number >= (latest - level.keep) // level.hop:
-                self._enter_late(state, index, number, event)
-
-    def _append(self, state: State, index: int, number: int, tile: Tile | None, latest: int, event: dict[str, Any]) -> None:
-        level, data = self.levels[index], state.levels[index]
-        if tile is None:
-            new = level.start.copy()
-            new[0] = number
-        else:
-            data[-level.size :] = level.pack(tile)
-            new = level.successor(tile, number)
-        reachable = (latest - level.keep) // level.hop
-        if data and memoryview(data).cast("q")[0] < reachable:
-            expired = bisect_left(memoryview(data).cast("q")[:: level.words], reachable) - 1
-            if expired > 0:
-                del data[: expired * level.size]
-        level.enter(new, event)
-        data += level.pack(new)
-        state.open[index] = new
-
-    def _enter_late(self, state: State, index: int, number: int, event: dict[str, Any]) -> None:
-        """Give an event to an earlier tile (made if absent) and raise the totals of the tiles after it."""
-        level, data = self.levels[index], state.levels[index]
-        tile = state.open[index]
-        if tile is not None:
-            data[-level.size :] = level.pack(tile)
-        place = bisect_left(memoryview(data).cast("q")[:: level.words], number)
-        tiles = [level.unpack(data, at) for at in range(place * level.size, len(data), level.size)]
-        if tiles[0][0] != number:
-            before = level.unpack(data, (place - 1) * level.size) if place else level.start
-            tiles.insert(0, level.successor(before, number))
-        once = level.start.copy()
-        level.enter(once, event)
-        level.enter(tiles[0], event)
-        for later in tiles[1:]:
-            for slot in level.cumulative:
-                later[slot] += once[slot]
-        data[place * level.size :] = b"".join(map(level.pack, tiles))
-        state.open[index] = tiles[-1]
+        for level, data in zip(self.levels, state.levels, strict=True):
+            if not level.step(data, time, latest, event):
+                level.enter_late(data, time, latest, event)
 
     # Reading
 
