@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
+from urllib.parse import quote
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
@@ -74,7 +74,7 @@ def _scope(scope: Any) -> Message:
     server, _, server_port = scope.server.rpartition(":")
     return {
         "type": "http", "asgi": {"version": "3.0", "spec_version": "2.4"}, "http_version": scope.http_version, "method": scope.method, "scheme": scope.scheme,
-        "path": unquote(scope.path), "raw_path": scope.path.encode(), "query_string": scope.query_string.encode(), "root_path": "",
+        "path": scope.path, "raw_path": quote(scope.path).encode(), "query_string": scope.query_string.encode(), "root_path": "",
         "headers": [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in scope.headers.items()],
         "client": (client, int(client_port or 0)), "server": (server, int(server_port or 0)), "state": {}, "extensions": {},
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -53,8 +53,7 @@ class App:
                 if scope.method != "POST":
                     raise InvalidInput(f"{scope.method} {scope.path} is not there.", "It is asked with POST and a JSON body.", f"curl -X POST … {scope.path}")
                 body = await read_body(scope, protocol)
-                names = [unquote(part) for part in parts[2:]] if "%" in scope.path else parts[2:]
-                protocol.response_bytes(200, JSON, await answer(names, scope, body))
+                protocol.response_bytes(200, JSON, await answer(parts[2:], scope, body))
             elif scope.path == "/health":
                 self._health(protocol)
             elif self.pages is not None:
@@ -100,7 +99,8 @@ class App:
         """Refuse what another site's page, or another site's name for this machine, sends."""
         host = scope.headers.get("host") or scope.authority or ""
         if _hostname(host) not in self._hosts:
-            raise Forbidden(f"The request is addressed to {host!r}.", f"This server answers as {', '.join(sorted(self._hosts))}.", "Use the address that davy up printed.")
+            raise Forbidden(f"The request is addressed to {host!r}.", f"This server answers as {', '.join(sorted(self._hosts))}.",
+                            "Use the address that davy up printed.")
         origin = scope.headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != host:
             raise Forbidden(f"The request comes from a page of {origin}.", "Only this server's own pages may send requests.", "Send it from a program instead.")
@@ -110,20 +110,21 @@ async def read_body(scope: Any, protocol: Any) -> bytes:
     """The whole body.
 
     Raises:
-        TooLarge: more than is taken at once; it is not read to the end.
+        TooLarge: more than is taken at once. The rest is read and dropped, so that the client hears of it, unless it is far too much.
     """
     length = scope.headers.get("content-length")
-    if length is not None:
-        if not length.isdigit() or int(length) > LARGEST_BODY:
-            raise _too_large(length)
+    if length is not None and length.isdigit() and int(length) <= LARGEST_BODY:
         found: bytes = await protocol()
         return found
     parts, size = [], 0
     async for part in protocol:
-        parts.append(part)
         size += len(part)
-        if size > LARGEST_BODY:
-            raise _too_large(f"more than {LARGEST_BODY}")
+        if size <= LARGEST_BODY:
+            parts.append(part)
+        elif size > 8 * LARGEST_BODY:
+            break
+    if size > LARGEST_BODY:
+        raise TooLarge(f"The body has {length or f'more than {LARGEST_BODY}'} bytes.", f"At most {LARGEST_BODY} are taken at once.", "Send it in parts.")
     return b"".join(parts)
 
 
@@ -152,10 +153,6 @@ def _rows(body: bytes) -> list[dict[str, Any]]:
     return rows
 
 
-def _too_large(length: str) -> TooLarge:
-    return TooLarge(f"The body has {length} bytes.", f"At most {LARGEST_BODY} are taken at once.", "Send it in parts.")
-
-
 def _nowhere(path: str) -> NotFound:
-    return NotFound(f"There is nothing at {path}.", "Known are POST /predict/MODEL, /predict/MODEL/versions/V, /events/STREAM, /outcomes/MODEL, and GET /health.",
+    return NotFound(f"There is nothing at {path}.", "Known are POST /predict/MODEL[/versions/V], /events/STREAM and /outcomes/MODEL, and GET /health.",
                     "Correct the path.")

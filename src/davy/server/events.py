@@ -6,7 +6,6 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from davy.errors import InvalidInput
 from davy.events.client import connect
 
 if TYPE_CHECKING:
@@ -28,8 +27,6 @@ class EventsClient:
 
     async def push(self, stream: str, rows: Sequence[Mapping[str, Any]]) -> Receipt:
         """Append events; they are on disk and readable when this returns."""
-        if stream.startswith("outcomes/"):
-            raise InvalidInput(f"{stream!r} is not a stream of events.", "Outcomes have an address of their own.", f"POST /{stream}")
         return await self._call(self._log.push, stream, rows)
 
     async def outcomes(self, model: str, rows: Sequence[Mapping[str, Any]]) -> Receipt:

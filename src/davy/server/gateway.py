@@ -33,9 +33,10 @@ if TYPE_CHECKING:
 
 DRAIN_SECONDS = 8.0
 BACKLOG = 1024
+_holder: Any = SocketHolder  # its stub lacks the constructor
 
 
-class _InheritedServer(Server):  # type: ignore[misc]
+class _InheritedServer(Server):
     """Granian's embedded server on a socket that is listening already."""
 
     def __init__(self, application: App, descriptor: int) -> None:
@@ -44,8 +45,13 @@ class _InheritedServer(Server):  # type: ignore[misc]
         self.workers_kill_timeout = int(DRAIN_SECONDS)
 
     def _init_shared_socket(self) -> None:
-        self._shd = SocketHolder(self._descriptor, False, BACKLOG)
-        self._sfd = self._descriptor
+        self._shd: Any = _holder(self._descriptor, False, BACKLOG)
+        self._sfd: Any = self._descriptor
+
+    def finish(self) -> None:
+        """Take no more, answer what has come, then return from `serve`."""
+        self.interrupt_signal = True
+        self.main_loop_interrupt.set()
 
 
 async def run(home: Home, descriptor: int) -> None:
@@ -68,7 +74,7 @@ async def run(home: Home, descriptor: int) -> None:
     preparing.cancel()
     with suppress(asyncio.CancelledError):
         await preparing
-    server.stop()
+    server.finish()
     with suppress(TimeoutError):
         await asyncio.wait_for(serving, DRAIN_SECONDS)
     routes.close()

@@ -40,6 +40,7 @@ class Child:
         self._descriptors, self._farewell, self._tell = tuple(descriptors), farewell, tell
         self._environment = {**os.environ, **(environment or {})}
         self.ends = 0
+        self._parent = os.getpid()
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = False
         self._task = asyncio.get_running_loop().create_task(self._keep())
@@ -68,14 +69,13 @@ class Child:
         pause, longest = BACKOFF_SECONDS
         while not self._stopping:
             began = time.perf_counter()
-            parent, farewell = os.getpid(), self._farewell
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable, *self._arguments, cwd=self._folder, stdin=asyncio.subprocess.DEVNULL, stdout=self._output, stderr=self._output,
-                pass_fds=self._descriptors, start_new_session=True, env=self._environment, preexec_fn=lambda: _end_with(parent, farewell))
-            if self._stopping:
+                pass_fds=self._descriptors, start_new_session=True, env=self._environment, preexec_fn=self._end_with_parent)
+            if self._asked_to_stop():
                 self._signal(self._farewell)
             code = await self._process.wait()
-            if self._stopping:
+            if self._asked_to_stop():
                 return
             self.ends += 1
             lived = time.perf_counter() - began
@@ -85,18 +85,20 @@ class Child:
             await asyncio.sleep(pause)
             pause = min(2 * pause, longest)
 
+    def _asked_to_stop(self) -> bool:
+        return self._stopping
+
+    def _end_with_parent(self) -> None:
+        """In the child, before it begins: get the farewell when the parent dies. Elsewhere than on Linux, children notice by themselves."""
+        if _LIBC is not None:
+            _LIBC.prctl(_PR_SET_PDEATHSIG, self._farewell, 0, 0, 0)
+            if os.getppid() != self._parent:
+                os._exit(1)
+
     def _signal(self, number: int) -> None:
         if self._process is not None and self._process.returncode is None:
             with suppress(ProcessLookupError):
                 self._process.send_signal(number)
-
-
-def _end_with(parent: int, farewell: int) -> None:
-    """In the child, before it begins: get this signal when the parent dies. Elsewhere than on Linux, children notice by themselves."""
-    if _LIBC is not None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, farewell, 0, 0, 0)
-        if os.getppid() != parent:
-            os._exit(1)
 
 
 def _reason(code: int) -> str:

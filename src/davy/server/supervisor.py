@@ -16,7 +16,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -28,7 +28,7 @@ from davy.serving.fleet import Order, control_path, workers_folder
 from davy.serving.sockets import address, listen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from davy.home import Home
 
@@ -99,34 +99,22 @@ class _Supervisor:
             keeper = self._child("keeper", ["-m", "davy.events.keeper", *self._where()])
             gateway = None
             try:
-                starting = asyncio.ensure_future(self._come_up(keeper))
-                stopped = asyncio.ensure_future(stop.wait())
-                await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
-                if starting.done():
-                    gateway = starting.result()
-                    await self._until_ready(gateway, keeper, stopped)
-                    await stopped
-                starting.cancel()
-                stopped.cancel()
+                if await _unless(stop, self._wait(lambda: _answers(socket_path(self._home)), keeper)):
+                    gateway = self._start_gateway()
+                    if await _unless(stop, self._healthy(gateway, keeper)):
+                        self._announce()
+                        await stop.wait()
             finally:
                 server.close()
                 await self._end(gateway, keeper)
 
-    async def _come_up(self, keeper: Child) -> Child:
-        """The log first: it may have to be recovered, and the gateway must not take it."""
-        await self._wait(lambda: _answers(socket_path(self._home)), keeper)
+    def _start_gateway(self) -> Child:
+        """Once the log answers: it may have to be recovered first, and the gateway must not take it."""
         descriptor = self._listener.fileno()
         return self._child("gateway", ["-m", "davy.server.gateway", *self._where(), "--descriptor", str(descriptor)], descriptors=[descriptor])
 
-    async def _until_ready(self, gateway: Child, keeper: Child, stopped: asyncio.Future[bool]) -> None:
-        healthy = asyncio.ensure_future(self._healthy(gateway, keeper))
-        await asyncio.wait({healthy, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        if not healthy.done():
-            healthy.cancel()
-            return
-        healthy.result()
-        path = self._home.place("run", "up.json")
-        path.write_bytes(msgspec.json.encode(Up(self.address, os.getpid())))
+    def _announce(self) -> None:
+        self._home.place("run", "up.json").write_bytes(msgspec.json.encode(Up(self.address, os.getpid())))
         self._ready(self.address)
 
     async def _healthy(self, *children: Child) -> None:
@@ -178,7 +166,7 @@ class _Supervisor:
         for name in names:
             if name not in self._workers:
                 listener = listen(folder / f"{name}.sock")
-                arguments = ["-m", "davy.serving.worker", str(folder / f"{name}.json"), str(listener.fileno())]
+                arguments = ["-m", "davy.serving.worker", str(folder / f"{name}.json"), str(listener.fileno()), str(os.getpid())]
                 child = self._child(f"worker {name}", arguments, descriptors=[listener.fileno()], farewell=signal.SIGKILL, environment=_ONE_THREAD)
                 self._workers[name] = child, listener
         for name in [name for name in self._workers if name not in names]:
@@ -206,6 +194,18 @@ class _Supervisor:
 
     def _tell(self, text: str) -> None:
         os.write(self._output, f"{format_time(self._home.clock.now())} {text}\n".encode())
+
+
+async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
+    """Whether the work was done before anybody asked to stop; what it raises is raised."""
+    doing, stopped = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    await asyncio.wait([doing, stopped], return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if doing.done():
+        doing.result()
+        return True
+    doing.cancel()
+    return False
 
 
 def check_host(host: str) -> None:
@@ -244,7 +244,7 @@ def _take_lock(home: Home) -> int:
     except OSError as error:
         os.close(descriptor)
         found = running(home)
-        raise Conflict(f"{home.path} is served already{f' at {found.address}, by process {found.pid}' if found else ''}.", "One server at a time works on a home.",
+        raise Conflict(f"{home.path} is served already{f' at {found.address}, by process {found.pid}' if found else ''}.", "One server works on a home.",
                        "Use that one, or stop it first.") from error
     return descriptor
 

@@ -1,7 +1,7 @@
 """One version's process: it loads the model, answers a warm-up, then predicts whatever its gateways send.
 
-Run as `python -m davy.serving.worker SPEC FD`: a file that says what to load, and a listening socket it inherits (so that
-connections wait, and are not refused, while a dead worker is replaced). Everything that is queued on its sockets is
+Run as `python -m davy.serving.worker SPEC FD PARENT`: a file that says what to load, a listening socket it inherits (so that
+connections wait, and are not refused, while a dead worker is replaced), and the process it ends with. Everything that is queued on its sockets is
 predicted as one batch. It imports only what the model's format needs.
 """
 
@@ -64,8 +64,8 @@ class _Peer:
 class Worker:
     """Serves one model over a listening socket until its parent is gone."""
 
-    def __init__(self, model: Model, width: int, listener: socket.socket) -> None:
-        self._model, self._width, self._listener = model, width, listener
+    def __init__(self, model: Model, width: int, listener: socket.socket, parent: int) -> None:
+        self._model, self._width, self._listener, self._parent = model, width, listener, parent
         self._poll = select.poll()
         self._peers: dict[int, _Peer] = {}
         listener.setblocking(False)
@@ -73,8 +73,8 @@ class Worker:
 
     def serve(self) -> None:
         """Answer until the process that started this one is gone."""
-        parent, listening = os.getppid(), self._listener.fileno()
-        while os.getppid() == parent:
+        listening = self._listener.fileno()
+        while os.getppid() == self._parent:
             for descriptor, _ in self._poll.poll(PARENT_SECONDS * 1000):
                 if descriptor == listening:
                     self._accept()
@@ -190,7 +190,7 @@ def open_model(spec: WorkerSpec) -> Model:
 
 def main(arguments: list[str]) -> int:
     """Load, then serve. What keeps it from serving is written beside the specification, for the gateway to tell."""
-    path, descriptor = Path(arguments[0]), int(arguments[1])
+    path, descriptor, parent = Path(arguments[0]), int(arguments[1]), int(arguments[2])
     trouble = path.with_suffix(".error")
     try:
         spec = msgspec.json.decode(path.read_bytes(), type=WorkerSpec)
@@ -202,7 +202,7 @@ def main(arguments: list[str]) -> int:
         return 1
     trouble.unlink(missing_ok=True)
     with contextlib.suppress(KeyboardInterrupt):
-        Worker(model, spec.width, socket.socket(fileno=descriptor)).serve()
+        Worker(model, spec.width, socket.socket(fileno=descriptor), parent).serve()
     return 0
 
 
