@@ -36,8 +36,8 @@ FEATURES = feature_set()
 
 def record(number: int, **changes: Any) -> PredictionRecord:
     base = PredictionRecord(
-        f"{number:032x}", 1_700_000_000_000_000 + number, 1_700_000_000_000_001 + number, "fraud", 1 + number % 2, "stable", False, f"key-{number}", FEATURES.digest,
-        {"card": f"c{number}"}, {"amount": 0.1 * number, "shop": "books", "asked": 1_600_000_000_000_000}, {"payments": number},
+        f"{number:032x}", 1_700_000_000_000_000 + number, 1_700_000_000_000_001 + number, "fraud", 1 + number % 2, "stable", False, f"key-{number}",
+        FEATURES.digest, {"card": f"c{number}"}, {"amount": 0.1 * number, "shop": "books", "asked": 1_600_000_000_000_000}, {"payments": number},
         [number, 0.1 + number, None, 1 / 3, 0.1 * number, "books"], number / 7, 900, 60, 300)
     for name, value in changes.items():
         setattr(base, name, value)

@@ -163,7 +163,7 @@ class Link(asyncio.Protocol):
                 del self._pending[number]
             elif pending.deadline <= now:
                 del self._pending[number]
-                self._fail(pending, self._late() if pending.sends else self._away())
+                self._fail(pending, self._late() if self._warm.is_set() else self._away())
             else:
                 break
         if self._unanswered > 0 and self._transport is not None and time.perf_counter() - self._heard > max(STUCK_SECONDS, 2 * self._timeout):
