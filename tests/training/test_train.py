@@ -30,6 +30,7 @@ from davy.training.capture import Capture
 from davy.training.formats import digest_predictions, load_files
 from davy.training.record import TrainingRecord
 from davy.training.runs import alive, this_process
+from davy.training.spine import build, encode_like
 from davy.training.train import Span, TrainResult, train
 from training.shop import git, ingest, moments, sales, write_moments, write_shop
 
@@ -188,6 +189,14 @@ def test_a_spine_that_can_not_be_learned_from(shop: Home, frame: pl.DataFrame, m
     assert refused.value.fix
     assert versions(shop) == 0
     assert [run.status for run in runs(shop)] == ["FAILED"]
+
+
+def test_a_text_that_training_has_not_seen_is_missing(shop: Home) -> None:
+    definition = load_project(shop.root).model("returns")
+    data = build(shop, definition, moments(40))
+    other = encode_like(build(shop, definition, moments(3).with_columns(shop=pl.Series(["c", "b", "a"]))), data)
+    assert data.categories == {"shop": ["a", "b"]}
+    np.testing.assert_array_equal(other.X[:, 3], [np.nan, 1.0, 0.0])
 
 
 def test_spans() -> None:

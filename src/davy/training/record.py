@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,8 +74,8 @@ def describe(data: TrainingSet, spine: pl.DataFrame, start: int | None, end: int
 
 
 def write_rows(frame: pl.DataFrame, folder: Path) -> Path | None:
-    """The frame as a Parquet file in `folder`, or None when it is too large to be kept with every run."""
-    if frame.estimated_size() > LARGEST_FRAME:
+    """The frame as a Parquet file in `folder`, or None when it is too large to be kept with every run, or Parquet has no such type."""
+    if frame.estimated_size() > LARGEST_FRAME or any(dtype == pl.Object for dtype in frame.dtypes):
         return None
     path = folder / ROWS
     frame.write_parquet(path, compression="zstd", compression_level=1)
@@ -84,14 +83,6 @@ def write_rows(frame: pl.DataFrame, folder: Path) -> Path | None:
         path.unlink()
         return None
     return path
-
-
-def read_rows(data: bytes) -> pl.DataFrame:
-    """The frame that `write_rows` wrote."""
-    with tempfile.NamedTemporaryFile(suffix=".parquet") as file:
-        file.write(data)
-        file.flush()
-        return pl.read_parquet(file.name, memory_map=False)
 
 
 def first_difference(before: pl.DataFrame, now: pl.DataFrame) -> str | None:

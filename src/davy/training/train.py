@@ -184,7 +184,7 @@ class _Training:
         with tempfile.TemporaryDirectory(prefix="davy-train-") as folder:
             path = record.write_rows(data.frame, Path(folder))
             if path is None:
-                self.notices.append("The training set is too large to be kept with the run; its digests are.")
+                self.notices.append("The training set's rows are not kept with the run, because they are too large or hold Python objects; their digests are.")
             else:
                 self.run.artifact(path)
 

@@ -58,8 +58,8 @@ def laid_out(source: Source, stored: bytes, project: Path, *, home: Path | None 
             _complete(layout, source, project, home)
             yield layout
             return
-        added = _check_out(source, stored, today, top)
         try:
+            _check_out(source, stored, today, top)
             layout = Layout(top, top / source.prefix)
             now, _ = read_source(top)
             if now.tree != source.tree:
@@ -67,7 +67,7 @@ def laid_out(source: Source, stored: bytes, project: Path, *, home: Path | None 
             _complete(layout, source, today, home)
             yield layout
         finally:
-            if added:
+            if source.commit is not None:
                 with suppress(GitError):
                     git(today, "worktree", "remove", "--force", "--force", str(top))
 
@@ -79,8 +79,7 @@ def _repository(project: Path) -> Path:
     return Path(top).resolve()
 
 
-def _check_out(source: Source, patch: bytes, today: Path, top: Path) -> bool:
-    """Returns whether a worktree was registered."""
+def _check_out(source: Source, patch: bytes, today: Path, top: Path) -> None:
     if source.commit is not None:
         if line(today, "cat-file", "-t", source.commit) != "commit":
             raise NotFound(f"The commit {source.commit} is not in {today}.", "A run can be trained again while its commit exists.",
@@ -94,7 +93,6 @@ def _check_out(source: Source, patch: bytes, today: Path, top: Path) -> bool:
             git(top, "apply", "--binary", "--whitespace=nowarn", "-", data=patch)
         except GitError as error:
             raise CorruptData(f"The patch of the run does not fit on {source.commit}: {error}", "", "Restore the run's diff.patch from a backup.") from error
-    return source.commit is not None
 
 
 def _unpack(data: bytes, top: Path) -> None:
