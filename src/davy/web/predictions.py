@@ -33,6 +33,7 @@ def prediction(home: Home, request: Request) -> Response:
             line = None
     behind = evidence(home, features, found.entities, at=found.time, watermarks=found.watermarks)
     return page(request, "prediction.html", project=home.config.project, now=home.clock.now(), found=found, line=line,
+                routing_key=" · ".join(found.routing_key.split("\x1f")),
                 values=vector(found, features, behind), request_fields=_typed(found.request, {field.name: field.kind for field in features.request}),
                 entities=_typed(found.entities, {field.name: field.kind for field in features.entities}))
 

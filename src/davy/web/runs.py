@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 PAGE = 100
 POINTS = 2000
-MOST_METRICS, MOST_PARAMS = 8, 5
+MOST_METRICS, MOST_PARAMS = 6, 3
 
 
 def all_runs(home: Home, request: Request) -> Response:
