@@ -1,14 +1,15 @@
 """Typed fields, and the one place where a value becomes the integer that all feature arithmetic works on.
 
 A number is quantised once, when it enters the log: an int stays as it is; a float or decimal becomes
-round-half-even(value x 10^scale), the product being one IEEE multiplication, so that a column of numbers
-and a single one give the same bits. Everything after that is exact, so that no result can depend on order, batching, threads or engine.
+round-half-even(value x 10^scale). The product is one IEEE multiplication below 2^51 and exact above, so that
+encoding what was decoded always gives the same integer. Everything after that is exact, so that no result can depend on order, batching, threads or engine.
 """
 
 from __future__ import annotations
 
 import math
-from decimal import ROUND_HALF_EVEN, Context, Decimal as StdDecimal, InvalidOperation
+from decimal import ROUND_HALF_EVEN, Context, InvalidOperation
+from decimal import Decimal as StdDecimal
 from typing import Any, Literal
 
 import msgspec
@@ -20,6 +21,7 @@ Kind = Literal["int", "float", "decimal", "str", "bool", "time"]
 FLOAT_SCALE = 6
 LARGEST_INT = 2**62
 LARGEST_SCALED = 10**18 - 1
+ONE_PRODUCT = 2.0**51
 _EXACT = Context(prec=60, rounding=ROUND_HALF_EVEN)
 _ONE = StdDecimal(1)
 _POWERS = tuple(float(10**scale) for scale in range(16))
@@ -79,14 +81,11 @@ class Field(msgspec.Struct, frozen=True, omit_defaults=True):
             if not math.isfinite(value):
                 raise self._refused(value, "NaN and infinity never enter the log; a missing value is null (None).")
             product = value * _POWERS[self.scale]
-            scaled = round(product) if abs(product) < 2e18 else LARGEST_SCALED + 1
+            scaled = round(product) if abs(product) < ONE_PRODUCT else _exactly(StdDecimal(value), self.scale)
         elif isinstance(value, int):
             scaled = value * 10**self.scale
         else:
-            try:
-                scaled = int(value.scaleb(self.scale, _EXACT).quantize(_ONE, context=_EXACT))
-            except InvalidOperation:
-                scaled = LARGEST_SCALED + 1
+            scaled = _exactly(value, self.scale)
         if not -LARGEST_SCALED <= scaled <= LARGEST_SCALED:
             raise self._refused(value, f"With {self.scale} decimals it holds less than 10^{18 - self.scale} either side of 0.")
         return scaled
@@ -95,6 +94,13 @@ class Field(msgspec.Struct, frozen=True, omit_defaults=True):
         allowed = allowed or f"It is declared as {self.kind}{f' with {self.scale} decimals' if self.scale else ''}."
         return InvalidInput(f"The field {self.name!r} got {value!r} ({type(value).__name__}).", allowed,
                             "Send the declared type, or change the field's declaration.")
+
+
+def _exactly(value: StdDecimal, scale: int) -> int:
+    try:
+        return int(value.scaleb(scale, _EXACT).quantize(_ONE, context=_EXACT))
+    except InvalidOperation:
+        return LARGEST_SCALED + 1
 
 
 class Float(msgspec.Struct, frozen=True):

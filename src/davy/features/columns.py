@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from davy.core.fields import LARGEST_INT, LARGEST_SCALED, Field
+from davy.core.fields import LARGEST_INT, LARGEST_SCALED, ONE_PRODUCT, Field
 from davy.core.time import EARLIEST, LATEST
 from davy.errors import InvalidInput, InvalidTime
 from davy.features.kernel import divide_many
@@ -80,7 +80,11 @@ def _quantised(values: pl.Series, field: Field) -> pl.Series:
     with np.errstate(over="ignore"):
         product = values.fill_null(0.0).to_numpy() * float(10**field.scale)
     _refuse(values, pl.Series(np.abs(product) > LARGEST_SCALED), field)
-    quantised = pl.Series(field.name, np.rint(product).astype(np.int64))
+    rounded = np.rint(product).astype(np.int64)
+    large = np.flatnonzero(np.abs(product) >= ONE_PRODUCT).tolist()
+    if large:
+        rounded[large] = [_encoded(field, values[row], row) for row in large]
+    quantised = pl.Series(field.name, rounded)
     _refuse(values, quantised.abs() > LARGEST_SCALED, field)
     return quantised if valid.all() else quantised.set(~valid, None)
 
