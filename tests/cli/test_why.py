@@ -110,7 +110,9 @@ def test_json_counts_exactly_the_events_behind_each_value(answered: Answered, ca
 def test_the_terminal_shows_the_whole_walk(answered: Answered, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["why", answered.prediction, "--project", str(answered.root)]) == 0
     text = capsys.readouterr().out
-    for part in (answered.prediction, "count of flights by origin over 1h", "offsets 59, 57, 55", "late@1, arm stable", "boosted", "1,234 rows", "commit"):
+    for part in (
+            answered.prediction, "count of flights by origin over 1h", "up to offset 60 (59, 57, 55, …)", "scheduled=2013-05-01T00:00:00.000000Z",
+            "late@1, arm stable", "boosted", "1,234 rows", "commit"):
         assert part in text
 
 

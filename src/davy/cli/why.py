@@ -9,6 +9,7 @@ import msgspec
 
 from davy.cli import open_home
 from davy.cli.output import print_json, when
+from davy.core.time import format_time
 
 if TYPE_CHECKING:
     from davy.features.definition import FeatureSet
@@ -58,8 +59,9 @@ def explain(home: Home, prediction: str) -> dict[str, Any]:
     behind = evidence(home, features, record.entities, at=record.time, watermarks=record.watermarks)
     answer = {"prediction": record.id, "output": record.output, "model": record.model, "version": record.version, "arm": record.arm, "pinned": record.pinned,
               "time": record.time, "logged": record.logged, "routing_key": record.routing_key, "latency_us": record.latency}
-    return {**answer, "entities": record.entities, "request": record.request, "watermarks": record.watermarks, "vector": _vector(record, features, behind),
-            **{name: line[name] for name in ("run", "training_set", "feature_set", "commit", "registered")}}
+    kinds = {field.name: field.kind for field in (*features.entities, *features.request)}
+    return {**answer, "entities": record.entities, "request": record.request, "kinds": kinds, "watermarks": record.watermarks,
+            "vector": _vector(record, features, behind), **{name: line[name] for name in ("run", "training_set", "feature_set", "commit", "registered")}}
 
 
 def _vector(record: PredictionRecord, features: FeatureSet, behind: dict[str, Evidence]) -> list[dict[str, Any]]:
@@ -82,7 +84,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
     """The walk as a tree of lines."""
     run, training_set = found["run"], found["training_set"]
     head = f"{found['prediction']}  {found['model']} answered {found['output']}"
-    lines = [head, f"├─ as of {when(found['time'])}, asked with {_pairs({**found['entities'], **found['request']})}", "├─ vector"]
+    lines = [head, f"├─ as of {when(found['time'])}, asked with {_pairs({**found['entities'], **found['request']}, found['kinds'])}", "├─ vector"]
     width = max((len(row["feature"]) for row in found["vector"]), default=0)
     values = [_value(row["value"]) for row in found["vector"]]
     wide = max(map(len, values), default=0)
@@ -99,12 +101,12 @@ def _lines(found: dict[str, Any]) -> list[str]:
 def _events(row: dict[str, Any]) -> str:
     if "events" not in row:
         return ""
-    newest = f", newest at offsets {', '.join(map(str, row['newest']))}" if row["newest"] else ""
-    return f": {row['events']:,} events up to offset {row['watermark']:,}{newest}"
+    newest = f" ({', '.join(map(str, row['newest']))}{', …' if row['events'] > len(row['newest']) else ''})" if row["newest"] else ""
+    return f": {row['events']:,} events up to offset {row['watermark']}{newest}"
 
 
-def _pairs(values: dict[str, Any]) -> str:
-    return " ".join(f"{name}={_value(value)}" for name, value in values.items())
+def _pairs(values: dict[str, Any], kinds: dict[str, str]) -> str:
+    return " ".join(f"{name}={format_time(value) if kinds[name] == 'time' and value is not None else _value(value)}" for name, value in values.items())
 
 
 def _value(value: Any) -> str:
