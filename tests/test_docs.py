@@ -13,7 +13,9 @@ from typing import get_type_hints
 import msgspec
 import pytest
 
+from davy.cli.main import VERBS
 from davy.config import Config
+from davy.project import load_project
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src"
@@ -60,6 +62,22 @@ def test_examples_in_docstrings_run(name: str) -> None:
     result = doctest.testmod(import_module(name), optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     assert result.attempted
     assert not result.failed
+
+
+def test_the_project_in_the_readme_is_one(tmp_path: Path) -> None:
+    blocks = re.findall(r"```python\n# (\w+\.py)\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    assert [name for name, _ in blocks] == ["features.py", "models.py"]
+    for name, text in blocks:
+        (tmp_path / name).write_text(text)
+    (tmp_path / "davy.toml").write_text("")
+    project = load_project(tmp_path)
+    assert list(project.models) == ["late"]
+    assert project.models["late"].spec.feature_set.outputs == ("departures_1h", "mean_delay_3h", "rush", "distance")
+
+
+@pytest.mark.parametrize("verb", sorted({*re.findall(r"^davy (\w+)", (ROOT / "README.md").read_text(), re.M)}))
+def test_verbs_in_the_readme_exist(verb: str) -> None:
+    assert verb in {known.name for known in VERBS}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
