@@ -99,7 +99,7 @@ class Field(msgspec.Struct, frozen=True, omit_defaults=True):
 def _exactly(value: StdDecimal, scale: int) -> int:
     try:
         return int(value.scaleb(scale, _EXACT).quantize(_ONE, context=_EXACT))
-    except InvalidOperation:
+    except (InvalidOperation, ValueError):
         return LARGEST_SCALED + 1
 
 
