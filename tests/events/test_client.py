@@ -231,3 +231,44 @@ def test_the_keeper_is_killed_under_load(place: Home, seed: int) -> None:
     assert table.collect(table.scan())["_offset"].sort().to_list() == list(range(1, len(found) + 1))
     opened.close()
     log.close()
+
+
+LOADER = """
+import sys
+from pathlib import Path
+import polars as pl
+from davy.events import client, history
+from davy.home import Home
+from events_kit import CLICKS
+history.CHUNK = 50
+home = Home(Path(sys.argv[1]))
+log = client.connect(home)
+print("go", flush=True)
+print(log.push_history(CLICKS.spec, pl.read_parquet(sys.argv[2])).accepted, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_load_of_history_that_is_killed_is_there_whole_or_not_at_all(place: Home, tmp_path: Path) -> None:
+    rows = [click(NOON - 10_000 + n, f"u{n % 7}") for n in range(2000)] + [click(NOON + 10**9 + n, "later") for n in range(10)]
+    pl.DataFrame(rows).write_parquet(tmp_path / "x.parquet")
+    with connect(place) as log:
+        log.declare(CLICKS.spec)
+    done = 0
+    for attempt in range(6):
+        process = start("-c", LOADER, place.root, tmp_path / "x.parquet")
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(0.15 * attempt)
+        end(process, signal.SIGKILL)
+        log = open_log(place)
+        done = len(contents(log, "clicks"))
+        assert done in (0, 2000)
+        assert len(log.streams["clicks"].waiting) == (10 if done else 0)
+        log.close()
+        if done:
+            break
+    with connect(place) as again:
+        receipt = again.push_history("clicks", pl.read_parquet(tmp_path / "x.parquet"))
+        assert (receipt.accepted, receipt.set_aside, receipt.duplicates) == ((0, 0, 2010) if done else (2000, 10, 0))
+        assert again.push("clicks", [click(NOON)]).first_offset == 2001

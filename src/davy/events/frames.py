@@ -60,12 +60,11 @@ def untyped(spec: StreamSpec, frame: pl.DataFrame) -> pl.DataFrame:
     return frame.select(pl.col(OFFSET), pl.col(INGEST).cast(pl.Int64), pl.col(spec.time).cast(pl.Int64), *fields)
 
 
-def batches(spec: StreamSpec, stored: pl.DataFrame, *, rows: int = 50_000, columns: frozenset[str] | None = None) -> Iterator[EventBatch]:
-    """A stored frame, in the order of its offsets, as batches; with `columns`, only these fields are carried."""
-    fields = [field for field in spec.fields if columns is None or field.name in columns]
+def batches(spec: StreamSpec, stored: pl.DataFrame, *, rows: int = 50_000) -> Iterator[EventBatch]:
+    """A stored frame, in the order of its offsets, as batches."""
     for start in range(0, stored.height, rows):
         part = stored.slice(start, rows)
-        values = {field.name: part[field.name].to_list() for field in fields}
+        values = {field.name: part[field.name].to_list() for field in spec.fields}
         ids = None if spec.id is None else part[spec.id].cast(pl.String).to_list()
         yield EventBatch(spec.name, int(part[OFFSET][0]), part[INGEST].to_list(), part[spec.time].to_list(), values, ids)
 

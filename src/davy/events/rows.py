@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from itertools import repeat
 from typing import Any
 
-from davy.core.fields import LARGEST_INT, LARGEST_SCALED, Field
+from davy.core.fields import LARGEST_INT, ONE_PRODUCT, Field
 from davy.core.time import EARLIEST, LATEST, to_micros
 from davy.errors import InvalidInput, InvalidTime, nearest
 from davy.events.records import Column, Rows
@@ -63,13 +63,13 @@ def encode_values(field: Field, values: list[Any]) -> Column:
 
 
 def _quantised(values: list[Any], holes: bool, scale: int) -> list[Any] | None:
-    """None where one is NaN, infinite or out of range."""
+    """None where one is NaN, infinite, or so large that `Field.encode` computes it exactly."""
     power = float(10**scale)
     try:
         scaled = [None if value is None else round(value * power) for value in values] if holes else [round(value * power) for value in values]
     except (ValueError, OverflowError):
         return None
-    return scaled if _within(scaled, holes, LARGEST_SCALED) else None
+    return scaled if _within(scaled, holes, int(ONE_PRODUCT) - 1) else None
 
 
 def _within(values: list[Any], holes: bool, limit: int) -> bool:

@@ -11,7 +11,7 @@ import msgspec
 
 from davy.core.fields import Field
 from davy.errors import Conflict, CorruptData, StorageFull, Unavailable
-from davy.events.frames import OFFSET, batches, table_name, untyped
+from davy.events.frames import INGEST, OFFSET, batches, table_name, untyped
 from davy.events.records import Aside, Column, Rows
 from davy.features.definition import EventBatch, StreamSpec
 from davy.store.wal import sync_folder
@@ -123,13 +123,17 @@ class Stream:
         """Everything in the log beyond this offset: what is in the table, then what is pending."""
         import polars as pl
 
+        fields = [field for field in self.spec.fields if columns is None or field.name in columns or field.name == self.spec.id]
+        present = self.table.schema
+        wanted = [name for name in (OFFSET, INGEST, self.spec.time, *(field.name for field in fields)) if name in present]
+        spec = msgspec.structs.replace(self.spec, fields=tuple(fields))
         while after < self.committed:
             until = min(after + CATCH_UP_ROWS, self.committed)
-            found = self.table.collect(self.table.scan().filter(pl.col(OFFSET) > after, pl.col(OFFSET) <= until)).sort(OFFSET)
+            found = self.table.collect(self.table.scan().filter(pl.col(OFFSET) > after, pl.col(OFFSET) <= until).select(wanted)).sort(OFFSET)
             if found.height != until - after:
                 raise CorruptData(f"The table of the stream {self.spec.name!r} has {found.height} of the events {after + 1} to {until}.",
                                   "Offsets have no gaps.", f"Restore {self.table.uri} from a backup.")
-            yield from batches(self.spec, untyped(self.spec, found), columns=columns)
+            yield from batches(spec, untyped(spec, found))
             after = until
         for _, batch in list(self.pending):
             if batch.last_offset > after:

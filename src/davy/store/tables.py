@@ -181,7 +181,7 @@ class Table:
                     for uri in set(delta.file_uris()) - before:
                         _sync_file(Path(uri.removeprefix("file://")))
                 self._sync_commits(version, delta.version())
-                delta.vacuum(retention_hours=int(keep_hours), enforce_retention_duration=False, dry_run=False)
+                delta.vacuum(retention_hours=int(keep_hours), enforce_retention_duration=False, dry_run=False, full=True)
             except (DeltaError, OSError) as error:
                 self._delta = None
                 raise _failure(self.uri, error) from error
