@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from davy.core.clock import new_id
 from davy.core.time import format_time
-from davy.errors import TimedOut
+from davy.errors import DavyError, TimedOut
 from davy.serving.predictions import PredictionRecord
 
 if TYPE_CHECKING:
+    from davy.core.clock import Clock
     from davy.features.online import Vector
     from davy.home import Home
     from davy.serving.predictions import PredictionLog
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from davy.serving.routes import Routes, VersionRoute
 
 _YIELD_EVERY = 16
+_DRAWN = 256
 _ENCODER = msgspec.json.Encoder()
 
 
@@ -60,6 +61,51 @@ class _Row:
         self.packed = self.route.pack(*self.route.encode(vector.values))
 
 
+class _Ids:
+    """Ids as `new_id` makes them, with randomness drawn for many at a time: a system call for each would cost as much as the model."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._pool: list[str] = []
+
+    def next(self, now: int) -> str:
+        if not self._pool:
+            drawn = self._clock.token(10 * _DRAWN)
+            self._pool = [drawn[start : start + 10].hex() for start in range(0, len(drawn), 10)]
+        return f"{max(now // 1000, 0) & 0xFFFF_FFFF_FFFF:012x}{self._pool.pop()}"
+
+
+class _Writes:
+    """Log entries of all requests that are answered in one turn of the event loop, written together."""
+
+    def __init__(self, log: PredictionLog) -> None:
+        self._log = log
+        self._records: list[PredictionRecord] = []
+        self._written: asyncio.Future[None] | None = None
+
+    async def write(self, records: list[PredictionRecord], *, alone: bool) -> None:
+        """Return when the operating system has them; at once when no other request is on its way."""
+        if alone and self._written is None:
+            self._log.append(records)
+            return
+        if self._written is None:
+            loop = asyncio.get_running_loop()
+            self._written = loop.create_future()
+            loop.call_soon(self._flush)
+        self._records += records
+        await self._written
+
+    def _flush(self) -> None:
+        written, self._written, records, self._records = self._written, None, self._records, []
+        assert written is not None
+        try:
+            self._log.append(records)
+        except DavyError as error:
+            written.set_exception(error)
+        else:
+            written.set_result(None)
+
+
 class Gateway:
     """Answers predictions.
 
@@ -70,6 +116,7 @@ class Gateway:
 
     def __init__(self, home: Home, routes: Routes, log: PredictionLog, *, acknowledged: bool, timeout: float) -> None:
         self._clock, self.routes, self._log, self._acknowledged, self._timeout = home.clock, routes, log, acknowledged, timeout
+        self._ids, self._writes, self._in_flight = _Ids(home.clock), _Writes(log), 0
 
     async def predict(self, model: str, body: bytes, *, version: int | None = None, routing_key: str | None = None) -> bytes:
         """The JSON answer to a JSON body: an object to an object, an array to an array.
@@ -81,6 +128,13 @@ class Gateway:
         Raises:
             InvalidInput, NotFound, Unavailable, TimedOut, ModelFailed, StorageFull.
         """
+        self._in_flight += 1
+        try:
+            return await self._predict(model, body, version, routing_key)
+        finally:
+            self._in_flight -= 1
+
+    async def _predict(self, model: str, body: bytes, version: int | None, routing_key: str | None) -> bytes:
         started = time.perf_counter_ns()
         if version is None:
             rows, many = self._assigned(model, body, routing_key)
@@ -141,11 +195,11 @@ class Gateway:
             route, vector = row.route, row.vector
             entities, request = route.typed(row.asked.entities, row.asked.request)
             record = PredictionRecord(
-                new_id(self._clock), vector.time, now, route.model, route.version, row.arm, row.arm == "pinned", row.key, route.feature_set.digest, entities,
+                self._ids.next(now), vector.time, now, route.model, route.version, row.arm, row.arm == "pinned", row.key, route.feature_set.digest, entities,
                 request, vector.watermarks, vector.values, row.output, latency, row.features, model_time)
             records.append(record)
             answers.append(Answer(record.id, row.output, route.model, route.version, row.arm, format_time(vector.time), vector.watermarks))
-        self._log.append(records)
+        await self._writes.write(records, alone=self._in_flight == 1)
         if self._acknowledged:
             await self._log.on_disk()
         return _ENCODER.encode(answers if many else answers[0])

@@ -102,7 +102,8 @@ class PredictionLog:
         with self._lock:
             self._wal.append(payloads)
             self._unsynced += payloads
-        self._dirty.set()
+        if not self._dirty.is_set():
+            self._dirty.set()
 
     def on_disk(self) -> asyncio.Future[None]:
         """A future that is done when everything appended so far is on disk."""
