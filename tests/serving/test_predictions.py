@@ -241,5 +241,5 @@ def test_the_table_is_one_that_others_can_read(shop: Home) -> None:
     table: Table = shop.table(f"predictions/fraud/{FEATURES.digest[7:19]}")
     schema = table.scan().collect_schema()
     assert list(schema) == ["prediction", "time", "logged_time", "model", "version", "arm", "pinned", "routing_key", "feature_set", "entities", "request",
-                            "watermarks", "features", "output", "output_json", "latency_us", "features_us", "model_us"]
+                            "watermarks", "features", "output", "output_json", "latency_us", "features_us", "model_us", "kernel"]
     assert [field.name for field in schema["features"].fields] == list(FEATURES.outputs)  # type: ignore[attr-defined]

@@ -11,8 +11,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cache
+from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from davy.core.digest import digest_bytes, digest_json
 from davy.core.fields import Field, Kind
 from davy.errors import InvalidInput
 
@@ -21,9 +24,17 @@ if TYPE_CHECKING:
 
     from davy.features.definition import FeatureSpec
 
-VERSION = 1
 INT64 = 1 << 63
 EXACT = 1 << 53
+
+
+@cache
+def code_digest() -> str:
+    """12 hex digits that stand for all code between events and values: this file, the tiles, and the expressions with what they rely on."""
+    from davy.features.expression import kernel_digest
+
+    own = [digest_bytes(resources.files("davy.features").joinpath(name).read_bytes()) for name in ("kernel.py", "tiles.py")]
+    return digest_json([*own, kernel_digest()]).removeprefix("sha256:")[:12]
 
 
 def output_kind(feature: FeatureSpec, field: Field | None) -> Kind:

@@ -10,6 +10,7 @@ import polars as pl
 
 from davy.engines.offline.local import LocalEngine
 from davy.events import client, frames, segments
+from davy.features.kernel import code_digest
 from davy.features.replay import Difference, Served, differences, lateness
 from davy.serving.predictions import feature_set_of, read_predictions
 
@@ -94,8 +95,7 @@ def _explained(home: Home, feature_set: FeatureSet, digest: str, frame: pl.DataF
     redefined = feature_set.sealed().digest != digest or any(view.sealed(feature_set.stream(view.stream)).digest != view.digest for view in feature_set.views)
     damaged = {stream.name: segments.altered(home, stream, home.table(frames.table_name(stream.name))) for stream in feature_set.streams}
     streams = _streams_behind(feature_set)
-    kernels = frame["kernel"].to_list() if "kernel" in frame.columns else [None] * frame.height
-    now = current_kernel()
+    kernels, now = frame["kernel"].to_list(), code_digest()
 
     def cause(difference: Difference) -> str:
         if redefined:
@@ -104,16 +104,9 @@ def _explained(home: Home, feature_set: FeatureSet, digest: str, frame: pl.DataF
             watermark = int(served.watermarks[stream][difference.row])
             if any(segment.first_offset <= watermark for segment in damaged[stream]):
                 return EVENT
-        return CODE if kernels[difference.row] not in (None, now) else STATE
+        return STATE if kernels[difference.row] == now else CODE
 
     return [Skew(served.ids[item.row], item.feature, item.served, item.recomputed, cause(item)) for item in wrong]
-
-
-def current_kernel() -> str:
-    """Which code computes features now: short, as predictions carry it."""
-    from davy.features.expression import kernel_digest
-
-    return kernel_digest().removeprefix("sha256:")[:12]
 
 
 def _streams_behind(feature_set: FeatureSet) -> dict[str, set[str]]:

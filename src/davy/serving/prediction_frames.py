@@ -21,7 +21,8 @@ _TIME = pl.Datetime("us", "UTC")
 _TYPES: dict[Kind, Any] = {"int": pl.Int64, "float": pl.Float64, "decimal": pl.Float64, "str": pl.String, "bool": pl.Boolean, "time": _TIME}
 _PLAIN: dict[str, Any] = {"prediction": pl.String, "time": _TIME, "logged_time": _TIME, "model": pl.String, "version": pl.Int64, "arm": pl.String,
                           "pinned": pl.Boolean, "routing_key": pl.String, "feature_set": pl.String}
-_LAST: dict[str, Any] = {"output": pl.Float64, "output_json": pl.String, "latency_us": pl.Int64, "features_us": pl.Int64, "model_us": pl.Int64}
+_LAST: dict[str, Any] = {"output": pl.Float64, "output_json": pl.String, "latency_us": pl.Int64, "features_us": pl.Int64, "model_us": pl.Int64,
+                         "kernel": pl.String}
 
 
 def to_frame(records: Sequence[PredictionRecord], feature_set: FeatureSet) -> pl.DataFrame:
@@ -45,6 +46,7 @@ def to_frame(records: Sequence[PredictionRecord], feature_set: FeatureSet) -> pl
     for name, values in zip(("latency_us", "features_us", "model_us"), zip(*((r.latency, r.features, r.model_time) for r in records), strict=True),
                             strict=True):
         columns[name] = pl.Series(name, values, pl.Int64)
+    columns["kernel"] = pl.Series("kernel", [r.kernel for r in records], pl.String)
     return pl.DataFrame(columns)
 
 
@@ -87,7 +89,7 @@ def to_records(frame: pl.DataFrame, feature_set: FeatureSet) -> list[PredictionR
             row["prediction"], row["time"], row["logged_time"], row["model"], row["version"], row["arm"], row["pinned"], row["routing_key"], row["feature_set"],
             {name: here["entities"].get(name) for name in entities}, {name: here["request"].get(name) for name in request},
             {name: offset for name, offset in here["watermarks"].items() if offset is not None}, [here["features"].get(name) for name in feature_set.outputs],
-            output, row["latency_us"], row["features_us"], row["model_us"]))
+            output, row["latency_us"], row["features_us"], row["model_us"], row["kernel"]))
     return found
 
 

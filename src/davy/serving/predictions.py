@@ -49,6 +49,7 @@ class PredictionRecord(msgspec.Struct, array_like=True):
         watermarks: per stream the last offset that had been applied.
         values: the vector, in the order of the feature set's outputs.
         output: a number, a label, or one probability per class.
+        kernel: which code computed the vector (see features/kernel.py).
         latency, features, model_time: microseconds spent in all, on features, and waiting for the model.
     """
 
@@ -69,6 +70,7 @@ class PredictionRecord(msgspec.Struct, array_like=True):
     latency: int
     features: int
     model_time: int
+    kernel: str = ""
 
 
 ENCODER = msgspec.msgpack.Encoder()
@@ -303,7 +305,7 @@ def read_predictions(home: Home, model: str, *, start: int | None = None, end: i
         start, end: microseconds; start <= time < end.
 
     Returns columns prediction, time, logged_time, model, version, arm, pinned, routing_key, feature_set, entities, request, watermarks
-    and features (structs of typed values; absent when they have no field), output, output_json, latency_us, features_us, model_us.
+    and features (structs of typed values; absent when they have no field), output, output_json, latency_us, features_us, model_us, kernel.
     """
     from davy.serving.prediction_frames import gather
 
