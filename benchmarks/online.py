@@ -132,7 +132,8 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         result = measure(Path(folder), arguments.events)
     print(
-        f"read 2 views, 10 features: p50 {result['read']['p50_us']} µs, p99 {result['read']['p99_us']} µs (two raw gets {result['floor']['lmdb_get']['p50_us']} µs)\n"
+        f"read 2 views, 10 features: p50 {result['read']['p50_us']} µs, p99 {result['read']['p99_us']} µs "
+        f"(two raw gets {result['floor']['lmdb_get']['p50_us']} µs)\n"
         f"update: {result['update']['us_per_event']} µs an event, {result['update']['events_per_s']} events/s, durable\n"
         f"push of one event: p50 {result['push_one']['p50_us'] / 1000:.2f} ms (fsync {result['floor']['fsync']['p50_us'] / 1000:.2f} ms)"
     )
