@@ -6,28 +6,30 @@ from pathlib import Path
 
 import polars as pl
 
-from davy.engines.online.memory import MemoryStore
 from davy.features.definition import EventBatch, StreamSpec
-from davy.features.online import OnlineFeatures
 
 
 class FrameTable:
     def __init__(self, frame: pl.DataFrame) -> None:
         self.frame = frame
 
+    uri = "a frame"
+
     def scan(self) -> pl.LazyFrame:
         return self.frame.lazy()
 
+    def collect(self, lazy: pl.LazyFrame) -> pl.DataFrame:
+        return lazy.collect()
+
+    def committed(self, writer: str) -> int:
+        return int(self.frame["_offset"].max() or 0)  # type: ignore[arg-type]
+
 
 class FrameLog:
-    """Stands where a `Home` does: a place for files, an online store with marks, and the table."""
+    """Stands where a `Home` does: a place for files, and the table."""
 
     def __init__(self, folder: Path, stream: StreamSpec, batches: list[EventBatch]) -> None:
         self.folder = folder
-        self.online = MemoryStore()
-        features = OnlineFeatures(self.online)
-        for batch in batches:
-            features.apply(batch)
         self.frame = pl.concat([as_table(stream, batch) for batch in batches])
 
     def place(self, *parts: str) -> Path:

@@ -18,8 +18,8 @@ from davy.engines.offline.base import Spine
 from davy.engines.offline.runs import Layer, Run, Runs, exclusive
 from davy.engines.offline.slices import Slices, bisect
 from davy.events.frames import INGEST, OFFSET, table_name
+from davy.events.streams import WRITER
 from davy.features import kernel
-from davy.features.online import OnlineFeatures
 from davy.features.tiles import NONE_YET as NULL
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ class LocalEngine:
         self.home = home
 
     def last_offset(self, stream: StreamSpec) -> int:
-        return OnlineFeatures(self.home.online).mark(stream.name).offset
+        """What has moved into the table: an event that is newer can't be looked at yet."""
+        return max(self.home.table(table_name(stream.name)).committed(WRITER), 0)
 
     def known_at(self, stream: StreamSpec, times: np.ndarray) -> np.ndarray:
         ingest = self._ingest_times(stream)
@@ -47,9 +48,9 @@ class LocalEngine:
         totals = [_Total(feature, len(spine.times)) for feature in view.features]
         if last:
             folder = self.home.place("sorted", stream.name.replace("/", "+"), "+".join(view.entity), "lock").parent
-            events = self.home.table(table_name(stream.name)).scan()
-            for run in Runs(folder, stream, view.entity, events).upto(last):
-                _add_run(run, view, spine, totals)
+            with Runs(folder, stream, view.entity, self.home.table(table_name(stream.name))).upto(last) as runs:
+                for run in runs:
+                    _add_run(run, view, spine, totals)
         return [_finish(total, stream) for total in totals]
 
     def _ingest_times(self, stream: StreamSpec) -> np.ndarray:
@@ -61,14 +62,9 @@ class LocalEngine:
             if have * 8 != file.tell():
                 file.truncate(have * 8)
             if have < last:
-                new = (
-                    self.home.table(table_name(stream.name))
-                    .scan()
-                    .filter(pl.col(OFFSET).is_between(have + 1, last))
-                    .select(OFFSET, pl.col(INGEST).cast(pl.Int64))
-                    .collect()
-                    .sort(OFFSET)
-                )
+                table = self.home.table(table_name(stream.name))
+                chosen = table.scan().filter(pl.col(OFFSET).is_between(have + 1, last))
+                new = table.collect(chosen.select(OFFSET, pl.col(INGEST).cast(pl.Int64))).sort(OFFSET)
                 file.write(np.ascontiguousarray(new[INGEST].to_numpy()).tobytes())
         return np.fromfile(path, dtype=np.int64) if last else np.empty(0, dtype=np.int64)
 
@@ -151,9 +147,15 @@ def _add_slices(total: _Total, rows: np.ndarray, values: Slices, lower: np.ndarr
 
 
 def _added(totals: np.ndarray, rows: np.ndarray, more: np.ndarray) -> np.ndarray:
-    if more.dtype == object and totals.dtype != object:
-        totals = totals.astype(object)
-    totals[rows] += more
+    """Exact sums: in 64 bits as long as these suffice, in Python's integers from then on."""
+    if totals.dtype != object and more.dtype != object:
+        known = totals[rows]
+        raised = known + more
+        if not (((known ^ raised) & (more ^ raised)) < 0).any():
+            totals[rows] = raised
+            return totals
+    totals = totals.astype(object)
+    totals[rows] += more.astype(object)
     return totals
 
 

@@ -5,7 +5,7 @@ order of time and of offset at once. Events that came in order (nearly all) are 
 ones in order among themselves are layer 1, and so on. So what was known at any moment is one slice per layer, found by
 binary search, and no query scans for late events. What is left after `LAYERS` layers is kept `loose`, sorted by time.
 
-Runs are derived from the event table: they may be deleted at any time.
+Runs are derived from the event table: they may be deleted while nobody reads them.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import msgspec
 import numpy as np
 import polars as pl
 
+from davy.errors import CorruptData
 from davy.events.frames import INGEST, OFFSET, untyped
 from davy.features.tiles import NONE_YET as NULL
 
@@ -28,9 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from davy.features.definition import StreamSpec
+    from davy.store.tables import Table
 
 LAYERS = 7
-FORMAT = 1
+FORMAT = 2
 
 
 class Column(msgspec.Struct, frozen=True):
@@ -61,7 +63,7 @@ class Layer:
 
     def __init__(self, folder: Path, rows: int, loose: bool) -> None:
         self.folder, self.rows, self.loose = folder, rows, loose
-        self.starts = np.load(folder / "starts.npy")
+        self.starts = np.load(folder / "_starts.npy")
 
     def column(self, name: str) -> np.ndarray:
         """int64 stored values, shape (rows + 1,), read-only."""
@@ -75,7 +77,7 @@ class Run:
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder, self.manifest = folder, manifest
         self.layers = [Layer(folder / f"layer{index}", rows, manifest.loose and index == LAYERS) for index, rows in enumerate(manifest.rows) if rows]
-        self.keys = pl.read_ipc(folder / "keys.arrow")
+        self.keys = pl.read_ipc(folder / "_keys.arrow")
 
     def texts(self, field: str) -> pl.Series:
         """The texts that the codes of a text column stand for."""
@@ -87,25 +89,39 @@ class Runs:
 
     Args:
         folder: theirs alone.
-        events: the stream's table as a lazy frame with `_offset`, the time column and the fields.
+        table: the stream's, with `_offset`, `_ingest_time`, the time column and the fields.
     """
 
-    def __init__(self, folder: Path, stream: StreamSpec, entity: tuple[str, ...], events: pl.LazyFrame | None) -> None:
-        self.folder, self.stream, self.entity, self.events = folder, stream, entity, events
+    def __init__(self, folder: Path, stream: StreamSpec, entity: tuple[str, ...], table: Table) -> None:
+        self.folder, self.stream, self.entity, self.table = folder, stream, entity, table
         folder.mkdir(parents=True, exist_ok=True)
 
-    def upto(self, last: int) -> list[Run]:
-        """Runs that together cover the offsets 1 to `last` (and perhaps more)."""
-        with exclusive(self.folder / "lock"):
-            kept = self._complete()
-            covered = kept[-1].last if kept else 0
-            if covered < last:
-                first = covered + 1
-                while kept and kept[-1].last - kept[-1].first < 2 * (last - first + 1):
-                    first = kept.pop().first
-                kept.append(self._build(first, last))
-                self._sweep(kept)
-            return [Run(self._place(manifest), manifest) for manifest in kept]
+    @contextmanager
+    def upto(self, last: int) -> Iterator[list[Run]]:
+        """Runs that together cover the offsets 1 to `last` (and perhaps more). Within the block nobody merges them away.
+
+        Raises:
+            CorruptData: the table lacks some of these events.
+        """
+        lock = self.folder / "lock"
+        while True:
+            with shared(lock):
+                kept = self._complete()
+                if last <= (kept[-1].last if kept else 0):
+                    yield [Run(self._place(manifest), manifest) for manifest in kept]
+                    return
+            with exclusive(lock):
+                self._grow(last)
+
+    def _grow(self, last: int) -> None:
+        kept = self._complete()
+        first = kept[-1].last + 1 if kept else 1
+        if first > last:
+            return
+        while kept and kept[-1].last - kept[-1].first < 2 * (last - first + 1):
+            first = kept.pop().first
+        kept.append(self._build(first, last))
+        self._sweep(kept)
 
     def _place(self, manifest: Manifest) -> Path:
         return self.folder / f"{manifest.first}-{manifest.last}"
@@ -133,14 +149,19 @@ class Runs:
         place = self.folder / f".{first}-{last}.{os.getpid()}"
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir()
-        assert self.events is not None
-        chosen = self.events.filter(pl.col(OFFSET).is_between(first, last))
+        chosen = self.table.scan().filter(pl.col(OFFSET).is_between(first, last))
         skeleton = self._read(chosen, self.entity).rename({self.stream.time: "_time"})
+        if skeleton.height != last - first + 1:
+            raise CorruptData(
+                f"The table of the stream {self.stream.name!r} has {skeleton.height} of the events {first} to {last}.",
+                "Offsets have no gaps.",
+                f"Restore {self.table.uri} from a backup.",
+            )
         arrange = np.argsort(skeleton[OFFSET].to_numpy(), kind="stable") if not skeleton[OFFSET].is_sorted() else None
         if arrange is not None:
             skeleton = skeleton[arrange]
         keys = skeleton.select(self.entity).drop_nulls().unique().sort(self.entity)
-        keys.write_ipc(place / "keys.arrow")
+        keys.write_ipc(place / "_keys.arrow")
         codes = skeleton.select(self.entity).join(keys.with_row_index("_code"), on=self.entity, how="left", maintain_order="left")["_code"]
         order = np.flatnonzero(codes.is_not_null().to_numpy())
         code = codes.cast(pl.Int64).fill_null(0).to_numpy()
@@ -149,7 +170,7 @@ class Runs:
         for index, rows in enumerate(layers):
             folder = place / f"layer{index}"
             folder.mkdir()
-            np.save(folder / "starts.npy", np.searchsorted(code[rows], np.arange(keys.height + 1)))
+            np.save(folder / "_starts.npy", np.searchsorted(code[rows], np.arange(keys.height + 1)))
             _save(folder / "_time.npy", skeleton["_time"].to_numpy()[rows])
             _save(folder / "_offset.npy", skeleton[OFFSET].to_numpy()[rows])
         columns = {name: self._write_column(place, chosen, name, arrange, layers) for name in (field.name for field in self.stream.fields)}
@@ -164,7 +185,7 @@ class Runs:
         """Offset, ingest time, event time and these fields, in stored form."""
         present = [name for name in names if name in chosen.collect_schema()]
         only = msgspec.structs.replace(self.stream, fields=tuple(self.stream.field(name) for name in names))
-        return untyped(only, chosen.select(OFFSET, INGEST, self.stream.time, *present).collect())
+        return untyped(only, self.table.collect(chosen.select(OFFSET, INGEST, self.stream.time, *present)))
 
     def _write_column(self, place: Path, chosen: pl.LazyFrame, name: str, arrange: np.ndarray | None, layers: list[np.ndarray]) -> Column:
         field = self.stream.field(name)
@@ -207,7 +228,15 @@ def _save(path: Path, values: np.ndarray) -> None:
 
 @contextmanager
 def exclusive(path: Path) -> Iterator[None]:
-    """Hold a file lock, so that two processes don't build the same files."""
+    """Hold a file lock alone, so that two processes don't build the same files."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def shared(path: Path) -> Iterator[None]:
+    """Hold a file lock with other readers, so that nobody takes away what they read."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
         yield
