@@ -72,7 +72,7 @@ class Field(msgspec.Struct, frozen=True, omit_defaults=True):
             return stored
         if self.kind == "bool":
             return bool(stored)
-        return stored / 10**self.scale  # type: ignore[operator]
+        return stored / 10**self.scale
 
     def _quantise(self, value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, (int, float, StdDecimal)):
