@@ -1,4 +1,4 @@
-"""Takes a month through a live gateway: each question at its moment, after everything that had arrived by then."""
+"""Takes a month through a live gateway: each question at its moment, after everything that had arrived before."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from davy.demo.feed import Month, Step
 
 LATE_MINUTES = 15
+MOST_FAILED = 20
 
 
 class _Answered(msgspec.Struct):
@@ -42,7 +43,7 @@ class Tally:
         requests: predictions asked for; `failed` of them were never answered with 200, `retried` took more than one attempt.
         pushes: requests with events or outcomes; `accepted` rows of them were taken, `duplicates` had been there before.
         scored: per version the answers whose outcome is known: (probability, was late).
-        waits: microseconds per prediction, seen from here.
+        waits: microseconds per prediction where nothing else was sent, seen from here.
         last: the last prediction's id.
     """
 
@@ -73,32 +74,37 @@ class Replay:
         """Take every step in order.
 
         Raises:
-            DavyError: events were refused, or could not be delivered; a prediction that fails is counted instead.
+            DavyError: events were refused, or could not be delivered, or too many predictions failed; a single one is counted.
         """
         for step in month.steps:
             self._clock.set(step.at)
-            self._push(step)
-            if step.asked:
-                self._ask(step)
+            self._take(step)
         return self.tally
 
-    def _push(self, step: Step) -> None:
-        requests = step.requests()
+    def _take(self, step: Step) -> None:
+        """Everything of one moment at once, as it would be: a question may or may not see what arrives at that very moment."""
+        pushes = step.requests()
         known = [(self._answered.pop(flight), minutes, arrived) for flight, minutes, arrived in step.outcomes if flight in self._answered]
         if known:
             rows = [{"prediction": answered.prediction_id, "arr_delay": minutes, "time": arrived} for answered, minutes, arrived in known]
-            requests.append(Request(f"/outcomes/{MODEL}", self._encode(rows)))
-        if not requests:
-            return
-        for request, answer in zip(requests, self._client.send(requests), strict=True):
-            receipt = self._taken(request, answer)
-            self.tally.pushes += 1
-            if not request.path.startswith("/outcomes"):
-                self.tally.accepted += receipt.accepted
-                self.tally.duplicates += receipt.duplicates
+            pushes.append(Request(f"/outcomes/{MODEL}", self._encode(rows)))
+        began = time.perf_counter()
+        answers = self._client.send([*pushes, *(request for _, request in step.asked)])
+        if step.asked and not pushes:
+            self.tally.waits.append((time.perf_counter() - began) * 1e6 / len(answers))
+        for request, answer in zip(pushes, answers, strict=False):
+            self._pushed(request, answer)
+        self._asked(step, answers[len(pushes):])
         self.tally.outcomes += len(known)
         for answered, minutes, _ in known:
             self.tally.scored[answered.version].append((answered.prediction, minutes > LATE_MINUTES))
+
+    def _pushed(self, request: Request, answer: Answer) -> None:
+        receipt = self._taken(request, answer)
+        self.tally.pushes += 1
+        if not request.path.startswith("/outcomes"):
+            self.tally.accepted += receipt.accepted
+            self.tally.duplicates += receipt.duplicates
 
     def _taken(self, request: Request, answer: Answer) -> _Receipt:
         if answer.status == 200:
@@ -108,16 +114,20 @@ class Replay:
         said: dict[str, Any] = msgspec.json.decode(answer.body)
         raise DavyError(f"POST {request.path} was answered with {answer.status}: {said.get('message', '')}", said.get("allowed", ""), said.get("fix", ""))
 
-    def _ask(self, step: Step) -> None:
-        began = time.perf_counter()
-        answers = self._client.send([request for _, request in step.asked])
-        self.tally.waits.append((time.perf_counter() - began) * 1e6 / len(answers))
+    def _asked(self, step: Step, answers: list[Answer]) -> None:
         for (flight, _), answer in zip(step.asked, answers, strict=True):
             self.tally.requests += 1
             self.tally.retried += answer.retried
             if answer.status != 200:
-                self.tally.failed += 1
+                self._failed(answer)
                 continue
             answered = self._answered[flight] = self._decode(answer.body)
             self.tally.last = answered.prediction_id
-        self._advance(len(answers))
+        if answers:
+            self._advance(len(answers))
+
+    def _failed(self, answer: Answer) -> None:
+        self.tally.failed += 1
+        if self.tally.failed >= MOST_FAILED:
+            raise Unavailable(f"{self.tally.failed} predictions failed; the last was answered with {answer.status}: {answer.body.decode(errors='replace')}", "",
+                              "Look at .davy/run/up.log in the demo's folder, and run the demo again.")
