@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from davy.core.fields import Field, Kind, make_field
-from davy.core.time import UNITS, format_duration, parse_duration
+from davy.core.time import parse_duration
 from davy.errors import DefinitionError, NotFound, nearest
-from davy.features.definition import Aggregate, DerivedSpec, FeatureSet, FeatureSpec, ModelSpec, OutcomeSpec, StreamSpec, ViewSpec
+from davy.features.aggregates import Agg
+from davy.features.aggregates import agg as agg
+from davy.features.definition import DerivedSpec, FeatureSet, FeatureSpec, ModelSpec, OutcomeSpec, StreamSpec, ViewSpec
 from davy.features.kernel import output_kind
-
-EXACT_HOP = 1
-_HOPS = ((2 * UNITS["h"], UNITS["min"]), (2 * UNITS["d"], 15 * UNITS["min"]), (14 * UNITS["d"], UNITS["h"]), (60 * UNITS["d"], 6 * UNITS["h"]))
 
 
 class Stream:
@@ -70,77 +69,6 @@ class Stream:
 
     def __repr__(self) -> str:
         return f"Stream({self.name!r})"
-
-
-class Agg:
-    """An aggregate that becomes a feature when a view gives it a name."""
-
-    def __init__(self, aggregate: Aggregate, field: str | None, window: str | None, hop: str | None, ttl: str | None = None) -> None:
-        self.aggregate, self.field = aggregate, field
-        self.window = parse_duration(window) if window is not None else None
-        self.ttl = parse_duration(ttl) if ttl is not None else None
-        self.hop = hop
-
-    def spec(self, name: str, where: str) -> FeatureSpec:
-        """The checked feature of this name."""
-        if self.window is None:
-            if self.aggregate != "last":
-                raise DefinitionError(f"{where} has no window.", "Every aggregate but last is taken over a window.", 'Write for example window="1h".')
-            return FeatureSpec(name, self.aggregate, self.field, None, 1, self.ttl)
-        if self.ttl is not None:
-            raise DefinitionError(f"{where} has a window and a ttl.", "A last has one or the other.", "Remove one.")
-        if self.window <= 0:
-            raise DefinitionError(f"{where} has a window of {self.window} µs.", "A window is longer than nothing.", 'Write for example window="1h".')
-        hop = self._hop(where)
-        return FeatureSpec(name, self.aggregate, self.field, self.window, hop)
-
-    def _hop(self, where: str) -> int:
-        assert self.window is not None
-        if self.hop == "exact":
-            return EXACT_HOP
-        hop = parse_duration(self.hop) if self.hop is not None else next((hop for limit, hop in _HOPS if self.window <= limit), UNITS["d"])
-        if hop <= 0 or self.window % hop:
-            raise DefinitionError(
-                f"{where}: the window {format_duration(self.window)} is not a multiple of its hop {format_duration(hop)}.",
-                "The far edge of a window moves in hops.",
-                'Change one of them, or write hop="exact".',
-            )
-        return hop
-
-
-class _Aggregates:
-    """`davy.agg`: the aggregates. `field` names a column of the view's stream, `window` reaches back from the asked time, `hop` is the step of its far edge."""
-
-    def count(self, field: str | None = None, *, window: str, hop: str | None = None) -> Any:
-        """How many events (or how many with a value in `field`); 0 over none."""
-        return Agg("count", field, window, hop)
-
-    def sum(self, field: str, *, window: str, hop: str | None = None) -> Any:
-        """The exact sum; 0 over none."""
-        return Agg("sum", field, window, hop)
-
-    def mean(self, field: str, *, window: str, hop: str | None = None) -> Any:
-        """The exact sum over the count, rounded once; null over none."""
-        return Agg("mean", field, window, hop)
-
-    def std(self, field: str, *, window: str, hop: str | None = None) -> Any:
-        """The sample standard deviation (n - 1); null below two values."""
-        return Agg("std", field, window, hop)
-
-    def min(self, field: str, *, window: str, hop: str | None = None) -> Any:
-        """The smallest value; null over none."""
-        return Agg("min", field, window, hop)
-
-    def max(self, field: str, *, window: str, hop: str | None = None) -> Any:
-        """The largest value; null over none."""
-        return Agg("max", field, window, hop)
-
-    def last(self, field: str, *, window: str | None = None, ttl: str | None = None, hop: str | None = None) -> Any:
-        """The newest non-null value by (time, offset): within a window, within a time to live, or ever."""
-        return Agg("last", field, window, hop, ttl)
-
-
-agg = _Aggregates()
 
 
 class FeatureRef:
@@ -335,12 +263,13 @@ class Resolver:
         where = f"The model {declared.name!r}"
         feature_set = self.feature_set(declared.features, entities=declared.entities, request=declared.request, where=where)
         label = declared.outcome.spec.value.name
-        used = {*feature_set.outputs, *(field.name for field in feature_set.request), *(name for spec in feature_set.derived for name in spec.inputs)}
+        used = {*feature_set.outputs, *(field.name for field in (*feature_set.entities, *feature_set.request))}
+        used |= {name for spec in feature_set.derived for name in spec.inputs}
         if label in used:
             raise DefinitionError(
                 f"{where} uses its outcome {label!r} as a feature.",
                 "What is predicted is not known when it is asked for.",
-                f"Remove {label!r} from features and request; what was known of the past is a view's aggregate under a name of its own.",
+                f"Remove {label!r} from features, entities and request; what was known of the past is a view's aggregate under a name of its own.",
             )
         return ModelSpec(declared.name, feature_set, declared.outcome.spec)
 
@@ -354,6 +283,8 @@ class _Resolution:
         self.views: dict[str, type[View]] = {}
         self.kinds: dict[str, Kind] = {}
         self.derived: dict[str, DerivedSpec] = {}
+        self.functions = dict(known.derived)
+        self.keys: dict[str, None] = {}
         self.outputs: list[str] = []
         for field in self.request.values():
             self._name(field.name, field.kind)
@@ -368,7 +299,7 @@ class _Resolution:
         elif isinstance(item, FeatureRef):
             self._use(item.view)
         elif isinstance(item, Derived):
-            self.known.derived.setdefault(item.name, item)
+            self.functions[item.name] = item
         elif not isinstance(item, str):
             raise DefinitionError(
                 f"{self.where} lists {item!r} among its features.",
@@ -377,7 +308,10 @@ class _Resolution:
             )
 
     def _use(self, view: type[View]) -> None:
-        if view.__name__ in self.views:
+        known = self.views.get(view.__name__)
+        if known is not None and known.spec != view.spec:
+            raise DefinitionError(f"{self.where} has two views named {view.__name__!r}.", "Each view has a name of its own.", "Rename one of them.")
+        if known is not None:
             return
         self.views[view.__name__] = view
         for feature in view.spec.features:
@@ -386,8 +320,11 @@ class _Resolution:
 
     def _name(self, name: str, kind: Kind) -> None:
         if name in self.kinds:
-            raise DefinitionError(f"{self.where} has two features named {name!r}.", "Each name means one thing.", "Rename one of them.")
+            raise self._twice(name)
         self.kinds[name] = "float" if kind == "decimal" else kind
+
+    def _twice(self, name: str) -> DefinitionError:
+        return DefinitionError(f"{self.where} has two features named {name!r}.", "Each name means one thing.", "Rename one of them.")
 
     def _list(self, item: Any) -> None:
         if isinstance(item, type) and issubclass(item, View):
@@ -395,6 +332,8 @@ class _Resolution:
         else:
             names = [item if isinstance(item, str) else item.name]
         for name in names:
+            if isinstance(item, Derived) and name in self.kinds and name not in self.derived:
+                raise self._twice(name)
             self._resolve(name, ())
             if name in self.outputs:
                 raise DefinitionError(f"{self.where} lists the feature {name!r} twice.", "A vector has each feature once.", "Remove one.")
@@ -410,12 +349,13 @@ class _Resolution:
                 "A derived feature can't depend on itself.",
                 "Break the circle.",
             )
-        if name in self.known.derived:
-            self._derive(self.known.derived[name], (*path, name))
+        if name in self.functions:
+            self._derive(self.functions[name], (*path, name))
             return
         entity = self._entity_field(name)
         if entity is not None:
             self.kinds[name] = entity.kind
+            self.keys[name] = None
             return
         holders = [view for view in self.known.views if any(feature.name == name for feature in view.spec.features)]
         if len({view.__name__ for view in holders}) == 1:
@@ -427,7 +367,7 @@ class _Resolution:
                 "A name must mean one feature.",
                 f"List the view that you mean, or rename: {holders[0].__name__}.{name}",
             )
-        known = {*self.kinds, *self.known.derived, *(feature.name for view in self.known.views for feature in view.spec.features)}
+        known = {*self.kinds, *self.functions, *(feature.name for view in self.known.views for feature in view.spec.features)}
         needs = f" (an argument of {path[-1]!r})" if path else ""
         raise DefinitionError(
             f"{self.where} needs {name!r}{needs}, which is not defined.",
@@ -452,26 +392,22 @@ class _Resolution:
 
     def finish(self, entities: Sequence[str] | None) -> FeatureSet:
         """Check the entity keys and seal the set."""
-        needed = list(dict.fromkeys(key for view in self.views.values() for key in view.spec.entity))
-        named = needed if entities is None else list(entities)
+        needed = list(dict.fromkeys([*(key for view in self.views.values() for key in view.spec.entity), *self.keys]))
+        named = needed if entities is None else list(dict.fromkeys(entities))
         missing = [key for key in needed if key not in named]
         if missing:
             raise DefinitionError(
-                f"{self.where} does not name the entity key {missing[0]!r}.", f"Its views are about: {', '.join(needed)}.", f"Add {missing[0]!r} to entities."
+                f"{self.where} does not name the entity key {missing[0]!r}.", f"It needs: {', '.join(needed)}.", f"Add {missing[0]!r} to entities."
             )
-        fields = []
-        for key in named:
-            field = self._entity_field(key)
-            if key in self.request:
-                raise DefinitionError(f"{self.where} has {key!r} as an entity key and as a request field.", "It is one of the two.", "Remove it from request.")
-            if field is None:
-                raise DefinitionError(
-                    f"{self.where} names the entity key {key!r}, which no view is about.", nearest(key, needed), "Declare it in request, or correct the name."
-                )
-            fields.append(field)
+        fields = tuple(self._key(name, needed) for name in named)
         streams = {view.stream.name: view.stream.spec for view in self.views.values()}
+        for view in self.views.values():
+            if view.stream.spec != streams[view.stream.name]:
+                raise DefinitionError(
+                    f"{self.where} has two streams named {view.stream.name!r}.", "Each stream has a name of its own.", "Give both views the same one."
+                )
         return FeatureSet(
-            tuple(fields),
+            fields,
             tuple(self.request.values()),
             tuple(streams.values()),
             tuple(view.spec for view in self.views.values()),
@@ -479,3 +415,24 @@ class _Resolution:
             tuple(self.outputs),
             tuple(self.kinds[name] for name in self.outputs),
         ).sealed()
+
+    def _key(self, name: str, needed: Sequence[str]) -> Field:
+        """The entity key of this name, which must be one thing in every view."""
+        if name in self.request:
+            raise DefinitionError(f"{self.where} has {name!r} as an entity key and as a request field.", "It is one of the two.", "Remove it from request.")
+        field = self._entity_field(name)
+        if field is None:
+            raise DefinitionError(
+                f"{self.where} names the entity key {name!r}, which no view is about.", nearest(name, needed), "Declare it in request, or correct the name."
+            )
+        if name in self.kinds and name not in self.keys:
+            raise DefinitionError(f"{self.where} has {name!r} as an entity key and as a feature.", "Each name means one thing.", "Rename the feature.")
+        for view in self.views.values():
+            other = view.stream.spec.field(name) if name in view.spec.entity else field
+            if other.kind != field.kind:
+                raise DefinitionError(
+                    f"{self.where}: the entity key {name!r} is {field.kind} in one view and {other.kind} in {view.__name__}.",
+                    "A key has one type, so that a request can name it once.",
+                    "Declare the field alike on both streams.",
+                )
+        return field
