@@ -41,6 +41,16 @@ def test_an_append_is_taken_once(tmp_path: Path) -> None:
     assert table.schema["time"] == pl.Datetime("us", "UTC")
 
 
+def test_a_writer_that_stands_elsewhere_is_refused(tmp_path: Path) -> None:
+    table = Table(str(tmp_path / "t"))
+    assert table.append(rows(1, 2), writer="log", position=2, after=0)
+    with pytest.raises(Conflict, match="stands at 2"):
+        table.append(rows(1, 2, 3), writer="log", position=3, after=0)
+    assert table.append(rows(3), writer="log", position=3, after=2)
+    assert not table.append(rows(3), writer="log", position=3, after=2)
+    assert offsets(table) == [1, 2, 3]
+
+
 def test_staged_files_are_invisible_until_committed(tmp_path: Path) -> None:
     table = Table(str(tmp_path / "t"))
     parts = [table.stage(rows(1, 2)), table.stage(rows(3))]

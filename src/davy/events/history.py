@@ -134,13 +134,15 @@ class _Loader:
     def _commit(self, key: str, accepted: int) -> None:
         log, state, name, attempt = self.log, self.state, self.spec.name, new_id(self.log.home.clock)
         with log.committing:
+            log.check_open()
             records = [Aside(name, [log.next_number() for _ in range(len(rows))], rows, attempt) for rows in self.later]
             if records:
                 log.wal.append([encode(record) for record in records])
                 log.wal.sync()
             position = log.wal.last - len(records)
             if accepted:
-                state.table.commit(self.staged, self.empty, writer=WRITER, position=self.offset, marks={key: 1, f"aside:{attempt}": 1})
+                state.table.commit(self.staged, self.empty, writer=WRITER, position=self.offset, after=state.offset,
+                                   marks={key: 1, f"aside:{attempt}": 1})
             else:
                 state.table.commit([], self.empty, writer=key, position=1, marks={f"aside:{attempt}": 1})
             self.staged = []

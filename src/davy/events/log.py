@@ -147,17 +147,17 @@ class EventLog:
                 self.declare(spec)
             state = self.streams[spec.name]
             with self.mover.flushing, self.committing:
-                self._check_open()
+                self.check_open()
                 self.online.ensure(state.spec, view, state.events(0, fields_of([view])))
 
     def flush(self) -> None:
         """Move everything into the tables now."""
-        self._check_open()
+        self.check_open()
         self.mover.flush()
 
     def stream(self, name: str) -> Stream:
         """The open stream of that name."""
-        self._check_open()
+        self.check_open()
         found = self.streams.get(name)
         if found is None:
             raise NotFound(f"There is no stream {name!r}.", nearest(name, self.streams), "Declare it in features.py, and load or push with that name.")
@@ -177,7 +177,7 @@ class EventLog:
     def abandon(self) -> None:
         """Let go of the lock without moving anything: what is acknowledged is in the write-ahead log."""
         self.mover.stop()
-        with self.committing:
+        with self.mover.flushing, self.committing:
             if self._descriptor >= 0:
                 self._failure = self._failure or Closed("The log is closed.", "", "Connect again.")
                 for push in self._queue:
@@ -190,7 +190,7 @@ class EventLog:
 
     def commit(self) -> None:
         """Stamp, write ahead, sync and apply all pushes that wait, and the set-aside events that are due. Needs `committing`."""
-        self._check_open()
+        self.check_open()
         groups = self._groups(now := self.home.clock.now())
         if not groups:
             return
@@ -315,7 +315,8 @@ class EventLog:
         self._numbers += 1
         return self._numbers
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Raise `Closed` if it is."""
         if self._failure is not None:
             raise Closed(self._failure.came, self._failure.allowed, self._failure.fix)
 

@@ -67,9 +67,11 @@ class Mover:
     def flush(self) -> None:
         """Move everything that is in the log now."""
         with self.flushing:
-            self._waiting_rows = 0
-            for state in list(self._log.streams.values()):
+            self._log.check_open()
+            states = list(self._log.streams.values())
+            for state in states:
                 self._move(state)
+            self._waiting_rows = sum(len(batch) for state in states for _, batch in list(state.pending))
             self._trim()
             for hook in self._hooks:
                 hook()
@@ -97,6 +99,8 @@ class Mover:
                     self.flush()
             except DavyError as error:
                 _LOG.warning("The log could not be moved into tables, and will be tried again: %s", error.came)
+            except Exception:  # noqa: BLE001 - whatever a library raised, the thread has to try again: without it nothing would ever move
+                _LOG.exception("The log could not be moved into tables, and will be tried again.")
 
     def _release(self) -> None:
         now = self._log.home.clock.now()
@@ -113,7 +117,7 @@ class Mover:
             return
         stored = stored_frame(state.spec, [batch for _, batch in pending])
         last = pending[-1][1].last_offset
-        state.table.append(typed(state.spec, stored), writer=WRITER, position=last)
+        state.table.append(typed(state.spec, stored), writer=WRITER, position=last, after=state.committed)
         with self._log.committing:
             state.committed = last
             del state.pending[: len(pending)]

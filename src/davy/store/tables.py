@@ -60,19 +60,20 @@ class Table:
         delta = self._fresh()
         return -1 if delta is None else _position(delta, writer)
 
-    def append(self, frame: pl.DataFrame, *, writer: str, position: int, marks: Mapping[str, int] | None = None) -> bool:
+    def append(self, frame: pl.DataFrame, *, writer: str, position: int, after: int | None = None, marks: Mapping[str, int] | None = None) -> bool:
         """Add the rows, once: False, and nothing is added, when this writer's position is there already.
 
-        New columns are added to the table; `marks` are further (writer, position) pairs committed with it.
+        New columns are added to the table; `marks` are further (writer, position) pairs committed with it. With `after`, the
+        writer must stand there (0 before its first append), so that two who take themselves for it can't both go on.
 
         Raises:
-            Conflict: a column has another type than in the table.
+            Conflict: a column has another type than in the table, or the writer stands elsewhere.
             StorageFull, Unavailable: nothing was added.
         """
         if self.committed(writer) >= position:
             return False
         staged = [self.stage(frame)] if frame.height else []
-        return self.commit(staged, frame.clear(), writer=writer, position=position, marks=marks)
+        return self.commit(staged, frame.clear(), writer=writer, position=position, after=after, marks=marks)
 
     def stage(self, frame: pl.DataFrame) -> Staged:
         """Write the rows to a file of the table's folder, invisible until `commit`."""
@@ -92,7 +93,7 @@ class Table:
         return Staged(name, buffer.getbuffer().nbytes, _statistics(frame))
 
     def commit(self, staged: Sequence[Staged], empty: pl.DataFrame, *, writer: str, position: int,
-               marks: Mapping[str, int] | None = None) -> bool:
+               after: int | None = None, marks: Mapping[str, int] | None = None) -> bool:
         """Make staged files part of the table, all at once and once. `empty` has their columns and no rows."""
         with self._lock:
             try:
@@ -100,6 +101,9 @@ class Table:
                 if _position(delta, writer) >= position:
                     self.discard(staged)
                     return False
+                if after is not None and max(_position(delta, writer), 0) != after:
+                    raise Conflict(f"{writer!r} stands at {_position(delta, writer)} in {self.uri}, not at {after}.",
+                                   "One process appends under a writer's name.", "Open what writes to it again.")
                 before = delta.version()
                 transactions = [Transaction(name, number) for name, number in {writer: position, **(marks or {})}.items()]
                 actions: list[AddAction | RemoveAction] = [AddAction(part.path, part.size, {}, 0, True, part.stats) for part in staged]
