@@ -31,6 +31,7 @@ def late(data: davy.TrainingSet, *, kind: str = "lightgbm", learning_rate: float
 
     from lightgbm import LGBMClassifier
 
+    # One thread: a hundred thousand rows are too few to share, and the same bits come out wherever it runs.
     model = LGBMClassifier(n_estimators=trees, learning_rate=learning_rate, min_child_samples=100, colsample_bytree=0.7,
-                           random_state=seed, deterministic=True, force_row_wise=True, verbose=-1)
+                           random_state=seed, n_jobs=1, deterministic=True, force_row_wise=True, verbose=-1)
     return model.fit(data.X, data.y, categorical_feature=data.categorical)

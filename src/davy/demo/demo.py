@@ -220,7 +220,20 @@ def _measure(report: Report, tally: Tally) -> None:
 
 
 def _prove(demo: Demo, report: Report, home: Home) -> None:
-    pass
+    """`davy replay` here, `davy why` beside it in a process of its own."""
+    from davy.monitoring.skew import replay
+
+    demo.show.note("Computing every logged vector again, as of its time and watermarks")
+    with report.phase("prove"):
+        command = [sys.executable, "-m", "davy", "why", report.prediction, "--project", str(home.root)]
+        why = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+        try:
+            found = replay(home, MODEL)
+            report.lineage = why.communicate()[0].splitlines()
+        finally:
+            why.kill()
+            why.wait()
+    report.replayed, report.different, report.lateness = found.checked, found.checked - found.equal, found.lateness
 
 
 @contextmanager

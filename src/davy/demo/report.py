@@ -76,13 +76,25 @@ class Report:
              f"p50 {self.latency_us.get('p50', 0) / 1000:.2f} ms, p99 {self.latency_us.get('p99', 0) / 1000:.2f} ms"),
             f"  events: {self.events:,} taken, {self.duplicates} came twice and were taken once, {self.late_events:,} came late; {self.outcomes:,} outcomes",
             f"  vectors recomputed as of (t, W): {self.replayed:,}, {verdict}",
-            *([f"  {lateness}"] if (lateness := _lateness(self.lateness)) else []),
-            *(f"  {line}" for line in self.lineage)]
+            *_lateness(self.lateness, self.replayed),
+            "", "One prediction, walked back (davy why):", *(f"  {line}" for line in self.lineage)]
 
 
 def _rounded(values: dict[str, float], digits: int = 4) -> dict[str, float]:
     return {name: round(value, digits) for name, value in values.items()}
 
 
-def _lateness(found: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in found.items() if isinstance(value, (int, float, str)))
+def _lateness(found: dict[str, Any], vectors: int) -> list[str]:
+    """How late events came, and the feature that it would have changed most."""
+    lines = [f"  {name} arrived {_span(told['p50_us'])} after they happened (p99 {_span(told['p99_us'])}, at most {_span(told['max_us'])})"
+             for name, told in sorted(found.get("streams", {}).items()) if "p50_us" in told]
+    features: dict[str, dict[str, Any]] = found.get("features", {})
+    if features:
+        name, told = max(features.items(), key=lambda item: item[1]["changed"])
+        lines.append(f"  had they all been known in time, {name} would be another in {told['changed']:,} of {vectors:,} vectors")
+    return lines
+
+
+def _span(micros: float) -> str:
+    minutes = micros / 60e6
+    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
