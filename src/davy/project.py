@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import sys
+import sysconfig
 import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from davy.features.definition import ModelSpec, StreamSpec, ViewSpec
 
 FILES = ("features", "models")
+_INSTALLED = (Path(__file__).parent, *(Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")))
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,8 @@ def load_project(root: Path) -> Project:
         path = root / f"{name}.py"
         sys.modules.pop(name, None)
         if path.exists():
-            _collect(project, _run(name, path), path)
+            lines = _lines(path)
+            _collect(project, _run(name, path), path, lines)
     for definition in list(project.models):
         declared: Any = project.models[definition]
         try:
@@ -112,7 +116,7 @@ def _run(name: str, path: Path) -> ModuleType:
     except DavyError as error:
         raise _located(error, _line(error, path.parent)) from None
     except SyntaxError as error:
-        raise DefinitionError(f"{path.name}:{error.lineno}: {error.msg}.", "", "Mend the line.") from None
+        raise _unreadable(error, path) from None
     except Exception as error:  # a user's file may raise anything; what matters is where
         raise DefinitionError(
             f"{_line(error, path.parent)}: {type(error).__name__}: {error}", f"{path.name} must run from top to bottom.", "Mend the line."
@@ -123,27 +127,62 @@ def _run(name: str, path: Path) -> ModuleType:
 
 
 def _line(error: BaseException, root: Path) -> str:
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).is_relative_to(root)]
-    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else root.name
+    """The innermost line of the project's own files, without packages that are installed below it."""
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_own(Path(frame.filename), root)]
+    return f"{Path(own[-1].filename).relative_to(root)}:{own[-1].lineno}" if own else root.name
+
+
+def _is_own(path: Path, root: Path) -> bool:
+    return path.is_relative_to(root) and not any(path.is_relative_to(folder) for folder in _INSTALLED)
 
 
 def _located(error: DavyError, where: str) -> DavyError:
     return type(error)(f"{where}: {error.came}", error.allowed, error.fix)
 
 
-def _collect(project: Project, module: ModuleType, path: Path) -> None:
-    for value in list(vars(module).values()):
+def _unreadable(error: SyntaxError, path: Path) -> DefinitionError:
+    return DefinitionError(f"{Path(error.filename or path).name}:{error.lineno}: {error.msg}.", "It must be valid Python.", "Mend the line.")
+
+
+def _lines(path: Path) -> dict[str, int]:
+    """Where each top-level name is defined.
+
+    Raises:
+        DefinitionError: not Python; or a class or a decorated function of one name twice, of which the first would be lost in silence.
+    """
+    try:
+        tree = ast.parse(path.read_bytes(), str(path))
+    except SyntaxError as error:
+        raise _unreadable(error, path) from None
+    lines: dict[str, int] = {}
+    declared: dict[str, int] = {}
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) or (isinstance(node, ast.FunctionDef) and node.decorator_list and not node.name.startswith("_")):
+            if node.name in declared:
+                raise DefinitionError(
+                    f"{path.name}:{node.lineno}: {node.name!r} is defined already, in line {declared[node.name]}.", "Each has a name of its own.", "Rename one."
+                )
+            declared[node.name] = lines[node.name] = node.lineno
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            lines |= {target.id: node.lineno for target in targets if isinstance(target, ast.Name)}
+    return lines
+
+
+def _collect(project: Project, module: ModuleType, path: Path, lines: dict[str, int]) -> None:
+    for variable, value in list(vars(module).items()):
+        where = f"{path.name}:{lines[variable]}" if variable in lines else path.name
         if isinstance(value, Stream):
-            _add(project.streams, value.name, value.spec, "streams", path)
+            _add(project.streams, value.name, value.spec, "streams", where)
         elif isinstance(value, type) and issubclass(value, View) and value is not View:
-            _add(project.views, value.__name__, value, "views", path)
+            _add(project.views, value.__name__, value, "views", where)
         elif isinstance(value, Derived):
-            _add(project.derived, value.name, value, "derived features", path)
+            _add(project.derived, value.name, value, "derived features", where)
         elif isinstance(value, Model):
-            _add(project.models, value.name, value, "models", path)
+            _add(project.models, value.name, value, "models", where)
 
 
-def _add(known: dict[str, Any], name: str, value: Any, what: str, path: Path) -> None:
+def _add(known: dict[str, Any], name: str, value: Any, what: str, where: str) -> None:
     if name in known and known[name] is not value:
-        raise DefinitionError(f"{path.name}: there are two {what} named {name!r}.", "Each has a name of its own.", "Rename one.")
+        raise DefinitionError(f"{where}: there are two {what} named {name!r}.", "Each has a name of its own.", "Rename one.")
     known[name] = value

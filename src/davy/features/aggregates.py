@@ -26,6 +26,8 @@ class Agg:
         if self.window is None:
             if self.aggregate != "last":
                 raise DefinitionError(f"{where} has no window.", "Every aggregate but last is taken over a window.", 'Write for example window="1h".')
+            if self.hop is not None:
+                raise DefinitionError(f"{where} has a hop but no window.", "A hop is the step of a window's far edge.", "Give it a window, or remove the hop.")
             return FeatureSpec(name, self.aggregate, self.field, None, 1, self.ttl)
         if self.ttl is not None:
             raise DefinitionError(f"{where} has a window and a ttl.", "A last has one or the other.", "Remove one.")
