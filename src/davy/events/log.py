@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from davy.home import Home
 
 SEGMENT_BYTES = 32 << 20
+BUILD_ROWS = 20_000
 _LOG = logging.getLogger("davy.events")
 
 
@@ -145,10 +146,21 @@ class EventLog:
             known = {field.name for field in self.streams[spec.name].spec.fields}
             if not fields_of([view]) <= known:
                 self.declare(spec)
-            state = self.streams[spec.name]
-            with self.mover.flushing, self.committing:
-                self.check_open()
-                self.online.ensure(state.spec, view, state.events(0, fields_of([view])))
+            self._build(self.streams[spec.name], view)
+
+    def _build(self, state: Stream, view: ViewSpec) -> None:
+        """Build a view's past while the log goes on; only the last stretch, and writing it down, holds the log up."""
+        building = self.online.begin(state.spec, view)
+        if building is None:
+            return
+        name, fields = state.spec.name, fields_of([view])
+        while self.online.mark(name).offset - building.offset > BUILD_ROWS:
+            self.check_open()
+            building.advance(state.events(building.offset, fields), self.online.mark(name).offset)
+        with self.mover.flushing, self.committing:
+            self.check_open()
+            building.advance(state.events(building.offset, fields), self.online.mark(name).offset)
+            self.online.adopt(building)
 
     def flush(self) -> None:
         """Move everything into the tables now."""

@@ -110,21 +110,43 @@ class OnlineFeatures:
             raw = snapshot.get(f"ids/{stream}", encode_id(identity))
         return None if raw is None else int(_OFFSET.unpack(raw)[0])
 
-    def ensure(self, stream: StreamSpec, view: ViewSpec, events: Iterable[EventBatch]) -> None:
-        """Keep this view up to date from now on; its past is built from `events` (all of the stream's, in order, at least up to the mark).
+    def begin(self, stream: StreamSpec, view: ViewSpec) -> Building | None:
+        """Begin to build the state of a view; None when it is kept already. The log may go on meanwhile, until `adopt`."""
+        with self.store.snapshot() as snapshot:
+            return None if snapshot.get("views", view.digest.encode()) is not None else Building(stream, view)
 
-        A view that is kept already costs nothing: `events` is not read.
+    def adopt(self, building: Building) -> None:
+        """Keep a view up to date from now on; its past stands in `building`.
+
+        Raises:
+            Unavailable: the building has not come to where the stream is applied.
         """
-        layout = Layout(view, stream)
+        view, stream = building.layout.view, building.layout.stream
         with self.store.transaction() as transaction:
             if transaction.get("views", view.digest.encode()) is not None:
                 return
             mark = read_mark(transaction, stream.name)
-            _build(transaction, layout, events, mark)
+            if building.offset != mark.offset:
+                raise Unavailable(
+                    f"The view {view.name!r} is built up to event {building.offset} of {stream.name!r}, and {mark.offset} are applied.",
+                    "",
+                    "Advance it first.",
+                )
+            table = table_of(view)
+            transaction.drop(table)
+            for key in sorted(building.states):
+                transaction.put(table, key, building.layout.encode(building.states[key]))
             index = [*msgspec.json.decode(transaction.get("views", b"index") or b"[]"), view.digest]
             transaction.put("views", b"index", msgspec.json.encode(index))
             transaction.put("views", view.digest.encode(), msgspec.json.encode((stream, view)))
         self._layouts = None
+
+    def ensure(self, stream: StreamSpec, view: ViewSpec, events: Iterable[EventBatch]) -> None:
+        """`begin`, read all `events` of the stream up to the mark, and `adopt`: for a log that stands still."""
+        building = self.begin(stream, view)
+        if building is not None:
+            building.advance(events, self.mark(stream.name).offset)
+            self.adopt(building)
 
     def reset(self) -> None:
         """Forget all state, so that it can be built anew from the log. The list of views stays."""
@@ -153,9 +175,14 @@ def _apply_view(transaction: Transaction, layout: Layout, batch: EventBatch, ski
         transaction.put(table, key, layout.encode(state))
 
 
+def _column(batch: EventBatch, name: str) -> list[Any]:
+    """A field's values; all null in a batch from before the field was declared."""
+    return batch.columns.get(name) or [None] * len(batch)
+
+
 def _by_entity(layout: Layout, batch: EventBatch, start: int, end: int) -> dict[bytes, list[int]]:
     """The positions of each entity's events, by encoded key. Events without an entity are about none."""
-    columns = [batch.columns[name] for name in layout.view.entity]
+    columns = [_column(batch, name) for name in layout.view.entity]
     groups: dict[Any, list[int]] = {}
     named = columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
     for position in range(start, end):
@@ -165,27 +192,40 @@ def _by_entity(layout: Layout, batch: EventBatch, start: int, end: int) -> dict[
 
 
 def _enter(layout: Layout, state: State, batch: EventBatch, positions: list[int]) -> None:
-    columns = [batch.columns[name] for name in layout.fields]
+    columns = [_column(batch, name) for name in layout.fields]
     first, ingest, times = batch.first_offset, batch.ingest, batch.times
     for at in positions:
         layout.enter(state, first + at, ingest[at], times[at], [column[at] for column in columns])
 
 
-def _build(transaction: Transaction, layout: Layout, events: Iterable[EventBatch], mark: Mark) -> None:
-    """All states of one view from the log up to the mark, each written once."""
-    table = table_of(layout.view)
-    transaction.drop(table)
-    if mark.offset == 0:
-        return
-    states: dict[bytes, State] = {}
-    for batch in events:
-        for key, positions in _by_entity(layout, batch, 0, min(len(batch), mark.offset - batch.first_offset + 1)).items():
-            state = states.get(key)
-            if state is None:
-                state = states[key] = layout.decode(None)
-            _enter(layout, state, batch, positions)
-    for key in sorted(states):
-        transaction.put(table, key, layout.encode(states[key]))
+class Building:
+    """The state of a view while it is built from the past, in memory.
+
+    Attributes:
+        offset: the last event entered.
+        states: per encoded entity key.
+    """
+
+    def __init__(self, stream: StreamSpec, view: ViewSpec) -> None:
+        self.layout = Layout(view, stream)
+        self.offset = 0
+        self.states: dict[bytes, State] = {}
+
+    def advance(self, events: Iterable[EventBatch], until: int) -> None:
+        """Enter the next events, up to the offset `until`. Those that are entered already are skipped; a gap ends it."""
+        for batch in events:
+            start = self.offset + 1 - batch.first_offset
+            end = min(len(batch), until + 1 - batch.first_offset)
+            if start < 0 or end <= start:
+                if start < 0 or batch.first_offset > until:
+                    return
+                continue
+            for key, positions in _by_entity(self.layout, batch, start, end).items():
+                state = self.states.get(key)
+                if state is None:
+                    state = self.states[key] = self.layout.decode(None)
+                _enter(self.layout, state, batch, positions)
+            self.offset = batch.first_offset + end - 1
 
 
 class OnlineReader:
