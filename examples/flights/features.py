@@ -5,13 +5,13 @@ from davy import agg
 
 NEW_YORK = "America/New_York"
 
-# The feed tells of a departure or a landing within five minutes, the weather service within ten. History gets the same
-# delay, so that a model never learns from what a live request could not have seen.
+# The feeds are polled every ten minutes. History gets the same delay, so that a model never learns from what a live
+# request could not have seen.
 departures = davy.Stream(
-    "departures", time="departed", id="flight_id", delay="5min", source="data/departures.parquet",
+    "departures", time="departed", id="flight_id", delay="10min", source="data/departures.parquet",
     fields={"flight_id": str, "origin": str, "carrier": str, "dep_delay": int})
 arrivals = davy.Stream(
-    "arrivals", time="arrived", id="flight_id", delay="5min", source="data/arrivals.parquet",
+    "arrivals", time="arrived", id="flight_id", delay="10min", source="data/arrivals.parquet",
     fields={"flight_id": str, "dest": str, "carrier": str, "flight": int, "tailnum": str, "arr_delay": int})
 weather = davy.Stream(
     "weather", time="observed", id="observation", delay="10min", source="data/weather.parquet",

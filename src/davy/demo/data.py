@@ -22,13 +22,12 @@ PUERTO_RICO = "America/Puerto_Rico"
 START = datetime(2013, 5, 1, 4, tzinfo=UTC)
 END = datetime(2013, 6, 1, 4, tzinfo=UTC)
 ASKED_BEFORE = timedelta(hours=1)
-FEED_DELAY = timedelta(minutes=5)
-WEATHER_DELAY = timedelta(minutes=10)
+FEED_DELAY = timedelta(minutes=10)
 OBSERVED_AT = timedelta(minutes=51)
 STREAMS = ("departures", "arrivals", "weather")
 WEATHER = ["temp", "wind_speed", "wind_gust", "precip", "visib"]
 FILES = ("flights", *STREAMS)
-_WRITTEN = "written-1"
+_WRITTEN = "written-2"
 
 
 @dataclass(frozen=True)
@@ -159,7 +158,7 @@ def write_history(flights: Flights, folder: Path, until: datetime = START) -> No
         "flights": flights.schedule.filter(pl.col("time") < until).with_columns(pl.when(known).then("arr_delay").alias("arr_delay")).drop("arrived"),
         "departures": flights.departures.filter(pl.col("departed") + FEED_DELAY <= until),
         "arrivals": flights.arrivals.filter(known),
-        "weather": flights.weather.filter(pl.col("observed") + WEATHER_DELAY <= until)}
+        "weather": flights.weather.filter(pl.col("observed") + FEED_DELAY <= until)}
     for name, frame in frames.items():
         frame.write_parquet(folder / f"{name}.parquet")
     done.touch()

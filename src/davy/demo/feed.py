@@ -6,7 +6,7 @@ import math
 import random
 from collections import defaultdict
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -19,7 +19,7 @@ from davy.demo.data import FEED_DELAY, Flights
 MODEL = "late"
 SECOND = 1_000_000
 MINUTE = 60 * SECOND
-POLLED_EVERY = 5 * MINUTE
+POLLED_EVERY = 10 * MINUTE
 LATE_SHARE = 0.04
 LATE_MEAN = 15 * MINUTE
 VERY_LATE_SHARE = 0.0005
@@ -68,7 +68,7 @@ class Month:
 def month(flights: Flights, start: datetime, end: datetime, *, seed: int = 2013) -> Month:
     """Everything that arrived from `start` on, for the flights asked about until `end`, up to their last landing.
 
-    Feeds are polled every five minutes. Most events wait for nothing else; a few are late by a quarter of an hour on
+    Feeds are polled every ten minutes. Most events wait for nothing else; a few are late by a quarter of an hour on
     average, a handful by hours, and a few come twice.
     """
     asked = flights.schedule.filter((pl.col("time") >= start) & (pl.col("time") < end))
@@ -79,9 +79,8 @@ def month(flights: Flights, start: datetime, end: datetime, *, seed: int = 2013)
     _ask(steps, asked)
     for stream, frame, time in (("departures", flights.departures, "departed"), ("arrivals", flights.arrivals, "arrived"),
                                 ("weather", flights.weather, "observed")):
-        promised = timedelta(minutes=10) if stream == "weather" else FEED_DELAY
-        known = frame.filter((pl.col(time) + promised > start) & (pl.col(time) <= last))
-        _deliver(steps, stream, known, time, to_micros(start), promised // timedelta(microseconds=1), chance, tally)
+        known = frame.filter((pl.col(time) + FEED_DELAY > start) & (pl.col(time) <= last))
+        _deliver(steps, stream, known, time, to_micros(start), chance, tally)
     landed = asked.filter(pl.col("arr_delay").is_not_null()).select("flight_id", "arr_delay", pl.col("arrived").dt.epoch("us"))
     for flight, minutes, arrived in landed.iter_rows():
         _step(steps, _polled(arrived + MINUTE)).outcomes.append((flight, minutes, arrived))
@@ -96,7 +95,7 @@ def _ask(steps: dict[int, Step], asked: pl.DataFrame) -> None:
         _step(steps, row["time"]).asked.append((row["flight_id"], Request(path, _encode(body))))
 
 
-def _deliver(steps: dict[int, Step], stream: str, frame: pl.DataFrame, time: str, start: int, promised: int, chance: random.Random,
+def _deliver(steps: dict[int, Step], stream: str, frame: pl.DataFrame, time: str, start: int, chance: random.Random,
              tally: defaultdict[str, int]) -> None:
     for row in frame.with_columns(pl.col(time).dt.epoch("us")).iter_rows(named=True):
         happened = row[time]
@@ -115,7 +114,7 @@ def _wait(chance: random.Random) -> tuple[int, bool]:
     if drawn < VERY_LATE_SHARE:
         return int(chance.uniform(2, 6) * 60 * MINUTE), True
     if drawn < LATE_SHARE:
-        return 5 * MINUTE + int(chance.expovariate(1 / LATE_MEAN)), True
+        return POLLED_EVERY + int(chance.expovariate(1 / LATE_MEAN)), True
     return int(chance.uniform(10, 50) * SECOND), False
 
 

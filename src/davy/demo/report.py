@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+SHOWN = 12
+
 
 @dataclass
 class Report:
@@ -77,21 +79,26 @@ class Report:
             f"  events: {self.events:,} taken, {self.duplicates} came twice and were taken once, {self.late_events:,} came late; {self.outcomes:,} outcomes",
             f"  vectors recomputed as of (t, W): {self.replayed:,}, {verdict}",
             *_lateness(self.lateness, self.replayed),
-            "", "One prediction, walked back (davy why):", *(f"  {line}" for line in self.lineage)]
+            "", f"One prediction, walked back: davy why {self.prediction}", *(f"  {line}" for line in _shortened(self.lineage))]
 
 
 def _rounded(values: dict[str, float], digits: int = 4) -> dict[str, float]:
     return {name: round(value, digits) for name, value in values.items()}
 
 
+def _shortened(lines: list[str]) -> list[str]:
+    """The first lines and the last, without the middle of the vector."""
+    return lines if len(lines) <= SHOWN else [*lines[:SHOWN - 5], f"│  … {len(lines) - SHOWN:,} more values", *lines[-5:]]
+
+
 def _lateness(found: dict[str, Any], vectors: int) -> list[str]:
     """How late events came, and the feature that it would have changed most."""
-    lines = [f"  {name} arrived {_span(told['p50_us'])} after they happened (p99 {_span(told['p99_us'])}, at most {_span(told['max_us'])})"
+    lines = [f"  {name} arrived {_span(told['p50_us'])} after it happened (p99 {_span(told['p99_us'])}, at most {_span(told['max_us'])})"
              for name, told in sorted(found.get("streams", {}).items()) if "p50_us" in told]
     features: dict[str, dict[str, Any]] = found.get("features", {})
     if features:
         name, told = max(features.items(), key=lambda item: item[1]["changed"])
-        lines.append(f"  had they all been known in time, {name} would be another in {told['changed']:,} of {vectors:,} vectors")
+        lines.append(f"  had every event been known at once, {name} would be another in {told['changed']:,} of {vectors:,} vectors")
     return lines
 
 
