@@ -105,7 +105,7 @@ def test_sigterm_ends_everything_and_requests_in_flight_are_answered(shop: Path)
     everything = [server.process.pid, *children(server.process.pid)]
     assert server.stop() == 0
     answers = load.finish()
-    assert {status for status, _ in answers} == {200}
+    assert {status for status, _ in answers} == {200}, answers[-1]
     check_nothing_lost(shop, answers)
     assert not any(alive(pid) for pid in everything)
     assert not (shop / ".davy" / "run" / "up.json").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import traceback
 from typing import TYPE_CHECKING, Any
@@ -30,15 +31,27 @@ class App:
 
     Attributes:
         pages: the ASGI application behind all other paths, once it is loaded.
-        ready: whether every model with traffic has been started or has failed to.
     """
 
     def __init__(self, gateway: Gateway, events: EventsClient, hosts: frozenset[str] = LOOPBACK) -> None:
         self._gateway, self._events, self._hosts = gateway, events, hosts
         self.pages: Adapter | None = None
-        self.ready = False
+        self._ready = asyncio.Event()
         self._posts: dict[str, Callable[[list[str], Any, bytes], Awaitable[bytes]]] = {
             "predict": self._predict, "events": self._push, "outcomes": self._outcomes}
+
+    @property
+    def ready(self) -> bool:
+        """Whether every model with traffic has been started or has failed to."""
+        return self._ready.is_set()
+
+    def become_ready(self) -> None:
+        """Everything is up that can be."""
+        self._ready.set()
+
+    async def until_ready(self) -> None:
+        """Return when everything is up that can be."""
+        await self._ready.wait()
 
     async def __rsgi__(self, scope: Any, protocol: Any) -> None:
         """One request."""

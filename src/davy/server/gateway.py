@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 DRAIN_SECONDS = 8.0
+PATIENCE_SECONDS = 3.0
 BACKLOG = 1024
 _holder: Any = SocketHolder  # its stub lacks the constructor
 
@@ -55,7 +56,11 @@ class _InheritedServer(Server):
 
 
 async def run(home: Home, descriptor: int) -> None:
-    """Answer until SIGTERM, then finish what is in flight."""
+    """Answer until SIGTERM, then finish what is in flight.
+
+    Connections wait at first, until the routes stand or a few seconds have passed: after the end of another gateway,
+    whose workers live on, no request meets one that knows nothing yet.
+    """
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
@@ -68,8 +73,10 @@ async def run(home: Home, descriptor: int) -> None:
     gateway = Gateway(home, routes, log, acknowledged=home.config.predictions.durability == "acknowledged", timeout=timeout)
     application = App(gateway, events)
     server = _InheritedServer(application, descriptor)
-    serving = loop.create_task(server.serve())
     preparing = loop.create_task(_prepare(application, routes, home))
+    with suppress(TimeoutError):
+        await asyncio.wait_for(application.until_ready(), PATIENCE_SECONDS)
+    serving = loop.create_task(server.serve())
     await stop.wait()
     preparing.cancel()
     with suppress(asyncio.CancelledError):
@@ -86,7 +93,7 @@ async def _prepare(application: App, routes: Routes, home: Home) -> None:
     """Become ready, then follow the traffic. The pages are loaded meanwhile, in a thread."""
     _in_thread(lambda: setattr(application, "pages", load_pages(home)))
     await routes.start()
-    application.ready = True
+    application.become_ready()
     await routes.watch()
 
 

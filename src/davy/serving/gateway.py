@@ -14,6 +14,7 @@ import msgspec
 
 from davy.core.time import format_time
 from davy.errors import DavyError, TimedOut
+from davy.features.kernel import code_digest
 from davy.serving.predictions import PredictionRecord
 
 if TYPE_CHECKING:
@@ -116,6 +117,7 @@ class Gateway:
 
     def __init__(self, home: Home, routes: Routes, log: PredictionLog, *, acknowledged: bool, timeout: float) -> None:
         self._clock, self.routes, self._log, self._acknowledged, self._timeout = home.clock, routes, log, acknowledged, timeout
+        self._kernel = code_digest()
         self._ids, self._writes, self._in_flight = _Ids(home.clock), _Writes(log), 0
 
     async def predict(self, model: str, body: bytes, *, version: int | None = None, routing_key: str | None = None) -> bytes:
@@ -196,7 +198,7 @@ class Gateway:
             entities, request = route.typed(row.asked.entities, row.asked.request)
             record = PredictionRecord(
                 self._ids.next(now), vector.time, now, route.model, route.version, row.arm, row.arm == "pinned", row.key, route.feature_set.digest, entities,
-                request, vector.watermarks, vector.values, row.output, latency, row.features, model_time)
+                request, vector.watermarks, vector.values, row.output, latency, row.features, model_time, self._kernel)
             records.append(record)
             answers.append(Answer(record.id, row.output, route.model, route.version, row.arm, format_time(vector.time), vector.watermarks))
         await self._writes.write(records, alone=self._in_flight == 1)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from davy import errors
-from davy.errors import DavyError, NotFound, Unavailable, nearest
+from davy.errors import DavyError, InvalidInput, NotFound, Unavailable, nearest
 from davy.serving.assignment import Assignment, arms
 from davy.serving.fleet import worker_name, workers_folder
 from davy.serving.link import Link
@@ -59,6 +59,12 @@ class VersionRoute:
         self._entities = [(field.name, field.decode) for field in feature_set.entities]
         self._request = [(field.name, field.decode) for field in feature_set.request]
 
+    def try_out(self) -> None:
+        """Read one vector of nobody, so that what is opened at the first read is open, and a state that is not built yet is told now."""
+        entities = {field.name: "" if field.kind == "str" else 0 for field in self.feature_set.entities}
+        with suppress(InvalidInput):
+            self.encode(self.reader.read_encoded(entities, {field.name: None for field in self.feature_set.request}).values)
+
     def typed(self, entities: dict[str, Any], request: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Entity keys and request fields of this version as the log keeps them, from their stored form."""
         return {name: decode(entities[name]) for name, decode in self._entities}, {name: decode(request[name]) for name, decode in self._request}
@@ -95,6 +101,7 @@ class Routes:
         self._idle: dict[tuple[str, int], float] = {}
         self._applying: dict[str, tuple[int, asyncio.Task[None]]] = {}
         self._seen = -1
+        self.looked = False
 
     async def start(self) -> None:
         """Bring up what has traffic now; returns when each model answers or has failed to."""
@@ -134,7 +141,7 @@ class Routes:
         problem = self.problems.get(name)
         if problem is not None:
             raise Unavailable(f"No version of {name!r} can answer. {problem.came}", problem.allowed, problem.fix)
-        if name in self._applying:
+        if name in self._applying or not self.looked:
             raise Unavailable(f"{name!r} is being started.", "", "Try again in a moment.")
         from davy.registry.models import resolve
 
@@ -167,7 +174,7 @@ class Routes:
                 if task is not None:
                     task.cancel()
                 self._applying[traffic.model] = traffic.revision, asyncio.create_task(self._apply(traffic))
-        self._seen = seen
+        self._seen, self.looked = seen, True
 
     def _read(self) -> list[Traffic]:
         with self._home.database.read() as connection:
@@ -210,7 +217,9 @@ class Routes:
         try:
             self._order()
             await self._until_warm(link, name)
-            return VersionRoute(found, feature_set, self._features, link, self._home)
+            route = VersionRoute(found, feature_set, self._features, link, self._home)
+            await asyncio.to_thread(route.try_out)
+            return route
         except BaseException:
             link.close()
             raise
