@@ -7,8 +7,13 @@ the store opens empty and the log fills it again.
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
+import shutil
+import subprocess
 import threading
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -22,6 +27,9 @@ if TYPE_CHECKING:
 MAP_BYTES = 1 << 37
 MAX_TABLES = 4096
 MAX_READERS = 1024
+LOCK_BYTES = 1 << 17
+SPARE_BYTES = 1 << 20
+_FULL = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -32,20 +40,28 @@ class _Environment:
     guard = threading.Lock()
 
     def __init__(self, path: Path) -> None:
-        path.mkdir(parents=True, exist_ok=True)
         self.key = str(path)
         self.users = 0
         self.marker = path / "unsynced"
         self.writing = threading.Lock()
-        self.marked = False
+        self.written = False
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._forget_unsynced(path)
+            _reserve(path / "lock.mdb")
+            self.env = lmdb.open(self.key, map_size=MAP_BYTES, max_dbs=MAX_TABLES, max_readers=MAX_READERS, sync=False, metasync=False, readahead=False)
+            self.env.reader_check()
+        except (lmdb.Error, OSError) as failure:
+            raise _storage_error(failure) from failure
+        self.handles: dict[str, Any] = {}
+        self.adopting = threading.Lock()
+
+    def _forget_unsynced(self, path: Path) -> None:
+        """Begin empty where the machine went down before the last writes were on disk."""
         if self.marker.exists() and self.marker.read_text() != _boot():
             for name in ("data.mdb", "lock.mdb"):
                 (path / name).unlink(missing_ok=True)
             self.marker.unlink()
-        self.env = lmdb.open(self.key, map_size=MAP_BYTES, max_dbs=MAX_TABLES, max_readers=MAX_READERS, sync=False, metasync=False, readahead=False)
-        self.env.reader_check()
-        self.handles: dict[str, Any] = {}
-        self.adopting = threading.Lock()
 
     @classmethod
     def acquire(cls, path: Path) -> _Environment:
@@ -60,25 +76,36 @@ class _Environment:
         with _Environment.guard:
             self.users -= 1
             if self.users == 0:
-                self.sync()
-                self.env.close()
                 del _Environment.opened[self.key]
+                try:
+                    self.sync()
+                finally:
+                    self.env.close()
 
     def sync(self) -> None:
+        """All commits of all processes are on disk afterwards; nobody writes meanwhile."""
         with self.writing:
-            if self.marked:
-                self.env.sync(True)
-                self.marker.unlink(missing_ok=True)
-                self.marked = False
+            if not self.written:
+                return
+            try:
+                with self.env.begin(write=True):
+                    self.env.sync(True)
+                    self.marker.unlink(missing_ok=True)
+            except (lmdb.Error, OSError) as failure:
+                raise _storage_error(failure) from failure
+            self.written = False
 
     def mark(self) -> None:
-        """Before the first unsynced write: remember which start of the machine it belongs to."""
-        if not self.marked:
+        """Before an unsynced write, inside its transaction: remember which start of the machine it belongs to.
+
+        Another process may have synced and removed the marker since the last write of this one.
+        """
+        if not (self.written and self.marker.exists()):
             with self.marker.open("w") as file:
                 file.write(_boot())
                 file.flush()
                 os.fsync(file.fileno())
-            self.marked = True
+            self.written = True
 
     def handle(self, table: str, transaction: Any) -> Any:
         """The table's handle in this transaction, or None where no such table exists as of it."""
@@ -105,8 +132,22 @@ class _Environment:
                 self.writing.release()
 
 
+def _reserve(path: Path) -> None:
+    """Give the table of readers its place on disk. It is a mapped file: a process that writes to it on a full disk would be killed."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(descriptor, 0, LOCK_BYTES)
+    finally:
+        os.close(descriptor)
+
+
+@cache
 def _boot() -> str:
-    return _BOOT.read_text() if _BOOT.exists() else f"process {os.getpid()}"
+    """Which start of the machine this is; the same in all its processes."""
+    if _BOOT.exists():
+        return _BOOT.read_text()
+    return subprocess.run(["sysctl", "-n", "kern.bootsessionuuid"], capture_output=True, text=True, check=True).stdout  # macOS
 
 
 class _Snapshot:
@@ -146,13 +187,20 @@ class _Transaction(_Snapshot):
     __slots__ = ()
 
     def __enter__(self) -> _Transaction:
-        self._environment.writing.acquire()
+        environment = self._environment
+        environment.writing.acquire()
         try:
-            self._environment.mark()
-            self._handles = self._environment.handles
-            self._transaction = self._environment.env.begin(write=True)
-        except BaseException:
-            self._environment.writing.release()
+            self._handles = environment.handles
+            self._transaction = environment.env.begin(write=True)
+            try:
+                environment.mark()
+            except BaseException:
+                self._transaction.abort()
+                raise
+        except BaseException as failure:
+            environment.writing.release()
+            if isinstance(failure, (lmdb.Error, OSError)):
+                raise _storage_error(failure) from failure
             raise
         return self
 
@@ -163,33 +211,42 @@ class _Transaction(_Snapshot):
                 self._environment.adopt(self._new)
             else:
                 self._transaction.abort()
-        except (lmdb.MapFullError, lmdb.DiskError, lmdb.Error) as failure:
-            raise _storage_error(failure) from failure
+        except lmdb.Error as failure:
+            raise _storage_error(failure, self._environment.key) from failure
         finally:
             self._environment.writing.release()
 
     def put(self, table: str, key: bytes, value: bytes) -> None:
-        handle = self._handle(table)
-        if handle is None:
-            handle = self._new[table] = self._environment.env.open_db(table.encode(), txn=self._transaction)
         try:
+            handle = self._handle(table)
+            if handle is None:
+                handle = self._new[table] = self._environment.env.open_db(table.encode(), txn=self._transaction)
             self._transaction.put(key, value, db=handle)
         except lmdb.Error as failure:
             raise _storage_error(failure) from failure
 
     def delete(self, table: str, key: bytes) -> None:
-        handle = self._handle(table)
-        if handle is not None:
-            self._transaction.delete(key, db=handle)
+        try:
+            handle = self._handle(table)
+            if handle is not None:
+                self._transaction.delete(key, db=handle)
+        except lmdb.Error as failure:
+            raise _storage_error(failure) from failure
 
     def drop(self, table: str) -> None:
-        handle = self._handle(table)
-        if handle is not None:
-            self._transaction.drop(handle, delete=False)
+        try:
+            handle = self._handle(table)
+            if handle is not None:
+                self._transaction.drop(handle, delete=False)
+        except lmdb.Error as failure:
+            raise _storage_error(failure) from failure
 
 
-def _storage_error(failure: lmdb.Error) -> Exception:
-    full = isinstance(failure, lmdb.MapFullError) or "space" in str(failure).lower()
+def _storage_error(failure: lmdb.Error | OSError, folder: str = "") -> Exception:
+    """LMDB passes the system's error on as text, and calls a write that was cut short an input/output error."""
+    full = isinstance(failure, lmdb.MapFullError) or any(text in str(failure) for text in _FULL)
+    if folder and os.strerror(errno.EIO) in str(failure):
+        full = shutil.disk_usage(folder).free < SPARE_BYTES or resource.getrlimit(resource.RLIMIT_FSIZE)[0] != resource.RLIM_INFINITY
     kind = StorageFull if full else Unavailable
     return kind(
         f"The online store could not write: {failure}.",
