@@ -15,7 +15,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
+if __name__ == "__main__":  # before numpy is loaded, and only in a process of its own
+    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
 
 import msgspec
 import numpy as np
