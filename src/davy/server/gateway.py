@@ -18,6 +18,7 @@ from granian.log import LogLevels
 from granian.server.embed import Server
 
 from davy.core.time import parse_duration
+from davy.events.wire import socket_path
 from davy.features.online import OnlineFeatures
 from davy.home import Home
 from davy.server.adapter import Adapter
@@ -27,6 +28,7 @@ from davy.serving.fleet import SupervisedFleet, control_path
 from davy.serving.gateway import Gateway
 from davy.serving.predictions import PredictionLog, folder_of
 from davy.serving.routes import Routes
+from davy.serving.sockets import answers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 DRAIN_SECONDS = 8.0
 PATIENCE_SECONDS = 3.0
 BACKLOG = 1024
+_LOOK_SECONDS = 0.02
 _holder: Any = SocketHolder  # its stub lacks the constructor
 
 
@@ -64,6 +67,10 @@ async def run(home: Home, descriptor: int) -> None:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    while not answers(socket_path(home)):  # the log may have to be recovered first, and the online state with it
+        if stop.is_set():
+            return
+        await asyncio.sleep(_LOOK_SECONDS)
     timeout = parse_duration(home.config.serving.timeout) / 1e6
     log = PredictionLog(folder_of(home))
     events = EventsClient(home)

@@ -22,10 +22,9 @@ import msgspec
 
 from davy.core.time import format_time
 from davy.errors import ConfigError, Conflict, InvalidInput, Unavailable
-from davy.events.wire import socket_path
 from davy.server.process import Child
 from davy.serving.fleet import Order, control_path, workers_folder
-from davy.serving.sockets import address, listen
+from davy.serving.sockets import listen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -97,19 +96,16 @@ class _Supervisor:
         with listen(control_path(self._home)) as control:
             server = await asyncio.start_unix_server(self._take_orders, sock=control)
             keeper = self._child("keeper", ["-m", "davy.events.keeper", *self._where()])
-            gateway = None
+            gateway = self._start_gateway()
             try:
-                if await _unless(stop, self._wait(lambda: _answers(socket_path(self._home)), keeper)):
-                    gateway = self._start_gateway()
-                    if await _unless(stop, self._healthy(gateway, keeper)):
-                        self._announce()
-                        await stop.wait()
+                if await _unless(stop, self._healthy(gateway, keeper)):
+                    self._announce()
+                    await stop.wait()
             finally:
                 server.close()
                 await self._end(gateway, keeper)
 
     def _start_gateway(self) -> Child:
-        """Once the log answers: it may have to be recovered first, and the gateway must not take it."""
         descriptor = self._listener.fileno()
         return self._child("gateway", ["-m", "davy.server.gateway", *self._where(), "--descriptor", str(descriptor)], descriptors=[descriptor])
 
@@ -122,12 +118,6 @@ class _Supervisor:
         while await self._health() != 200:
             self._check(children, deadline)
             await asyncio.sleep(0.03)
-
-    async def _wait(self, condition: Callable[[], bool], *children: Child) -> None:
-        deadline = time.perf_counter() + READY_SECONDS
-        while not condition():
-            self._check(children, deadline)
-            await asyncio.sleep(0.02)
 
     def _check(self, children: tuple[Child, ...], deadline: float) -> None:
         for child in children:
@@ -175,10 +165,9 @@ class _Supervisor:
             listener.close()
             self._stopping.append(asyncio.create_task(child.stop(5)))
 
-    async def _end(self, gateway: Child | None, keeper: Child) -> None:
+    async def _end(self, gateway: Child, keeper: Child) -> None:
         """What answers ends first, and the log last, so that all that was taken finds its place."""
-        if gateway is not None:
-            await gateway.stop(10)
+        await gateway.stop(10)
         self._want(())
         await asyncio.gather(*self._stopping)
         await keeper.stop(15)
@@ -258,15 +247,6 @@ def _is_locked(home: Home) -> bool:
     finally:
         os.close(descriptor)
     return False
-
-
-def _answers(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(address(path))
-        except OSError:
-            return False
-    return True
 
 
 def main() -> None:

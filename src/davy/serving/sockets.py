@@ -31,6 +31,16 @@ def listen(path: Path, *, backlog: int = 128) -> socket.socket:
     return listener
 
 
+def answers(path: Path) -> bool:
+    """Whether somebody listens there."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(address(path))
+        except OSError:
+            return False
+    return True
+
+
 @cache
 def _folder(folder: Path) -> int:
     return os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
