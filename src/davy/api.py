@@ -100,6 +100,9 @@ def training_set(
         entities, request: as for `davy.model`; found from the views when left out.
         label: the spine's column to learn.
         as_known: "ingest" sees what had arrived by then, "event" is hindsight.
+
+    Raises:
+        Conflict: a stream is declared otherwise than its events were written.
     """
     home = current_home()
     frame = as_frame(spine)
@@ -107,6 +110,8 @@ def training_set(
         raise InvalidInput(f"The spine has no column {label!r} to be the label.", f"Its columns: {', '.join(frame.columns)}.", "Name one of them.")
     chosen = _feature_set(home, features, entities, request)
     with client.connect(home) as log:
+        for declared in chosen.streams:
+            log.declare(declared)
         log.flush()
     return join(LocalEngine(home), chosen, frame, label=frame[label] if label is not None else None, as_known=as_known)
 

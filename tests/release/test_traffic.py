@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
+from davy.core.fields import Float
 from davy.errors import Conflict, InvalidInput, NotFound
+from davy.features.define import Resolver
 from davy.home import Home
 from davy.registry.models import register, set_alias, store_files
 from davy.release.traffic import get_traffic, set_traffic, weights_from_text
 from davy.store import journal
-from serving_kit import add_version, feature_set, signature
+from serving_kit import Card, add_version, feature_set, signature
 
 
 @pytest.fixture
@@ -78,21 +80,16 @@ def test_a_decision_on_an_old_revision_is_a_conflict(shop: Home) -> None:
         set_traffic(shop, "fraud", {"fraud@1": 1.0}, expected=1)
 
 
-def test_versions_that_want_one_field_in_two_types_cannot_share_traffic(shop: Home) -> None:
-    features = _other_types()
+@pytest.mark.parametrize(("amount", "said"), [(str, "fraud@3 as str, a request field"), (Float(scale=2), "fraud@3 as float with 2 decimals")])
+def test_versions_that_read_one_field_differently_cannot_share_traffic(shop: Home, amount: Any, said: str) -> None:
+    features = Resolver([Card]).feature_set([Card, "amount"], entities=["card"], request={"amount": amount})
+    texts = {"amount": ("x",)} if amount is str else {}
     files = store_files(shop.blobs, {"model.txt": b"x"})
     with shop.database.begin() as connection:
         register(connection, clock=shop.clock, actor="tester", name="fraud", format="lightgbm", files=files,
-                 signature=type(signature(feature_set())).of(features.outputs, features.kinds, {"amount": ("x",)}), feature_set=features)
-    with pytest.raises(Conflict, match="takes 'amount' as float, fraud@3 as str"):
+                 signature=type(signature(feature_set())).of(features.outputs, features.kinds, texts), feature_set=features)
+    with pytest.raises(Conflict, match=f"takes 'amount' as float with 6 decimals, a request field; {said}"):
         set_traffic(shop, "fraud", {"fraud@1": 0.5, "fraud@3": 0.5})
-
-
-def _other_types() -> Any:
-    from davy.features.define import Resolver
-    from serving_kit import Card
-
-    return Resolver([Card]).feature_set([Card, "amount"], entities=["card"], request={"amount": str})
 
 
 def test_pairs_are_read_from_text() -> None:

@@ -16,7 +16,7 @@ import polars as pl
 import pytest
 
 from davy.cli.main import run as davy
-from davy.errors import DavyError, DefinitionError, InvalidInput, NotFound, UnsafeModel
+from davy.errors import Conflict, DavyError, DefinitionError, InvalidInput, NotFound, UnsafeModel
 from davy.home import Home
 from davy.project import load_project
 from davy.registry.definitions import get_feature_set, get_training_set
@@ -189,6 +189,14 @@ def test_a_spine_that_can_not_be_learned_from(shop: Home, frame: pl.DataFrame, m
     assert refused.value.fix
     assert versions(shop) == 0
     assert [run.status for run in runs(shop)] == ["FAILED"]
+
+
+def test_a_field_whose_type_was_changed_is_not_read_in_another_unit(shop: Home) -> None:
+    path = shop.root / "features.py"
+    path.write_text(path.read_text().replace("davy.Float(2)", "float"))
+    with pytest.raises(Conflict, match="'amount' of the stream 'sales' is declared as float with 6 decimals"):
+        trained(shop)
+    assert versions(shop) == 0
 
 
 def test_a_text_that_training_has_not_seen_is_missing(shop: Home) -> None:

@@ -136,15 +136,20 @@ class EventLog:
         return load(self, self.stream(stream), frame)
 
     def ensure_views(self, views: Iterable[tuple[StreamSpec, ViewSpec]]) -> None:
-        """Keep these views up to date in the online state from now on; a new one is built from the whole log first."""
+        """Keep these views up to date in the online state from now on; a new one is built from the whole log first.
+
+        Raises:
+            Conflict: a field has another type than its events, or the stream another time or id.
+        """
         kept = {view.digest for _, view in self.online.views()}
         for spec, view in views:
             if view.digest in kept:
                 continue
             if spec.name not in self.streams:
                 self.declare(spec)
-            known = {field.name for field in self.streams[spec.name].spec.fields}
-            if not fields_of([view]) <= known:
+            held = self.streams[spec.name].spec
+            merged(held, spec)  # raises where a field's stored integers would be read in another unit
+            if not fields_of([view]) <= {field.name for field in held.fields}:
                 self.declare(spec)
             self._build(self.streams[spec.name], view)
 

@@ -105,7 +105,7 @@ def _resolved(connection: Connection, model: str, weights: Mapping[str, float]) 
 
 
 def _check_requests(connection: Connection, model: str, versions: list[int]) -> None:
-    """Refuse versions of which one wants a field as a number that another wants as a text: no request could please both."""
+    """Refuse versions that read a field of one name differently: no request could please both, or one would be given another's units."""
     from davy.registry.definitions import get_feature_set
 
     known: dict[str, tuple[str, int]] = {}
@@ -114,10 +114,12 @@ def _check_requests(connection: Connection, model: str, versions: list[int]) -> 
         if digest is None:
             raise NotFound(f"{model}@{version} has no feature set.")
         feature_set = get_feature_set(connection, digest)
-        for field in (*feature_set.entities, *feature_set.request):
-            kind, other = known.setdefault(field.name, (field.kind, version))
-            if kind != field.kind:
-                raise Conflict(f"{model}@{other} takes {field.name!r} as {kind}, {model}@{version} as {field.kind}.",
+        wanted = [(field, "an entity key") for field in feature_set.entities] + [(field, "a request field") for field in feature_set.request]
+        for field, role in wanted:
+            read = f"{field.kind}{f' with {field.scale} decimals' if field.scale else ''}, {role}"
+            before, other = known.setdefault(field.name, (read, version))
+            if before != read:
+                raise Conflict(f"{model}@{other} takes {field.name!r} as {before}; {model}@{version} as {read}.",
                                "Versions that share traffic answer the same requests.", "Rename the field in the new version, and train it again.")
 
 

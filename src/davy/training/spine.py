@@ -106,12 +106,18 @@ def build(home: Home, definition: ModelDefinition, spine: pl.DataFrame, *, as_kn
 
 
 def settle(home: Home, definition: ModelDefinition) -> None:
-    """Move acknowledged events into the tables, and let the log know the model's outcomes, so that they are taken as soon as it answers."""
+    """Move acknowledged events into the tables, and let the log know the model's outcomes, so that they are taken as soon as it answers.
+
+    Raises:
+        Conflict: a stream is declared otherwise than its events were written, which would read their integers in another unit.
+    """
     from davy.events.client import connect
     from davy.events.outcomes import outcome_stream
 
     log = connect(home)
     try:
+        for stream in definition.spec.feature_set.streams:
+            log.declare(stream)
         log.declare(outcome_stream(definition.name, definition.spec.outcome.value))
         log.flush()
     finally:
