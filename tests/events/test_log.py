@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from davy.core.clock import DrivenClock
@@ -99,6 +101,21 @@ def test_ids_and_views_come_back_when_the_online_state_is_lost(tmp_path: Path) -
     contents(log, "orders")
     log.ensure_views([(CLICKS.spec, User.spec)])
     assert [view.name for _, view in log.online.views()] == ["User"]
+    log.close()
+
+
+def test_a_stream_may_gain_an_id_and_lose_its_online_state(tmp_path: Path) -> None:
+    home = driven_home(tmp_path)
+    log = open_log(home, CLICKS.spec)
+    log.append("clicks", [click(NOON)])
+    log.declare(msgspec.structs.replace(CLICKS.spec, id="press", fields=(*CLICKS.spec.fields, Field("press", "str"))))
+    log.append("clicks", [click(NOON) | {"press": "a"}])
+    log.close()
+    home.close()
+    shutil.rmtree(home.path / "online")
+    log = open_log(driven_home(tmp_path))
+    assert log.append("clicks", [click(NOON) | {"press": "a"}]).duplicates == 1
+    assert len(contents(log, "clicks")) == 2
     log.close()
 
 

@@ -96,7 +96,8 @@ class OnlineFeatures:
                 _apply_view(transaction, layout, batch, skip)
             for position in range(skip, len(batch)) if batch.ids is not None else ():
                 identity = batch.ids[position]  # type: ignore[index]
-                transaction.put(f"ids/{batch.stream}", encode_id(identity), _OFFSET.pack(batch.first_offset + position))
+                if identity is not None:  # an event from before the stream had an id
+                    transaction.put(f"ids/{batch.stream}", encode_id(identity), _OFFSET.pack(batch.first_offset + position))
             new = Mark(
                 batch.last_offset,
                 max(mark.ingest_time, batch.ingest[-1]),
