@@ -162,6 +162,12 @@ def test_other_sites_are_refused(server: Running, headers: dict[str, str]) -> No
     assert server.post("/predict/fraud", BODY, headers)[0] == 403
 
 
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1:1", "[::1]:8080", "127.8.9.1"])
+def test_this_machine_is_addressed_by_any_of_its_own_names(server: Running, host: str) -> None:
+    assert server.post("/predict/fraud", BODY, {"host": host})[0] == 200
+    assert server.post("/predict/fraud", BODY, {"host": host, "origin": f"http://{host}"})[0] == 200
+
+
 def test_one_wrong_event_refuses_its_push(server: Running) -> None:
     rows = [{"card": "w", "amount": 3, "at": "2026-01-01T00:00:00Z"}, {"card": "w", "amount": "x", "at": "2026-01-01T00:00:00Z"}]
     status, error = server.post("/events/payments", rows)
@@ -210,6 +216,13 @@ def test_pages_are_behind_the_same_address(server: Running) -> None:
     assert status == 200
     assert "fraud" in page
     assert server.get("/no-such-page")[0] == 404
+
+
+def test_versions_that_are_not_there_start_no_process(server: Running) -> None:
+    for number in (97, 98, 99):
+        assert server.post(f"/predict/fraud/versions/{number}", BODY)[0] == 404
+    server.post("/predict/fraud/versions/1", BODY)
+    assert not server.processes("fraud@9")
 
 
 def test_health_says_what_is_live(server: Running) -> None:

@@ -182,6 +182,24 @@ def test_a_model_that_raises_dies_or_hangs_harms_only_its_request(tmp_path: Path
         asyncio.run(ask(worker))
 
 
+def test_a_worker_that_hangs_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("davy.serving.link.STUCK_SECONDS", 0.3)
+
+    async def ask(worker: Process) -> None:
+        stuck = asyncio.Event()
+        link = Link("fraud@1", worker.path, WIDTH, 0.1, stuck.set)
+        await link.warm()
+        os.kill(worker.process.pid, signal.SIGSTOP)
+        for _ in range(8):
+            with pytest.raises(TimedOut):
+                await link.predict(1, bytes(8 * WIDTH))
+        assert stuck.is_set()
+        link.close()
+
+    with Process(tmp_path, lightgbm_spec(tmp_path)) as worker:
+        asyncio.run(ask(worker))
+
+
 def test_requests_in_flight_are_sent_again_to_the_next_worker(tmp_path: Path) -> None:
     async def ask(worker: Process) -> None:
         link = Link("fraud@1", worker.path, WIDTH, 30, lambda: None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import sys
 import traceback
 from typing import TYPE_CHECKING, Any
@@ -111,12 +112,20 @@ class App:
     def _check_origin(self, scope: Any) -> None:
         """Refuse what another site's page, or another site's name for this machine, sends."""
         host = scope.headers.get("host") or scope.authority or ""
-        if _hostname(host) not in self._hosts:
+        if not self._is_here(_hostname(host)):
             raise Forbidden(f"The request is addressed to {host!r}.", f"This server answers as {', '.join(sorted(self._hosts))}.",
                             "Use the address that davy up printed.")
         origin = scope.headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != host:
             raise Forbidden(f"The request comes from a page of {origin}.", "Only this server's own pages may send requests.", "Send it from a program instead.")
+
+    def _is_here(self, name: str) -> bool:
+        if name in self._hosts:
+            return True
+        try:
+            return ipaddress.ip_address(name).is_loopback
+        except ValueError:
+            return False
 
 
 async def read_body(scope: Any, protocol: Any) -> bytes:

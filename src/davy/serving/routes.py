@@ -100,6 +100,8 @@ class Routes:
         self._pinned: dict[tuple[str, int], float] = {}
         self._idle: dict[tuple[str, int], float] = {}
         self._applying: dict[str, tuple[int, asyncio.Task[None]]] = {}
+        self._targets: dict[str, tuple[int, ...]] = {}
+        self._laid_out: set[tuple[str, int]] = set()
         self._seen = -1
         self.looked = False
 
@@ -155,12 +157,12 @@ class Routes:
         Raises:
             NotFound: there is none. Unavailable: it does not come up in time. UnsafeModel, CorruptData: it can't be loaded.
         """
-        self._pinned[model, version] = time.perf_counter()
-        task = self._prepare(model, version)
         try:
-            return await asyncio.wait_for(asyncio.shield(task), START_SECONDS)
+            route = await asyncio.wait_for(asyncio.shield(self._prepare(model, version)), START_SECONDS)
         except TimeoutError:
             raise _not_up(f"{model}@{version}") from None
+        self._pinned[model, version] = time.perf_counter()
+        return route
 
     async def _look(self) -> None:
         """Apply each model's traffic whose revision is new."""
@@ -173,6 +175,7 @@ class Routes:
             if traffic.revision != revision:
                 if task is not None:
                     task.cancel()
+                self._targets[traffic.model] = tuple(traffic.versions)
                 self._applying[traffic.model] = traffic.revision, asyncio.create_task(self._apply(traffic))
         self._seen, self.looked = seen, True
 
@@ -211,6 +214,7 @@ class Routes:
 
     async def _make(self, model: str, version: int) -> VersionRoute:
         found, feature_set = await asyncio.to_thread(self._materialize, model, version)
+        self._laid_out.add((model, version))
         name = worker_name(model, version)
         folder = workers_folder(self._home)
         link = Link(found.reference, folder / f"{name}.sock", len(feature_set.outputs), self._timeout, lambda: self._fleet.restart(name))
@@ -262,12 +266,13 @@ class Routes:
 
     def _order(self) -> None:
         """Tell the fleet which workers to keep."""
-        self._fleet.want(worker_name(*key) for key in self._versions)
+        self._fleet.want(worker_name(*key) for key in self._versions if key in self._laid_out)
 
     def _retire(self) -> None:
         """Stop workers that neither traffic nor a pinned request has wanted for a while, once they have answered everything."""
         now = time.perf_counter()
         wanted = {(model, version) for model, route in self.models.items() for version in route.versions}
+        wanted |= {(model, version) for model, versions in self._targets.items() for version in versions}
         wanted |= {key for key, used in self._pinned.items() if now - used < PINNED_SECONDS}
         for key, task in list(self._versions.items()):
             busy = not task.done() or (_has_route(task) and task.result().in_flight > 0)
@@ -276,6 +281,7 @@ class Routes:
             elif now - self._idle.setdefault(key, now) > LINGER_SECONDS:
                 del self._versions[key], self._idle[key]
                 self._pinned.pop(key, None)
+                self._laid_out.discard(key)
                 if _has_route(task):
                     task.result().link.close()
                 self._order()
