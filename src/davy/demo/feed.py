@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ MODEL = "late"
 SECOND = 1_000_000
 MINUTE = 60 * SECOND
 POLLED_EVERY = 10 * MINUTE
+OUTCOMES_EVERY = 30 * MINUTE
 LATE_SHARE = 0.04
 LATE_MEAN = 15 * MINUTE
 VERY_LATE_SHARE = 0.0005
@@ -68,7 +68,7 @@ class Month:
 def month(flights: Flights, start: datetime, end: datetime, *, seed: int = 2013) -> Month:
     """Everything that arrived from `start` on, for the flights asked about until `end`, up to their last landing.
 
-    Feeds are polled every ten minutes. Most events wait for nothing else; a few are late by a quarter of an hour on
+    Feeds are polled every ten minutes, outcomes are reported every half hour. Most events wait for nothing else; a few are late by a quarter of an hour on
     average, a handful by hours, and a few come twice.
     """
     asked = flights.schedule.filter((pl.col("time") >= start) & (pl.col("time") < end))
@@ -83,7 +83,7 @@ def month(flights: Flights, start: datetime, end: datetime, *, seed: int = 2013)
         _deliver(steps, stream, known, time, to_micros(start), chance, tally)
     landed = asked.filter(pl.col("arr_delay").is_not_null()).select("flight_id", "arr_delay", pl.col("arrived").dt.epoch("us"))
     for flight, minutes, arrived in landed.iter_rows():
-        _step(steps, _polled(arrived + MINUTE)).outcomes.append((flight, minutes, arrived))
+        _step(steps, _polled(arrived + MINUTE, OUTCOMES_EVERY)).outcomes.append((flight, minutes, arrived))
     return Month([steps[at] for at in sorted(steps)], asked.height, tally["events"], tally["late"], tally["twice"])
 
 
@@ -118,9 +118,9 @@ def _wait(chance: random.Random) -> tuple[int, bool]:
     return int(chance.uniform(10, 50) * SECOND), False
 
 
-def _polled(moment: int) -> int:
+def _polled(moment: int, every: int = POLLED_EVERY) -> int:
     """The next poll at or after this moment."""
-    return math.ceil(moment / POLLED_EVERY) * POLLED_EVERY
+    return -(-moment // every) * every
 
 
 def _step(steps: dict[int, Step], at: int) -> Step:
