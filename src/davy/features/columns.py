@@ -29,7 +29,7 @@ def encode_column(values: pl.Series, field: Field) -> pl.Series:
     if field.kind in ("float", "decimal") and values.dtype.is_integer():
         return _scaled(values, field)
     if field.kind == "int" and values.dtype.is_integer():
-        _refuse(values, (values > LARGEST_INT) | (values < -LARGEST_INT), field)
+        _refuse(values, _beyond(values, LARGEST_INT), field)
         return values.cast(pl.Int64).alias(field.name)
     if field.kind == "str" and values.dtype in (pl.String, pl.Categorical, pl.Enum):
         return values.cast(pl.String).alias(field.name)
@@ -75,25 +75,29 @@ def decode_column(stored: pl.Series, field: Field) -> pl.Series:
 
 
 def _quantised(values: pl.Series, field: Field) -> pl.Series:
-    _refuse(values, ~values.is_finite(), field)
     valid = values.is_not_null()
     with np.errstate(over="ignore"):
         product = values.fill_null(0.0).to_numpy() * float(10**field.scale)
-    _refuse(values, pl.Series(np.abs(product) > LARGEST_SCALED), field)
-    rounded = np.rint(product).astype(np.int64)
-    large = np.flatnonzero(np.abs(product) >= ONE_PRODUCT).tolist()
-    if large:
-        rounded[large] = [_encoded(field, values[row], row) for row in large]
+    plain = np.abs(product) < ONE_PRODUCT
+    rounded = np.rint(np.where(plain, product, 0.0)).astype(np.int64)
+    for row in np.flatnonzero(~plain).tolist():
+        rounded[row] = _encoded(field, values[row], row)
     quantised = pl.Series(field.name, rounded)
-    _refuse(values, quantised.abs() > LARGEST_SCALED, field)
     return quantised if valid.all() else quantised.set(~valid, None)
 
 
 def _scaled(values: pl.Series, field: Field) -> pl.Series:
-    limit = LARGEST_SCALED // 10**field.scale
-    _refuse(values, (values > limit) | (values < -limit), field)
+    _refuse(values, _beyond(values, LARGEST_SCALED // 10**field.scale), field)
     scaled: pl.Series = values.cast(pl.Int64) * 10**field.scale
     return scaled.alias(field.name)
+
+
+def _beyond(values: pl.Series, limit: int) -> pl.Series:
+    """Which integers lie beyond -limit to limit, whatever their width."""
+    if values.dtype in (pl.UInt64, pl.UInt128):
+        return values > limit
+    wide = values if values.dtype == pl.Int128 else values.cast(pl.Int64)
+    return (wide > limit) | (wide < -limit)
 
 
 def _refuse(values: pl.Series, wrong: pl.Series, field: Field) -> None:

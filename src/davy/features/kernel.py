@@ -125,8 +125,9 @@ def finalise_many(feature: FeatureSpec, field: Field, n: np.ndarray, total: np.n
     power = 10**field.scale
     if feature.aggregate == "sum":
         if output_kind(feature, field) == "int":
-            checked = total if total.dtype == np.int64 else np.array([finalise_sum(0, value, 1, True) for value in total.tolist()], dtype=np.int64)
-            return checked, np.ones(len(n), dtype=bool)
+            if total.dtype == object:
+                total = np.array([finalise_sum(events, value, 1, True) for events, value in zip(n.tolist(), total.tolist(), strict=True)], dtype=np.int64)
+            return total, np.ones(len(n), dtype=bool)
         return divide_many(total, np.full(len(n), power, dtype=np.int64)), np.ones(len(n), dtype=bool)
     if feature.aggregate == "mean":
         valid = n > 0
