@@ -67,11 +67,27 @@ def unequal(left: pl.Series, right: pl.Series) -> np.ndarray:
     return result
 
 
-def lateness(engine: OfflineEngine, feature_set: FeatureSet, served: Served) -> dict[str, dict[str, Any]]:
+class Change(msgspec.Struct, frozen=True):
+    """How one feature would have differed: in how many vectors, and for numbers the absolute sizes, float64, shape (changes,)."""
+
+    changed: int
+    sizes: np.ndarray
+
+    def __add__(self, other: Change) -> Change:
+        return Change(self.changed + other.changed, np.concatenate([self.sizes, other.sizes]))
+
+    def summary(self) -> dict[str, Any]:
+        """`changed`, and where there are sizes their `p50`, `p99` and `max`."""
+        found: dict[str, Any] = {"changed": self.changed}
+        if len(self.sizes):
+            found |= {"p50": float(np.quantile(self.sizes, 0.5)), "p99": float(np.quantile(self.sizes, 0.99)), "max": float(self.sizes.max())}
+        return found
+
+
+def lateness(engine: OfflineEngine, feature_set: FeatureSet, served: Served) -> dict[str, Change]:
     """How each feature would have differed, had everything that is in the log today been known: the price of late events.
 
-    Returns:
-        Per feature of a view that changed at all: `changed` (vectors), and for numbers the absolute change at `p50`, `p99` and `max`.
+    Features that would not have differed are left out.
     """
     today: Mapping[str, np.ndarray] = {stream.name: np.full(len(served.ids), engine.last_offset(stream), dtype=np.int64) for stream in feature_set.streams}
     known = compute_vectors(engine, feature_set, served.given, served.times, today)
@@ -79,13 +95,11 @@ def lateness(engine: OfflineEngine, feature_set: FeatureSet, served: Served) -> 
     for name, kind in zip(feature_set.outputs, feature_set.kinds, strict=True):
         changed = unequal(served.values[name], known[name])
         if changed.any():
-            found[name] = {"changed": int(changed.sum())} | (_sizes(served.values[name], known[name], changed) if kind in ("int", "float") else {})
+            numbers = kind in ("int", "float")
+            found[name] = Change(int(changed.sum()), _sizes(served.values[name], known[name], changed) if numbers else np.empty(0))
     return found
 
 
-def _sizes(served: pl.Series, known: pl.Series, changed: np.ndarray) -> dict[str, float]:
+def _sizes(served: pl.Series, known: pl.Series, changed: np.ndarray) -> np.ndarray:
     both = pl.DataFrame({"served": served, "known": known}).filter(pl.Series(changed)).drop_nulls()
-    if not both.height:
-        return {}
-    size = (both["served"].cast(pl.Float64) - both["known"].cast(pl.Float64)).abs().to_numpy()
-    return {"p50": float(np.quantile(size, 0.5)), "p99": float(np.quantile(size, 0.99)), "max": float(size.max())}
+    return np.asarray(np.abs(both["served"].cast(pl.Float64).to_numpy() - both["known"].cast(pl.Float64).to_numpy()))

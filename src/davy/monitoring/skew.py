@@ -11,7 +11,7 @@ import polars as pl
 from davy.engines.offline.local import LocalEngine
 from davy.events import client, frames, segments
 from davy.features.kernel import code_digest
-from davy.features.replay import Difference, Served, differences, lateness
+from davy.features.replay import Change, Difference, Served, differences, lateness
 from davy.serving.predictions import feature_set_of, read_predictions
 
 if TYPE_CHECKING:
@@ -58,7 +58,8 @@ def replay(home: Home, model: str, *, start: int | None = None, end: int | None 
         log.flush()
     engine = LocalEngine(home)
     checked, found, unequal = 0, [], 0
-    late: dict[str, Any] = {"streams": {}, "features": {}}
+    changes: dict[str, Change] = {}
+    spans: dict[str, tuple[StreamSpec, int, int]] = {}
     for digest, frame in read_predictions(home, model, start=start, end=end, version=version).items():
         feature_set = feature_set_of(home, digest)
         served = as_served(feature_set, frame)
@@ -66,14 +67,15 @@ def replay(home: Home, model: str, *, start: int | None = None, end: int | None 
         found += _explained(home, feature_set, digest, frame, served, wrong)
         checked += frame.height
         unequal += len({difference.row for difference in wrong})
-        for name, sizes in lateness(engine, feature_set, served).items():
-            known = late["features"].setdefault(name, sizes)
-            if known is not sizes:
-                late["features"][name] = {
-                    key: known.get(key, 0) + value if key == "changed" else max(known.get(key, 0.0), value) for key, value in sizes.items()
-                }
+        for name, change in lateness(engine, feature_set, served).items():
+            changes[name] = changes[name] + change if name in changes else change
         for stream in feature_set.streams:
-            late["streams"].setdefault(stream.name, _arrivals(home, stream, served))
+            _, first, last = spans.get(stream.name, (stream, 1 << 62, -(1 << 62)))
+            spans[stream.name] = stream, min(first, int(served.times.min())), max(last, int(served.times.max()))
+    late = {
+        "streams": {name: _arrivals(home, stream, first, last) for name, (stream, first, last) in spans.items()},
+        "features": {name: change.summary() for name, change in changes.items()},
+    }
     return Replay(checked, checked - unequal, found, late)
 
 
@@ -118,12 +120,12 @@ def _streams_behind(feature_set: FeatureSet) -> dict[str, set[str]]:
     return behind
 
 
-def _arrivals(home: Home, stream: StreamSpec, served: Served) -> dict[str, Any]:
-    """How long the events of the replayed span took to arrive; late is more than the stream's declared delay and tolerance."""
+def _arrivals(home: Home, stream: StreamSpec, first: int, last: int) -> dict[str, Any]:
+    """How long the events that came between the first and the last prediction took to arrive; late is more than the stream's delay and tolerance."""
     table = home.table(frames.table_name(stream.name))
-    if not len(served.times) or not table.exists():
+    if not table.exists():
         return {"events": 0, "late": 0}
-    span = pl.col(frames.INGEST).dt.epoch("us").is_between(int(served.times.min()), int(served.times.max()))
+    span = pl.col(frames.INGEST).dt.epoch("us").is_between(first, last)
     took = table.scan().filter(span).select((pl.col(frames.INGEST) - pl.col(stream.time)).dt.total_microseconds()).collect().to_series().to_numpy()
     if not len(took):
         return {"events": 0, "late": 0}

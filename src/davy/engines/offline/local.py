@@ -7,6 +7,7 @@ the bounds of the column promise that nothing can overflow, Python's where not.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from dataclasses import field as attribute
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from davy.engines.offline.base import Spine
 from davy.engines.offline.runs import Layer, Run, Runs, exclusive
 from davy.engines.offline.slices import Slices, bisect
 from davy.events.frames import INGEST, OFFSET, table_name
-from davy.events.streams import WRITER
+from davy.events.streams import WRITER, Registry, merged
 from davy.features import kernel
 from davy.features.tiles import NONE_YET as NULL
 
@@ -48,10 +49,15 @@ class LocalEngine:
         totals = [_Total(feature, len(spine.times)) for feature in view.features]
         if last:
             folder = self.home.place("sorted", stream.name.replace("/", "+"), "+".join(view.entity), "lock").parent
-            with Runs(folder, stream, view.entity, self.home.table(table_name(stream.name))).upto(last) as runs:
+            with Runs(folder, self._whole(stream), view.entity, self.home.table(table_name(stream.name))).upto(last) as runs:
                 for run in runs:
                     _add_run(run, view, spine, totals)
         return [_finish(total, stream) for total in totals]
+
+    def _whole(self, stream: StreamSpec) -> StreamSpec:
+        """The stream with every field that was ever declared, so that two views of different fields share their runs."""
+        declared = next((spec for spec in Registry(self.home).load() if spec.name == stream.name), stream)
+        return merged(declared, stream)
 
     def _ingest_times(self, stream: StreamSpec) -> np.ndarray:
         """The ingest time of each offset from 1: int64, shape (events,); kept in a file that grows with the log."""
@@ -66,6 +72,8 @@ class LocalEngine:
                 chosen = table.scan().filter(pl.col(OFFSET).is_between(have + 1, last))
                 new = table.collect(chosen.select(OFFSET, pl.col(INGEST).cast(pl.Int64))).sort(OFFSET)
                 file.write(np.ascontiguousarray(new[INGEST].to_numpy()).tobytes())
+                file.flush()
+                os.fsync(file.fileno())
         return np.fromfile(path, dtype=np.int64) if last else np.empty(0, dtype=np.int64)
 
 

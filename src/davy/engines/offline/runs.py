@@ -175,7 +175,9 @@ class Runs:
             _save(folder / "_offset.npy", skeleton[OFFSET].to_numpy()[rows])
         columns = {name: self._write_column(place, chosen, name, arrange, layers) for name in (field.name for field in self.stream.fields)}
         manifest = Manifest(FORMAT, first, last, [len(rows) for rows in layers], loose, columns)
+        _on_disk(*(path for path in place.rglob("*") if path.is_file()))
         (place / "manifest.json").write_bytes(msgspec.json.encode(manifest))
+        _on_disk(place / "manifest.json")
         final = self._place(manifest)
         shutil.rmtree(final, ignore_errors=True)
         place.rename(final)
@@ -217,6 +219,13 @@ def _layers(code: np.ndarray, time: np.ndarray, order: np.ndarray) -> tuple[list
         return layers, False
     layers.append(order[np.lexsort((order, time[order], code[order]))])
     return layers, True
+
+
+def _on_disk(*paths: Path) -> None:
+    """A manifest must never stand over columns that a power loss left empty."""
+    for path in paths:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
 
 
 def _save(path: Path, values: np.ndarray) -> None:

@@ -13,6 +13,7 @@ import resource
 import shutil
 import subprocess
 import threading
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -55,6 +56,7 @@ class _Environment:
             raise _storage_error(failure) from failure
         self.handles: dict[str, Any] = {}
         self.adopting = threading.Lock()
+        self.promoting: threading.Thread | None = None
 
     def _forget_unsynced(self, path: Path) -> None:
         """Begin empty where the machine went down before the last writes were on disk."""
@@ -77,6 +79,8 @@ class _Environment:
             self.users -= 1
             if self.users == 0:
                 del _Environment.opened[self.key]
+                if self.promoting is not None:
+                    self.promoting.join()
                 try:
                     self.sync()
                 finally:
@@ -101,10 +105,12 @@ class _Environment:
         Another process may have synced and removed the marker since the last write of this one.
         """
         if not (self.written and self.marker.exists()):
-            with self.marker.open("w") as file:
+            beside = self.marker.with_suffix(f".{os.getpid()}")
+            with beside.open("w") as file:
                 file.write(_boot())
                 file.flush()
                 os.fsync(file.fileno())
+            beside.replace(self.marker)  # whole or not at all: who opens meanwhile must not take half a marker for another start
             self.written = True
 
     def handle(self, table: str, transaction: Any) -> Any:
@@ -122,14 +128,19 @@ class _Environment:
                 self.handles = {**self.handles, **handles}
 
     def promote(self, tables: list[str]) -> None:
-        """Open tables that readers have found for good: a handle that was opened in a reading transaction ends with it."""
-        if self.writing.acquire(blocking=False):
-            try:
-                with self.env.begin(write=True) as transaction:
-                    found = {table: handle for table in tables if (handle := self.handle(table, transaction)) is not None}
-                self.adopt(found)
-            finally:
-                self.writing.release()
+        """Open tables that readers have found for good: a handle that was opened in a reading transaction ends with it.
+
+        It takes a writing transaction, which may have to wait for another process: so a thread does it, and readers go on.
+        """
+        if self.promoting is None or not self.promoting.is_alive():
+            self.promoting = threading.Thread(target=self._promote, args=(tables,), name="lmdb-tables", daemon=True)
+            self.promoting.start()
+
+    def _promote(self, tables: list[str]) -> None:
+        with self.writing, suppress(lmdb.Error), self.env.begin(write=True) as transaction:
+            found = {table: handle for table in tables if (handle := self.handle(table, transaction)) is not None}
+            transaction.commit()
+            self.adopt(found)
 
 
 def _reserve(path: Path) -> None:
