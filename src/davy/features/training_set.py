@@ -132,9 +132,9 @@ def training_set(
     vectors = compute_vectors(engine, feature_set, spine, micros, seen)
     names = {name: f"feature.{name}" if name in spine.columns else name for name in vectors.columns}
     frame = spine.hstack(vectors.rename(names).get_columns())
+    spine_digest, labels = frame_digest(spine), "" if label is None else frame_digest(label.to_frame())
     if label is not None and "label" not in frame.columns:
         frame = frame.with_columns(label.alias("label"))
-    spine_digest = frame_digest(spine)
     return TrainingSet(
         frame,
         list(feature_set.outputs),
@@ -144,7 +144,7 @@ def training_set(
         bounds,
         as_known,
         spine_digest,
-        digest_json([feature_set.digest, as_known, bounds, frame_digest(frame)]),
+        digest_json([feature_set.digest, as_known, bounds, frame_digest(frame), labels]),
     )
 
 
@@ -207,7 +207,9 @@ def frame_digest(frame: pl.DataFrame) -> str:
 
 def _buffers(series: pl.Series) -> list[Any]:
     nulls = series.is_null()
-    if series.dtype.is_nested() or series.dtype == pl.Object:
+    if series.dtype == pl.Null:
+        return []
+    if series.dtype.is_nested() or series.dtype in (pl.Object, pl.Binary):
         return [msgspec.json.encode(series.to_list(), enc_hook=str)]
     if isinstance(series.dtype, (pl.Categorical, pl.Enum)):
         series = series.cast(pl.String)
