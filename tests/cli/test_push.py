@@ -38,6 +38,20 @@ def test_ingest_twice_adds_once(shop: Path, capsys: pytest.CaptureFixture[str]) 
     assert "clicks.parquet can't be read" in capsys.readouterr().err
 
 
+def test_ingest_after_a_push_says_what_is_not_seen_and_what_may_be_twice(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pl.DataFrame([ROW, ROW]).with_columns(pl.col("at").str.to_datetime(time_zone="UTC")).write_parquet(shop / "clicks.parquet")
+    (shop / "line.jsonl").write_text(json.dumps(ROW))
+    assert run(["push", "clicks", "line.jsonl"]) == 0
+    capsys.readouterr()
+    assert run(["ingest", "--json"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)[0]["clamped"] == 2
+    assert "2 events count as arrived only now: as_known='ingest' does not see them at earlier moments" in said.err
+    assert "has no id, and held 1 events before" in said.err
+    assert run(["ingest"]) == 0
+    assert "count as arrived" not in capsys.readouterr().err
+
+
 def test_push_lines_and_arrays(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (shop / "lines.jsonl").write_text("\n".join(json.dumps(ROW) for _ in range(3)) + "\n\n")
     (shop / "array.json").write_text(json.dumps([ROW, ROW], indent=1))

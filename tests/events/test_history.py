@@ -102,6 +102,20 @@ def test_the_same_history_is_recognised(tmp_path: Path) -> None:
     log.close()
 
 
+def test_events_that_come_after_what_arrived_later_are_counted(tmp_path: Path) -> None:
+    log = open_log(driven_home(tmp_path), CLICKS.spec)
+    assert log.append_history("clicks", clicks(50)).clamped == 0
+    DrivenClock(log.home.path / CLOCK_FILE).set(NOON + HOUR)
+    later = frame([click(NOON + SECOND * n) for n in range(5)])
+    assert log.append_history("clicks", later).clamped == 0
+    log.append("clicks", [click(NOON + HOUR)])
+    receipt = log.append_history("clicks", clicks(30, seed=2).vstack(frame([click(NOON + HOUR), click(NOON + 2 * HOUR)])))
+    assert (receipt.accepted, receipt.set_aside, receipt.clamped) == (31, 1, 30)
+    assert all(row["ingest"] >= NOON + HOUR for row in contents(log, "clicks")[56:])
+    assert log.append_history("clicks", later).clamped == 0
+    log.close()
+
+
 def test_ids_are_taken_once_across_histories_and_pushes(tmp_path: Path) -> None:
     log = open_log(driven_home(tmp_path), ORDERS.spec)
     log.append("orders", [order("a")])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -11,6 +12,10 @@ import msgspec
 from davy.cli.output import note, print_json
 from davy.cli.push import describe
 from davy.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from davy.events.records import Receipt
+    from davy.features.definition import StreamSpec
 
 
 @click.command
@@ -32,7 +37,7 @@ def command(streams: tuple[str, ...], source: Path | None, as_json: bool) -> Non
     specs = [project.stream(name) for name in streams] or [spec for spec in project.streams.values() if spec.source]
     if source is not None and len(streams) != 1:
         raise InvalidInput("--source came without the one stream that it is for.", "", "Write for example: davy ingest flights --source more.parquet")
-    receipts = []
+    receipts: list[dict[str, Any]] = []
     with connect(home) as log:
         for spec in specs:
             path = source or (home.root / spec.source if spec.source else None)
@@ -43,6 +48,8 @@ def command(streams: tuple[str, ...], source: Path | None, as_json: bool) -> Non
             began = time.perf_counter()
             receipt = log.push_history(spec, scan_source(path))
             receipts.append(msgspec.to_builtins(receipt))
+            for warning in warnings(spec, receipt):
+                note(warning)
             if not as_json:
                 print(f"{describe(spec.name, receipts[-1])} ({time.perf_counter() - began:.1f} s)")
     home.close()
@@ -50,3 +57,14 @@ def command(streams: tuple[str, ...], source: Path | None, as_json: bool) -> Non
         print_json(receipts)
     elif not specs:
         note("No stream of this project declares a source.")
+
+
+def warnings(spec: StreamSpec, receipt: Receipt) -> list[str]:
+    """What the user may not have meant, a sentence each."""
+    found = []
+    if receipt.clamped:
+        found.append(f"{receipt.clamped:,} events count as arrived only now: as_known='ingest' does not see them at earlier moments; "
+                     "load history before live events")
+    if spec.id is None and receipt.first_offset > 1:
+        found.append(f"The stream {spec.name!r} has no id, and held {receipt.first_offset - 1:,} events before: a row that was among them has been taken again")
+    return found

@@ -71,7 +71,7 @@ class _Loader:
         self.now = log.home.clock.now()
         self.staged: list[Staged] = []
         self.offset, self.ingest = state.offset, state.ingest
-        self.duplicates = 0
+        self.duplicates = self.clamped = 0
         self.later: list[Rows] = []
         self.segments: list[Segment] = []
         self.digest = ContentDigest()
@@ -92,7 +92,7 @@ class _Loader:
         first = state.offset + 1 if accepted else 0
         aside = sum(map(len, self.later))
         self._commit(key, accepted)
-        return Receipt(self.spec.name, accepted, self.duplicates, aside, first, self.offset if accepted else 0, self.ingest)
+        return Receipt(self.spec.name, accepted, self.duplicates, aside, first, self.offset if accepted else 0, self.ingest, self.clamped)
 
     def _stage(self, base: np.ndarray[Any, np.dtype[np.int64]], stored: pl.DataFrame) -> None:
         """Take the new events of one chunk, which is in the order of the log."""
@@ -109,6 +109,8 @@ class _Loader:
             return
         step = np.arange(count, dtype=np.int64)
         arrived = np.minimum(base[taken], self.now)
+        if self.state.offset:
+            self.clamped += int((arrived < self.state.ingest).sum())
         arrived[0] = max(arrived[0], self.ingest + 1)
         ingest = np.maximum.accumulate(arrived - step) + step
         part = stored if count == stored.height else stored.filter(pl.Series(taken))

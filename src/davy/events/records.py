@@ -33,6 +33,8 @@ class Receipt(msgspec.Struct, frozen=True):
         first_offset: of the first accepted event; 0 where none was.
         last_offset: of the last accepted event; 0 where none was.
         ingest_time: microseconds at which the last accepted event counts as arrived.
+        clamped: accepted events of a history that had arrived, by their declaration, before what was in the log already. They count as
+            arrived after it, so that `as_known="ingest"` does not see them at earlier moments.
     """
 
     stream: str
@@ -42,6 +44,7 @@ class Receipt(msgspec.Struct, frozen=True):
     first_offset: int = 0
     last_offset: int = 0
     ingest_time: int = 0
+    clamped: int = 0
 
 
 class Rows(msgspec.Struct, array_like=True):
