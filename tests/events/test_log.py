@@ -224,6 +224,21 @@ def test_a_stream_may_gain_fields_but_not_change_them(tmp_path: Path) -> None:
     log.close()
 
 
+def test_views_of_an_older_declaration_leave_the_settings_of_a_stream(tmp_path: Path) -> None:
+    log = open_log(driven_home(tmp_path), CLICKS.spec)
+    now = log.declare(msgspec.structs.replace(CLICKS.spec, tolerance=HOUR, delay=SECOND, source="now.parquet", ingest="seen", id="user"))
+    old = msgspec.structs.replace(CLICKS.spec, source="then.parquet", fields=(*CLICKS.spec.fields, Field("page", "str")))
+    log.ensure_views([(old, User.spec)])
+    held = log.streams["clicks"].spec
+    assert held == msgspec.structs.replace(now, fields=(*now.fields, Field("page", "str")))
+    assert log.append("clicks", [click(NOON + HOUR)]).set_aside == 0
+    for wrong in ({"time": "when"}, {"id": "amount"}, {"fields": (Field("amount", "int"),)}):
+        with pytest.raises(Conflict):
+            log.declare(msgspec.structs.replace(old, **wrong), keep=True)
+    assert log.streams["clicks"].spec == held
+    log.close()
+
+
 def test_an_altered_table_is_found_by_its_digests(tmp_path: Path) -> None:
     import polars as pl
 

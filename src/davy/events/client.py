@@ -91,8 +91,12 @@ class Log:
         """Whether this process is the writer now."""
         return self._log is not None
 
-    def declare(self, spec: StreamSpec) -> StreamSpec:
+    def declare(self, spec: StreamSpec, *, keep: bool = False) -> StreamSpec:
         """Make the stream known; returns it with the fields that only its past has. See `EventLog.declare`."""
+        if keep:
+            whole: StreamSpec = self._call(Declare(spec, True), StreamSpec)
+            self._declared[spec.name] = (whole, whole)
+            return whole
         known = self._declared.get(spec.name)
         if known is None or known[0] != spec:
             known = self._declared[spec.name] = (spec, self._call(Declare(spec), StreamSpec))
@@ -302,8 +306,8 @@ def answer(log: EventLog, request: Request) -> Any:
     match request:
         case Append(stream, rows):
             return log.append_encoded(stream, rows)
-        case Declare(spec):
-            return log.declare(spec)
+        case Declare(spec, keep):
+            return log.declare(spec, keep=keep)
         case Streams():
             return [state.spec for state in log.streams.values()]
         case History(stream, path):

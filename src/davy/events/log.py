@@ -20,7 +20,7 @@ from davy.events.mover import Mover
 from davy.events.records import Aside, Closed, Held, Receipt, Rows, Taken, decode, encode
 from davy.events.rows import encode_rows
 from davy.events.stamp import Entry, Push, stamp
-from davy.events.streams import Registry, Stream, merged, open_stream
+from davy.events.streams import Registry, Stream, extended, merged, open_stream
 from davy.store.wal import Wal
 
 if TYPE_CHECKING:
@@ -70,8 +70,12 @@ class EventLog:
             os.close(self._descriptor)
             raise
 
-    def declare(self, spec: StreamSpec) -> StreamSpec:
+    def declare(self, spec: StreamSpec, *, keep: bool = False) -> StreamSpec:
         """Make the stream known, or go on with a changed declaration; returns it with the fields that only its past has.
+
+        Args:
+            keep: a stream that is known keeps its tolerance, delay, source and so on, and only gains fields: for a declaration of
+                another time, such as that of a model that was trained long ago.
 
         Raises:
             Conflict: a field changed its type, or the stream its time or id.
@@ -86,7 +90,7 @@ class EventLog:
                 with self.committing:
                     self.streams[spec.name] = open_stream(self.home, spec)
                 return spec
-            whole = merged(found.spec, spec)
+            whole = extended(found.spec, spec) if keep else merged(found.spec, spec)
             if whole != found.spec:
                 self._registry.save(whole)
                 with self.committing:
@@ -137,6 +141,7 @@ class EventLog:
 
     def ensure_views(self, views: Iterable[tuple[StreamSpec, ViewSpec]]) -> None:
         """Keep these views up to date in the online state from now on; a new one is built from the whole log first.
+        A stream's settings stay as they are; fields that it lacks are added.
 
         Raises:
             Conflict: a field has another type than its events, or the stream another time or id.
@@ -145,12 +150,7 @@ class EventLog:
         for spec, view in views:
             if view.digest in kept:
                 continue
-            if spec.name not in self.streams:
-                self.declare(spec)
-            held = self.streams[spec.name].spec
-            merged(held, spec)  # raises where a field's stored integers would be read in another unit
-            if not fields_of([view]) <= {field.name for field in held.fields}:
-                self.declare(spec)
+            self.declare(spec, keep=True)  # raises where a field's stored integers would be read in another unit
             self._build(self.streams[spec.name], view)
 
     def _build(self, state: Stream, view: ViewSpec) -> None:

@@ -181,6 +181,17 @@ def merged(old: StreamSpec, new: StreamSpec) -> StreamSpec:
     return msgspec.structs.replace(new, fields=(*new.fields, *kept))
 
 
+def extended(old: StreamSpec, other: StreamSpec) -> StreamSpec:
+    """The old declaration with the fields that only the other one has; everything else stays as it is.
+
+    Raises:
+        Conflict: they differ in a field's type, or in the time, or both have an id and not the same.
+    """
+    merged(old, msgspec.structs.replace(other, id=other.id if old.id and other.id else old.id))
+    known = {field.name for field in old.fields}
+    return msgspec.structs.replace(old, fields=(*old.fields, *(field for field in other.fields if field.name not in known)))
+
+
 def open_stream(home: Home, spec: StreamSpec) -> Stream:
     """The stream as its table has it."""
     return Stream(spec, home.table(table_name(spec.name)))

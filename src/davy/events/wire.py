@@ -24,9 +24,10 @@ _LENGTH = struct.Struct("<I")
 
 
 class Declare(msgspec.Struct, array_like=True, tag="declare"):
-    """Make a stream known. Answer: its declaration."""
+    """Make a stream known; with `keep`, one that is known only gains fields. Answer: its declaration."""
 
     spec: StreamSpec
+    keep: bool = False
 
 
 class Streams(msgspec.Struct, array_like=True, tag="streams"):

@@ -34,9 +34,12 @@ class EventsClient:
         return await self._call(self._log.outcomes, model, rows)
 
     def ensure_views(self, feature_set: FeatureSet) -> None:
-        """Have the online state of these views kept; a new view is built first. Blocks."""
+        """Have the online state of these views kept; a new view is built first. Blocks.
+
+        The feature set is of the time of its training: it adds fields to its streams, and changes nothing else of them.
+        """
         for stream in feature_set.streams:
-            self._log.declare(stream)
+            self._log.declare(stream, keep=True)
         self._log.ensure_views([(feature_set.stream(view.stream), view) for view in feature_set.views])
 
     def close(self) -> None:
