@@ -1,4 +1,4 @@
-"""`late`: will this flight arrive more than 15 minutes late? Asked one hour before its scheduled departure."""
+"""`late`: will this flight arrive more than 15 minutes late? Asked every five minutes about the flights due to leave in an hour."""
 
 from pathlib import Path
 

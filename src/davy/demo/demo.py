@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 HELD_OUT_FROM = datetime(2013, 4, 21, 4, tzinfo=UTC)
 KINDS = ("logistic", "lightgbm")
 WEIGHTS = {f"{MODEL}@1": 0.9, f"{MODEL}@2": 0.1}
+CONNECTIONS = 16
 _READY_WITHIN_S = 120.0
 _STOPS_WITHIN_S = 20.0
 
@@ -192,7 +193,7 @@ def _replay(demo: Demo, report: Report, home: Home, month: Month) -> None:
     from davy.home import CLOCK_FILE
 
     where = urlsplit(report.address)
-    client = Client(str(where.hostname), int(where.port or 80))
+    client = Client(str(where.hostname), int(where.port or 80), connections=CONNECTIONS)
     demo.show.note(f"Replaying May: {month.predictions:,} flights are asked about, {month.events:,} events arrive")
     try:
         with report.phase("replay"), demo.show.progress("predictions", month.predictions) as bar:
