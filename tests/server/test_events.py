@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
 
+from davy.core.fields import Field
+from davy.errors import InvalidInput, NotFound
 from davy.events.client import Log, connect
 from davy.server.events import EventsClient
 from serving_kit import feature_set, payments
@@ -36,3 +39,23 @@ def test_serving_an_older_version_leaves_the_settings_of_its_streams(holder: Log
     now = holder.declare(msgspec.structs.replace(payments.spec, tolerance=5, delay=7, source="now.parquet"))
     gateway.ensure_views(feature_set())
     assert holder.streams()["payments"] == now
+
+
+def test_a_field_that_another_process_adds_is_taken_at_once(holder: Log, gateway: EventsClient) -> None:
+    with pytest.raises(NotFound, match="payments"):
+        asyncio.run(gateway.push("payments", [PAID]))
+    holder.declare(payments.spec)
+    assert asyncio.run(gateway.push("payments", [PAID])).accepted == 1
+    with pytest.raises(InvalidInput, match="'shop'"):
+        asyncio.run(gateway.push("payments", [{**PAID, "shop": "books"}]))
+    holder.declare(msgspec.structs.replace(payments.spec, fields=(*payments.spec.fields, Field("shop", "str"))))
+    assert asyncio.run(gateway.push("payments", [{**PAID, "shop": "books"}])).last_offset == 2
+    with pytest.raises(InvalidInput, match="'shp'"):
+        asyncio.run(gateway.push("payments", [{**PAID, "shp": "books"}]))
+
+
+def test_outcomes_follow_a_value_that_was_renamed(holder: Log, gateway: EventsClient) -> None:
+    holder.outcomes("fraud", [], Field("loss", "float", 6))
+    assert asyncio.run(gateway.outcomes("fraud", [{"prediction": "p", "loss": 1.0}])).accepted == 1
+    holder.outcomes("fraud", [], Field("cost", "float", 6))
+    assert asyncio.run(gateway.outcomes("fraud", [{"prediction": "p", "cost": 2.0}])).accepted == 1

@@ -12,13 +12,14 @@ import socket
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from davy.core.clock import new_id
-from davy.errors import Conflict, DavyError, NotFound, Unavailable, nearest
+from davy.errors import Conflict, DavyError, InvalidInput, NotFound, Unavailable, nearest
 from davy.events.log import EventLog
 from davy.events.outcomes import outcome_rows, outcome_stream
-from davy.events.records import Closed, Held, Receipt
+from davy.events.records import Closed, Held, Receipt, Rows
 from davy.events.rows import encode_rows
 from davy.events.server import Server
 from davy.events.wire import (
@@ -41,7 +42,7 @@ from davy.events.wire import (
 from davy.features.definition import StreamSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import polars as pl
 
@@ -115,13 +116,16 @@ class Log:
             StorageFull: nothing was taken.
             Unavailable: there is no holder; or it ended in between, and the push may or may not have been taken.
         """
-        spec = self._resolved(stream)
-        found: Receipt = self._call(Append(spec.name, encode_rows(spec, rows)), Receipt)
+        if isinstance(stream, StreamSpec):
+            name, encoded = stream.name, encode_rows(self.declare(stream), rows)
+        else:
+            name, encoded = stream, encode_with(partial(self._spec, stream), lambda spec: encode_rows(spec, rows))
+        found: Receipt = self._call(Append(name, encoded), Receipt)
         return found
 
     def push_history(self, stream: StreamSpec | str, frame: pl.DataFrame | pl.LazyFrame) -> Receipt:
         """Load a whole history, all or nothing; see `EventLog.append_history`."""
-        spec = self._resolved(stream)
+        spec = self.declare(stream) if isinstance(stream, StreamSpec) else self._spec(stream)
         log = self._log
         if log is not None:
             with suppress(Closed):
@@ -140,8 +144,12 @@ class Log:
         Args:
             value: the outcome's field; may be left out once the model's outcomes have been declared.
         """
-        spec = self._resolved(f"outcomes/{model}") if value is None else self.declare(outcome_stream(model, value))
-        return self.push(spec, outcome_rows(spec, rows, self._home.clock.now()))
+        if value is not None:
+            self.declare(outcome_stream(model, value))
+        now, name = self._home.clock.now(), f"outcomes/{model}"
+        encoded = encode_with(partial(self._spec, name), lambda spec: encode_rows(spec, outcome_rows(spec, rows, now)))
+        found: Receipt = self._call(Append(name, encoded), Receipt)
+        return found
 
     def ensure_views(self, views: Iterable[tuple[StreamSpec, ViewSpec]]) -> None:
         """Keep these views up to date in the online state from now on; a new one is built from the log first."""
@@ -166,10 +174,9 @@ class Log:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _resolved(self, stream: StreamSpec | str) -> StreamSpec:
-        if isinstance(stream, StreamSpec):
-            return self.declare(stream)
-        known = self._declared.get(stream)
+    def _spec(self, stream: str, fresh: bool = True) -> StreamSpec:
+        """The stream's declaration; a fresh one is what the log has now."""
+        known = None if fresh else self._declared.get(stream)
         if known is None:
             streams = self.streams()
             if stream not in streams:
@@ -299,6 +306,18 @@ class Log:
             return write_error(error)
         except Exception as error:  # noqa: BLE001 - whatever it is, the client must hear of it and the server go on
             return write_error(Unavailable(f"The log failed: {error!r}.", "", "Try again."))
+
+
+def encode_with(spec_of: Callable[[bool], StreamSpec], encode: Callable[[StreamSpec], Rows]) -> Rows:
+    """The rows as the declaration that is known here says, or as a fresh one does: another process may have added the field that is refused."""
+    known = spec_of(False)
+    try:
+        return encode(known)
+    except InvalidInput:
+        fresh = spec_of(True)
+        if fresh == known:
+            raise
+        return encode(fresh)
 
 
 def answer(log: EventLog, request: Request) -> Any:
