@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import atexit
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +23,10 @@ from davy.home import Home
 from davy.project import Project, load_project
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from davy.events.records import Receipt
     from davy.features.definition import FeatureSet
 
-_homes: dict[Path, Home] = {}
+_homes: dict[Path, tuple[int, Home]] = {}
 _projects: dict[Path, tuple[tuple[float, ...], Project]] = {}
 
 
@@ -46,18 +46,26 @@ class Known(dict[str, Any]):
 def current_home() -> Home:
     """The home of the project that the working directory lies in, opened once for this process."""
     found = Home.open()
-    home = _homes.setdefault(found.path, found)
-    if not home.path.exists():
-        home.close()
-        home = _homes[found.path] = found
-    return home
+    if found.path in _homes:
+        folder, home = _homes[found.path]
+        if os.path.samestat(os.fstat(folder), found.path.stat()):
+            return home
+        _close(found.path)  # the folder was deleted, and made again
+    _homes[found.path] = os.open(found.path, os.O_RDONLY), found
+    return found
 
 
 @atexit.register
 def close_homes() -> None:
     """Close what this module opened."""
-    while _homes:
-        _homes.popitem()[1].close()
+    for path in list(_homes):
+        _close(path)
+
+
+def _close(path: Path) -> None:
+    folder, home = _homes.pop(path)
+    os.close(folder)
+    home.close()
 
 
 def current_project(root: Path) -> Project:
@@ -77,6 +85,8 @@ def push(stream: Stream | str, rows: Sequence[Mapping[str, Any]]) -> Receipt:
     Raises:
         InvalidInput: a row is wrong; nothing of the push is taken.
     """
+    if isinstance(rows, (str, bytes, Mapping)) or not isinstance(rows, Sequence):
+        raise InvalidInput(f"A {type(rows).__name__} is not a list of rows.", "A row is a mapping from field to value.", "Write: davy.push(stream, [row])")
     home = current_home()
     spec = stream.spec if isinstance(stream, Stream) else current_project(home.root).stream(stream)
     with client.connect(home) as log:
@@ -109,6 +119,10 @@ def training_set(
     if label is not None and label not in frame.columns:
         raise InvalidInput(f"The spine has no column {label!r} to be the label.", f"Its columns: {', '.join(frame.columns)}.", "Name one of them.")
     chosen = _feature_set(home, features, entities, request)
+    if label is not None and label in {*chosen.outputs, *(field.name for field in chosen.request)}:
+        raise InvalidInput(
+            f"The label {label!r} is one of the features.", "What is predicted is not known when it is asked for.", f"Remove {label!r} from the features."
+        )
     with client.connect(home) as log:
         for declared in chosen.streams:
             log.declare(declared)
@@ -138,12 +152,11 @@ def online(features: Any, entities: Mapping[str, Any] | Sequence[Mapping[str, An
             log.ensure_views([(chosen.stream(view.stream), view) for view in chosen.views])
     reader = state.reader(chosen, home.clock)
     moment = None if at is None else to_micros(at)
-    asked = [entities] if isinstance(entities, dict) else list(entities)
     found = []
-    for keys in asked:
-        vector = reader.read(keys, request, at=moment)  # type: ignore[arg-type]
+    for keys in _asked(entities):
+        vector = reader.read(keys, request, at=moment)
         found.append(Known(chosen.outputs, vector.values, vector.time, vector.watermarks))
-    return found[0] if isinstance(entities, dict) else found
+    return found[0] if isinstance(entities, Mapping) else found
 
 
 def as_frame(data: Any) -> pl.DataFrame:
@@ -155,7 +168,7 @@ def as_frame(data: Any) -> pl.DataFrame:
     if hasattr(data, "__arrow_c_stream__"):
         return pl.DataFrame(data)
     if isinstance(data, (dict, list)):
-        return pl.DataFrame(data)
+        return pl.DataFrame(data, infer_schema_length=None)
     raise InvalidInput(
         f"A {type(data).__name__} is not a spine.",
         "A spine is a polars or Arrow frame (collect a lazy one), a mapping of columns, a list of rows, or a file.",
@@ -170,15 +183,16 @@ def _feature_set(home: Home, features: Any, entities: Sequence[str] | None, requ
     if len(listed) == 1 and isinstance(listed[0], Model):
         return _resolver(project, listed).model(listed[0]).feature_set
     if len(listed) == 1 and isinstance(listed[0], str):
-        if listed[0] in project.models:
-            return project.models[listed[0]].spec.feature_set
-        if listed[0] in project.views:
-            listed = [project.views[listed[0]]]
-        else:
+        name = listed[0]
+        if name in project.models:
+            return project.models[name].spec.feature_set
+        if name in project.views:
+            listed = [project.views[name]]
+        elif features is name:
             raise NotFound(
-                f"{listed[0]!r} is neither a model nor a view of this project.",
+                f"{name!r} is neither a model nor a view of this project.",
                 f"Models: {', '.join(project.models) or 'none'}; views: {', '.join(project.views) or 'none'}.",
-                "Name one of them, or pass the class.",
+                "Name one of them, pass the class, or list features by name.",
             )
     return _resolver(project, listed).feature_set(listed, entities=entities, request=request)
 
@@ -190,6 +204,14 @@ def _resolver(project: Project, listed: Sequence[Any]) -> Resolver:
         if isinstance(view, type) and issubclass(view, View):
             views[view.__name__] = view
     return Resolver(views.values(), [*project.derived.values(), *(item for item in listed if isinstance(item, Derived))])
+
+
+def _asked(entities: Any) -> list[Mapping[str, Any]]:
+    asked = list(entities) if isinstance(entities, Sequence) and not isinstance(entities, str) else [entities]
+    for keys in asked:
+        if not isinstance(keys, Mapping):
+            raise InvalidInput(f"{keys!r} names no entity.", "An entity is a mapping from key to value.", 'Write for example {"origin": "JFK"}.')
+    return asked
 
 
 def _kind(value: Any) -> Any:
