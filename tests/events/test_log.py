@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import msgspec
+import polars as pl
 import pytest
 
 from davy.core.clock import DrivenClock
@@ -15,8 +16,10 @@ from davy.core.fields import Field
 from davy.errors import Conflict, CorruptData, InvalidInput, NotFound, Unavailable
 from davy.events import segments
 from davy.events.frames import table_name
+from davy.events.log import EventLog
 from davy.events.records import Receipt
 from davy.features.definition import StreamSpec
+from davy.features.online import OnlineFeatures
 from davy.home import CLOCK_FILE, Home
 from events_kit import CLICKS, HOUR, NOON, ORDERS, SECOND, User, click, contents, driven_home, open_log, order
 
@@ -239,9 +242,27 @@ def test_views_of_an_older_declaration_leave_the_settings_of_a_stream(tmp_path: 
     log.close()
 
 
-def test_an_altered_table_is_found_by_its_digests(tmp_path: Path) -> None:
-    import polars as pl
+def test_what_follows_the_log_can_not_hold_it_up(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    home = driven_home(tmp_path)
+    called = list[int]()
 
+    def fails() -> None:
+        raise NotFound("There is no feature set x.") if called else ZeroDivisionError
+
+    log = EventLog(home, OnlineFeatures(home.online), hooks=[fails, lambda: called.append(1)])
+    log.declare(CLICKS.spec)
+    log.append("clicks", [click(NOON)])
+    log.flush()
+    log.flush()
+    assert called == [1, 1]
+    assert "There is no feature set x." in caplog.text
+    assert "ZeroDivisionError" in caplog.text
+    assert log.append_history("clicks", pl.DataFrame([click(NOON - 1)])).accepted == 1
+    log.close()
+    assert home.table(table_name("clicks")).committed("log") == 2
+
+
+def test_an_altered_table_is_found_by_its_digests(tmp_path: Path) -> None:
     home = driven_home(tmp_path)
     log = open_log(home, CLICKS.spec)
     for _ in range(3):

@@ -11,6 +11,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 from davy.errors import NotFound, StorageFull
@@ -18,6 +19,7 @@ from davy.serving.prediction_frames import to_frame, to_records
 from davy.serving.predictions import (
     PredictionLog,
     PredictionRecord,
+    Unreadable,
     find_prediction,
     flush_predictions,
     folder_of,
@@ -105,6 +107,24 @@ def test_several_gateways_log_side_by_side_and_the_log_of_a_dead_one_is_moved_an
     second.close()
     assert flush_predictions(shop) == 1
     assert sorted(ids(shop)) == [record(number).id for number in (1, 2, 3)]
+
+
+def test_records_of_an_unknown_feature_set_are_set_aside_once_and_hold_up_nothing(shop: Home, caplog: pytest.LogCaptureFixture) -> None:
+    log = PredictionLog(folder_of(shop))
+    lost = [record(2, feature_set="sha256:" + "0" * 64), record(3, model="gone", feature_set="sha256:" + "0" * 64)]
+    log.append([record(1), *lost, record(4)])
+    assert sorted(ids(shop)) == [record(1).id, record(4).id]
+    assert flush_predictions(shop) == 2
+    path = folder_of(shop) / "unreadable"
+    assert str(path) in caplog.text
+    (folder_of(shop) / log.id / "moved").write_text("0")
+    assert flush_predictions(shop) == 0
+    log.append([record(5)])
+    log.close()
+    assert flush_predictions(shop) == 1
+    assert sorted(stored(shop)) == [record(number).id for number in (1, 4, 5)]
+    lines = [msgspec.json.decode(line, type=Unreadable) for line in path.read_bytes().splitlines()]
+    assert [msgspec.msgpack.decode(line.record, type=PredictionRecord) for line in sorted(lines, key=lambda line: line.position)] == lost
 
 
 CRASHING = """

@@ -44,7 +44,7 @@ class EventLog:
     Args:
         home: whose log; its clock stamps.
         online: the online state that pushes are applied to.
-        hooks: called at the end of each `flush`, such as to move what other logs hold.
+        hooks: called at the end of each `flush`, such as to move what other logs hold; a failure of theirs is logged.
 
     Raises:
         Held: another process holds the log.

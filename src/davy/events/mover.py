@@ -31,7 +31,7 @@ class Mover:
 
     Args:
         log: whose events to move.
-        hooks: called at the end of each flush.
+        hooks: called at the end of each flush. What they raise is logged as a warning, and keeps nothing of the log from going on.
         every, rows: a flush starts after so many seconds or when so many events wait.
     """
 
@@ -74,7 +74,7 @@ class Mover:
             self._waiting_rows = sum(len(batch) for state in states for _, batch in list(state.pending))
             self._trim()
             for hook in self._hooks:
-                hook()
+                _try(hook)
 
     def stop(self) -> None:
         """End the background thread."""
@@ -142,3 +142,12 @@ class Mover:
                     state.waiting.position = number
             keep = min([keep, *(state.waiting.position for state in states if len(state.waiting))])
             log.wal.truncate(keep)
+
+
+def _try(hook: Callable[[], None]) -> None:
+    try:
+        hook()
+    except DavyError as error:
+        _LOG.warning("What follows the log was not moved, and will be tried again: %s", error.came)
+    except Exception:  # noqa: BLE001 - whatever it is that follows the log, its failure must not hold up events
+        _LOG.warning("What follows the log was not moved, and will be tried again.", exc_info=True)

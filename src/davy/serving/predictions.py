@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import gc
+import logging
 import os
 import shutil
 import threading
@@ -34,10 +36,11 @@ if TYPE_CHECKING:
 SYNC_SECONDS = 0.05
 SEGMENT_BYTES = 16 << 20
 CHUNK = 20_000
-_MOVED, _OWNER = "moved", "owner.lock"
+_MOVED, _OWNER, _UNREADABLE = "moved", "owner.lock", "unreadable"
+_LOG = logging.getLogger("davy.serving")
 
 
-class PredictionRecord(msgspec.Struct, array_like=True):
+class PredictionRecord(msgspec.Struct, array_like=True, gc=False):
     """One answer.
 
     Attributes:
@@ -75,6 +78,21 @@ class PredictionRecord(msgspec.Struct, array_like=True):
 
 ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(PredictionRecord)
+
+
+class Unreadable(msgspec.Struct):
+    """A line of the file `unreadable`: a record whose feature set is unknown, and where it was. `record` is its MessagePack, in Base64."""
+
+    gateway: str
+    position: int
+    id: str
+    model: str
+    version: int
+    feature_set: str
+    record: bytes
+
+
+_LINE = msgspec.json.Decoder(Unreadable)
 
 
 class PredictionLog:
@@ -203,11 +221,12 @@ def table_name(model: str, feature_set: str) -> str:
 def flush_predictions(home: Home) -> int:
     """Move what all gateways have logged, dead ones too, into Delta tables, exactly once. Returns how many were moved.
 
-    Any process may call it; one at a time works, the others wait.
+    Any process may call it; one at a time works, the others wait. Records whose feature set is unknown can't be read: they are
+    appended to the file `unreadable` beside the logs, a JSON object a line, and a warning names it.
     """
     if not folder_of(home).exists():
         return 0
-    with _flushing(folder_of(home)):
+    with _flushing(folder_of(home)), _uncollected():
         return sum(_flush_one(home, directory) for directory in _logs(home))
 
 
@@ -221,6 +240,18 @@ def _flushing(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the cycle collector, which would walk through tens of thousands of records again and again; they have no cycles."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
 def _logs(home: Home) -> list[Path]:
     folder = folder_of(home)
     return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.exists() else []
@@ -228,7 +259,8 @@ def _logs(home: Home) -> list[Path]:
 
 def _flush_one(home: Home, directory: Path) -> int:
     finished = _is_finished(directory)
-    moved, count = _moved(directory), 0
+    before, count = _moved(directory), 0
+    moved = before
     records = read(directory, moved)
     while chunk := list(islice(records, CHUNK)):
         count += _append_chunk(home, directory.name, chunk)
@@ -238,7 +270,7 @@ def _flush_one(home: Home, directory: Path) -> int:
         scratch.rename(directory / _MOVED)
     if finished:
         shutil.rmtree(directory)
-    elif count:
+    elif moved > before:
         truncate(directory, moved + 1)
     return count
 
@@ -264,13 +296,31 @@ def _append_chunk(home: Home, gateway: str, chunk: list[tuple[int, bytes]]) -> i
     decoded = sorted(((position, _decode(payload, gateway)) for position, payload in chunk), key=lambda item: (item[1].model, item[1].feature_set, item[0]))
     count = 0
     for (model, feature_set), group in groupby(decoded, key=lambda item: (item[1].model, item[1].feature_set)):
+        features = _known_feature_set(home, feature_set)
+        if features is None:
+            _set_aside(home, gateway, list(group))
+            continue
         table, writer = home.table(table_name(model, feature_set)), f"gateway/{gateway}"
         committed = table.committed(writer)
         fresh = [(position, record) for position, record in group if position > committed]
         if fresh:
-            table.append(to_frame([record for _, record in fresh], feature_set_of(home, feature_set)), writer=writer, position=fresh[-1][0])
+            table.append(to_frame([record for _, record in fresh], features), writer=writer, position=fresh[-1][0])
             count += len(fresh)
     return count
+
+
+def _set_aside(home: Home, gateway: str, records: Sequence[tuple[int, PredictionRecord]]) -> None:
+    """Keep records that nobody can read now; one that is kept already, because a flush was killed after it, is passed over."""
+    from davy.events.streams import replace_file
+
+    path = folder_of(home) / _UNREADABLE
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    kept = {(line.gateway, line.position) for line in map(_LINE.decode, lines)}
+    fresh = [Unreadable(gateway, position, record.id, record.model, record.version, record.feature_set, ENCODER.encode(record))
+             for position, record in records if (gateway, position) not in kept]
+    replace_file(path, b"".join(line + b"\n" for line in (*lines, *map(msgspec.json.encode, fresh))))
+    _LOG.warning("%d predictions of %s were made with the feature set %s, which is not known here: they are in %s instead of a table.",
+                 len(fresh), records[0][1].model, records[0][1].feature_set, path)
 
 
 def _decode(payload: bytes, gateway: str) -> PredictionRecord:
@@ -287,6 +337,13 @@ def feature_set_of(home: Home, digest: str) -> FeatureSet:
 
     with home.database.read() as connection:
         return get_feature_set(connection, digest)
+
+
+def _known_feature_set(home: Home, digest: str) -> FeatureSet | None:
+    try:
+        return feature_set_of(home, digest)
+    except NotFound:
+        return None
 
 
 def pending_predictions(home: Home) -> list[PredictionRecord]:
@@ -310,10 +367,13 @@ def read_predictions(home: Home, model: str, *, start: int | None = None, end: i
     from davy.serving.prediction_frames import gather
 
     pending = [record for record in pending_predictions(home) if record.model == model]
-    digests = dict.fromkeys([*_feature_sets(home, model), *(record.feature_set for record in pending)])
+    registered = _feature_sets(home, model)
     found = {}
-    for digest in digests:
-        frame = gather(home.table(table_name(model, digest)), feature_set_of(home, digest),
+    for digest in dict.fromkeys([*registered, *(record.feature_set for record in pending)]):
+        features = feature_set_of(home, digest) if digest in registered else _known_feature_set(home, digest)
+        if features is None:
+            continue  # the next flush sets these records aside, and says so
+        frame = gather(home.table(table_name(model, digest)), features,
                        [record for record in pending if record.feature_set == digest], start=start, end=end, version=version)
         if frame is not None and frame.height:
             found[digest] = frame
