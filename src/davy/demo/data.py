@@ -124,10 +124,12 @@ def _flight_id() -> pl.Expr:
 
 def _schedule(flights: pl.DataFrame) -> pl.DataFrame:
     """Cancelled flights often have no aircraft; an empty tail number is one that no event names."""
+    time = (pl.col("scheduled") - ASKED_BEFORE).dt.truncate(ASKED_EVERY)
+    block = (pl.col("lands") - pl.col("scheduled")).dt.total_minutes()
     return flights.select(
-        _flight_id(), (pl.col("scheduled") - ASKED_BEFORE).dt.truncate(ASKED_EVERY).alias("time"), "origin", "dest", "carrier", "flight", pl.col("tailnum").fill_null(""),
-        "distance", "scheduled", (pl.col("lands") - pl.col("scheduled")).dt.total_minutes().alias("block_minutes"),
-        pl.col("arr_delay").cast(pl.Float64), pl.when(pl.col("arr_delay").is_not_null()).then("arrived").alias("arrived")).sort("time", "flight_id")
+        _flight_id(), time.alias("time"), "origin", "dest", "carrier", "flight", pl.col("tailnum").fill_null(""), "distance", "scheduled",
+        block.alias("block_minutes"), pl.col("arr_delay").cast(pl.Float64),
+        pl.when(pl.col("arr_delay").is_not_null()).then("arrived").alias("arrived")).sort("time", "flight_id")
 
 
 def _departures(flights: pl.DataFrame) -> pl.DataFrame:
