@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from davy.core.clock import DrivenClock
 from davy.core.fields import Field
 from davy.core.time import EPOCH
-from davy.errors import CorruptData, InvalidInput, InvalidTime, NotFound
+from davy.errors import CorruptData, InvalidInput, InvalidTime, NotFound, StorageFull
 from davy.events import history, segments
 from davy.events.sources import read_source, scan_source
 from davy.features.definition import StreamSpec
@@ -125,6 +125,26 @@ def test_ids_are_taken_once_across_histories_and_pushes(tmp_path: Path) -> None:
     found = contents(log, "orders")
     assert [row["order"] for row in found] == ["a", "b", "c", "d"]
     assert found[1]["at"] == NOON - 2
+    log.close()
+
+
+def test_a_history_after_one_that_the_online_state_has_not_taken_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = open_log(driven_home(tmp_path), ORDERS.spec)
+
+    def full(_: object) -> None:
+        raise StorageFull("No space.")
+
+    given = frame([order("a", NOON - 2), order("b", NOON - 1)])
+    with monkeypatch.context() as broken:
+        broken.setattr(log.online, "apply", full)
+        with pytest.raises(StorageFull):
+            log.append_history("orders", given)
+        with pytest.raises(StorageFull):
+            log.append_history("orders", given.vstack(frame([order("c")])))
+    assert log.streams["orders"].behind
+    receipt = log.append_history("orders", given.vstack(frame([order("c")])))
+    assert (receipt.accepted, receipt.duplicates) == (1, 2)
+    assert [row["order"] for row in contents(log, "orders")] == ["a", "b", "c"]
     log.close()
 
 

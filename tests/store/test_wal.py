@@ -130,6 +130,27 @@ def test_cut_takes_back(tmp_path: Path) -> None:
     assert contents(tmp_path) == [(1, b"a"), (2, b"d")]
 
 
+def test_what_is_cut_off_is_off_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wal, synced, fsync = Wal(tmp_path), list[int](), os.fsync
+
+    def watched(descriptor: int) -> None:
+        fsync(descriptor)
+        synced.append(os.fstat(descriptor).st_size)
+
+    wal.append([b"a"])
+    wal.sync()
+    size = wal.size
+    monkeypatch.setattr(os, "fsync", watched)
+    wal.append([b"b", b"c"])
+    wal.sync()
+    synced.clear()
+    wal.cut(1)
+    assert synced == [size]
+    wal.append([b"d"])
+    wal.close()
+    assert contents(tmp_path) == [(1, b"a"), (2, b"d")]
+
+
 def test_a_full_disk_takes_nothing_and_is_survived(tmp_path: Path) -> None:
     wal = Wal(tmp_path)
     wal.append([b"kept"])

@@ -50,13 +50,14 @@ def load(log: EventLog, state: Stream, frame: pl.DataFrame | pl.LazyFrame) -> Re
 
 @contextmanager
 def _alone(log: EventLog, state: Stream) -> Iterator[None]:
-    """Pushes to this stream wait; those before are in the table; no other history of it is being loaded."""
+    """Pushes to this stream wait; those before are in the table, and the online state knows their ids; no other history of it is being loaded."""
     with log.idle:
         log.idle.wait_for(lambda: not state.loading)
         state.loading = True
     try:
         with log.committing:
-            pass
+            if state.behind:
+                log.catch_up(state)
         log.mover.flush()
         yield
     finally:

@@ -15,6 +15,7 @@ import os
 import struct
 import threading
 import zlib
+from contextlib import suppress
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -89,19 +90,30 @@ class Wal:
             except OSError as error:
                 with self._writing:
                     self._truncate(self._synced_size, self._synced)
+                    with suppress(OSError):  # the disk has failed already, and that is what is told
+                        os.fsync(self._descriptor)
                 raise _failure(self._path, error) from error
             self._synced, self._synced_size = last, size
 
     def cut(self, position: int) -> None:
-        """Take back all records after `position`, which must be no older than the segment now written to."""
+        """Take back all records after `position`, which must be no older than the segment now written to. On disk when it returns.
+
+        Raises:
+            StorageFull, Unavailable: they may come back after a loss of power.
+        """
         with self._syncing, self._writing:
             size = len(MAGIC)
             for found, end, _ in _records(self._path.read_bytes(), self._first):
                 if found > position:
                     break
                 size = end
-            self._truncate(size, position)
-            self._synced, self._synced_size = position, size
+            try:
+                self._truncate(size, position)
+                os.fsync(self._descriptor)
+            except OSError as error:
+                raise _failure(self._path, error) from error
+            finally:
+                self._synced, self._synced_size = min(self._synced, self.last), min(self._synced_size, self._size)
 
     def replay(self, after: int = 0) -> Iterator[tuple[int, bytes]]:
         """All records beyond the position `after`, in order.
@@ -186,6 +198,8 @@ class Wal:
             _write_all(self._descriptor, data, self._size)
         except OSError as error:
             self._truncate(self._size, self.last)
+            with suppress(OSError):  # the disk has failed already, and that is what is told
+                os.fsync(self._descriptor)
             raise _failure(self._path, error) from error
         self._size += len(data)
 
