@@ -13,7 +13,7 @@ import pytest
 
 from davy.core.digest import digest_bytes
 from davy.errors import CorruptData, InvalidInput, NotFound
-from davy.serving.models import load, verify
+from davy.serving.models import LightGBM, load, verify
 from serving_kit import lightgbm_text, rows, sklearn_pickle
 
 WIDTH = 7
@@ -88,3 +88,10 @@ def test_a_folder_without_the_file_is_told(tmp_path: Path) -> None:
         load(tmp_path, "lightgbm")
     with pytest.raises(InvalidInput, match="unknown"):
         load(tmp_path, "onnx")
+
+
+def test_one_row_as_bytes_is_the_same_answer(tmp_path: Path) -> None:
+    model = load(write(tmp_path, "model.txt", lightgbm_text(WIDTH)), "lightgbm")
+    assert isinstance(model, LightGBM)
+    for row in rows(WIDTH)[0][:50]:
+        assert model.predict_row(row.tobytes()) == model.predict(row[None]).tobytes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import logging
 import signal
 import sys
@@ -37,6 +38,7 @@ DRAIN_SECONDS = 8.0
 PATIENCE_SECONDS = 3.0
 BACKLOG = 1024
 _LOOK_SECONDS = 0.02
+_COLLECT = (20_000, 20, 50)
 _holder: Any = SocketHolder  # its stub lacks the constructor
 
 
@@ -101,6 +103,9 @@ async def _prepare(application: App, routes: Routes, home: Home) -> None:
     _in_thread(lambda: setattr(application, "pages", load_pages(home)))
     await routes.start()
     application.become_ready()
+    gc.collect()
+    gc.freeze()  # what stands now stays: the collector need not walk through all modules again and again
+    gc.set_threshold(*_COLLECT)
     await routes.watch()
 
 

@@ -82,6 +82,8 @@ class LightGBM:
         self._check(library.LGBM_BoosterPredictForMatSingleRowFastInit(
             self._handle, _NORMAL, 0, _ALL_TREES, _FLOAT64, ctypes.c_int32(features.value), _ONE_THREAD, ctypes.byref(self._fast)), path)
         self._single = library.LGBM_BoosterPredictForMatSingleRowFast
+        self._one = (ctypes.c_double * classes.value)()
+        self._one_at = ctypes.byref(self._one)
         self._length = ctypes.c_int64()
         self._length_at = ctypes.byref(self._length)
 
@@ -98,6 +100,12 @@ class LightGBM:
                 self._handle, ctypes.c_void_p(matrix.ctypes.data), _FLOAT64, ctypes.c_int32(rows), ctypes.c_int32(columns), _ROW_MAJOR, _NORMAL,
                 0, _ALL_TREES, _ONE_THREAD, self._length_at, ctypes.c_void_p(out.ctypes.data)))
         return out if self._classes == 1 else out.reshape(rows, self._classes)
+
+    def predict_row(self, row: bytes) -> bytes:
+        """`predict` for one row as little-endian float64 bytes: the way of a request that is alone, without an array."""
+        if self._single(self._fast, ctypes.c_char_p(row), self._length_at, self._one_at) != 0:
+            self._check(-1)
+        return bytes(self._one)
 
     def _row_by_row(self, matrix: Matrix, out: Matrix) -> None:
         single, fast, length = self._single, self._fast, self._length_at

@@ -331,12 +331,12 @@ def _decode(payload: bytes, gateway: str) -> PredictionRecord:
                           "Move its folder in .davy/wal/predictions away to go on without it.") from error
 
 
-def feature_set_of(home: Home, digest: str) -> FeatureSet:
+def feature_set_of(home: Home, digest: str, *, verified: bool = True) -> FeatureSet:
     """The stored feature set of this digest."""
     from davy.registry.definitions import get_feature_set
 
     with home.database.read() as connection:
-        return get_feature_set(connection, digest)
+        return get_feature_set(connection, digest, verified=verified)
 
 
 def _known_feature_set(home: Home, digest: str) -> FeatureSet | None:
@@ -370,7 +370,7 @@ def read_predictions(home: Home, model: str, *, start: int | None = None, end: i
     registered = _feature_sets(home, model)
     found = {}
     for digest in dict.fromkeys([*registered, *(record.feature_set for record in pending)]):
-        features = feature_set_of(home, digest) if digest in registered else _known_feature_set(home, digest)
+        features = feature_set_of(home, digest, verified=False) if digest in registered else _known_feature_set(home, digest)
         if features is None:
             continue  # the next flush sets these records aside, and says so
         frame = gather(home.table(table_name(model, digest)), features,

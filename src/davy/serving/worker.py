@@ -23,7 +23,7 @@ import numpy as np
 
 from davy.errors import DavyError
 from davy.serving import frames
-from davy.serving.models import Matrix, Model, load, verify
+from davy.serving.models import LightGBM, Matrix, Model, load, verify
 from davy.serving.worker_spec import Problem, WorkerSpec
 
 RECEIVE = 1 << 20
@@ -38,6 +38,7 @@ class _Peer:
         self.connection = connection
         self.received = bytearray()
         self.unsent = bytearray()
+        self.blocked = False
 
     def receive(self) -> bool:
         """Take what has come; False when the other side is gone."""
@@ -108,8 +109,9 @@ class Worker:
                 continue
             if not peer.send():
                 self._drop(descriptor)
-            else:
-                self._poll.modify(descriptor, select.POLLIN | (select.POLLOUT if peer.unsent else 0))
+            elif bool(peer.unsent) != peer.blocked:
+                peer.blocked = bool(peer.unsent)
+                self._poll.modify(descriptor, select.POLLIN | (select.POLLOUT if peer.blocked else 0))
 
 
 def split(received: bytearray, width: int) -> tuple[int, list[tuple[int, int, bytes]]]:
@@ -148,6 +150,9 @@ def predict_batch(model: Model, width: int, requests: list[tuple[int, int, bytes
 def _predict_alone(model: Model, width: int, request: tuple[int, int, bytes]) -> bytes:
     number, rows, values = request
     try:
+        if rows == 1 and isinstance(model, LightGBM) and len(values) == width * 8:
+            answer = model.predict_row(values)
+            return frames.answer(number, 1, len(answer) // 8, answer)
         matrix = np.frombuffer(values, dtype="<f8").reshape(rows, width)
         return _encode(number, rows, _checked(model.predict(matrix), rows))
     except Exception as error:  # noqa: BLE001 - a user's model may raise anything; the error is that request's answer
