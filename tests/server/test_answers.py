@@ -130,7 +130,8 @@ def test_a_wrong_body_is_a_400_that_names_what_is_wrong(server: Running, body: A
     ("/predict/fraud/version/1", 404, "nothing at"),
     ("/predict/", 404, "nothing at"),
     ("/events/paymints", 404, "paymints"),
-    ("/outcomes/frod", 404, "outcomes/frod"),
+    ("/outcomes/frod", 404, "no model 'frod'"),
+    ("/outcomes/frod", 404, "fraud"),
     ("/events/outcomes/fraud", 404, "nothing at"),
 ])
 def test_what_is_not_there_is_told(server: Running, path: str, status: int, message: str) -> None:

@@ -12,7 +12,7 @@ from davy.core.fields import Field
 from davy.errors import InvalidInput, NotFound
 from davy.events.client import Log, connect
 from davy.server.events import EventsClient
-from serving_kit import feature_set, payments
+from serving_kit import add_version, feature_set, payments
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,3 +59,12 @@ def test_outcomes_follow_a_value_that_was_renamed(holder: Log, gateway: EventsCl
     assert asyncio.run(gateway.outcomes("fraud", [{"prediction": "p", "loss": 1.0}])).accepted == 1
     holder.outcomes("fraud", [], Field("cost", "float", 6))
     assert asyncio.run(gateway.outcomes("fraud", [{"prediction": "p", "cost": 2.0}])).accepted == 1
+
+
+def test_outcomes_of_no_model_name_the_nearest(home: Home, gateway: EventsClient) -> None:
+    add_version(home)
+    with pytest.raises(NotFound, match="no model 'frod'") as raised:
+        asyncio.run(gateway.outcomes("frod", []))
+    assert "fraud" in raised.value.allowed
+    with pytest.raises(NotFound, match="'fraud' has no outcomes declared"):
+        asyncio.run(gateway.outcomes("fraud", []))
