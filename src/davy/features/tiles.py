@@ -62,7 +62,7 @@ class Level:
         self.struct = struct.Struct("<q" + "".join(_FORMATS[role] for role, _ in self.slots))
         self.start: Tile = [0, *(_STARTS[role] for role, _ in self.slots)]
         self.cumulative = [index for index, (role, _) in enumerate(self.slots, 1) if role in (COUNT, SUM, SQUARES)]
-        scope: dict[str, Any] = {"S": self.struct, "drop": self._drop, "first": struct.Struct("<q").unpack_from}
+        scope: dict[str, Any] = {"S": self.struct, "first": struct.Struct("<q").unpack_from}
         exec(self._source(fields), scope)
         self.step: Callable[[bytearray, int, int, Sequence[Any]], bool] = scope["step"]
         self.unpack: Callable[[Any, int], Tile] = scope["unpack"]
@@ -117,7 +117,10 @@ class Level:
                 " if number > w[0]:",
                 *fresh,
                 f"  reachable = (latest - {self.keep}) // {self.hop}",
-                "  if end and first(data)[0] < reachable: drop(data, reachable)",
+                # the newest of the tiles that no read reaches any more stays: it is the base of subtractions
+                f"  while end > {self.size} and first(data, {self.size})[0] < reachable:",
+                f"   del data[:{self.size}]",
+                f"   end -= {self.size}",
                 f"  data += S.pack({packed})",
                 "  return True",
                 " return False",
@@ -128,12 +131,6 @@ class Level:
                 f" return S.pack(t[0], {writes})",
             ]
         )
-
-    def _drop(self, data: bytearray, reachable: int) -> None:
-        """Drop the tiles that no read reaches any more, but for the newest of them: it is the base of subtractions."""
-        with memoryview(data).cast("q") as flat, flat[:: self.words] as numbers:
-            expired = bisect_left(numbers, reachable) - 1
-        del data[: expired * self.size]
 
     def enter_late(self, data: bytearray, time: int, latest: int, event: Sequence[Any]) -> None:
         """Give an event to an earlier tile (made if absent) and raise the totals of the tiles after it; drop it where no read reaches."""
@@ -187,6 +184,7 @@ class Layout:
         self.texts = {name for name in self.lasts if stream.field(name).kind == "str"}
         self.fields = sorted({feature.field for feature in view.features if feature.field})
         self.levels = [Level(hop, features, self.fields) for hop, features in sorted(hops.items())]
+        self._steps = [level.step for level in self.levels]
         self._last_places = [self.fields.index(name) for name in self.lasts]
         self.header = struct.Struct(f"<{1 + len(self.levels) + 3 * len(self.lasts)}q")
         self._readers = [self._level_reader(level, features) for level, (_, features) in zip(self.levels, sorted(hops.items()), strict=True)]
@@ -231,13 +229,13 @@ class Layout:
     def enter(self, state: State, offset: int, ingest: int, time: int, event: Sequence[Any]) -> None:
         """Apply one event. `event` holds the stored values of `fields`, in their order; `ingest` bounds what later reads can reach."""
         state.applied = offset
-        for last, place in zip(state.lasts, self._last_places, strict=True):
+        for place, last in zip(self._last_places, state.lasts) if state.lasts else ():  # noqa: B905
             value = event[place]
             if value is not None and (time > last[0] or (time == last[0] and offset > last[1])):
                 last[:] = time, offset, value
         latest = ingest if ingest > time else time
-        for level, data in zip(self.levels, state.levels, strict=True):
-            if not level.step(data, time, latest, event):
+        for step, level, data in zip(self._steps, self.levels, state.levels):  # noqa: B905 - equal by construction, and this is the hot path
+            if not step(data, time, latest, event):
                 level.enter_late(data, time, latest, event)
 
     # Reading
