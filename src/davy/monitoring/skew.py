@@ -15,6 +15,8 @@ from davy.features.replay import Change, Difference, Served, differences, latene
 from davy.serving.predictions import feature_set_of, read_predictions
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from davy.features.definition import FeatureSet, StreamSpec
     from davy.home import Home
 
@@ -50,21 +52,29 @@ class Replay(msgspec.Struct, frozen=True):
 def replay(home: Home, model: str, *, start: int | None = None, end: int | None = None, version: int | None = None) -> Replay:
     """Compute every logged vector of a model again, as of its time and watermarks, and compare all bits.
 
+    A difference stands only when the files that were derived from the log, made anew, give it too.
+
     Args:
         start, end: microseconds; only predictions with start <= time < end.
         version: only predictions of this version.
     """
-    with client.connect(home) as log:
+    predictions = read_predictions(home, model, start=start, end=end, version=version)
+    with client.connect(home) as log:  # after the predictions were read, so that every event behind them is in the tables
         log.flush()
+        declared = log.streams()
     engine = LocalEngine(home)
     checked, found, unequal = 0, [], 0
     changes: dict[str, Change] = {}
     spans: dict[str, tuple[StreamSpec, int, int]] = {}
-    for digest, frame in read_predictions(home, model, start=start, end=end, version=version).items():
-        feature_set = feature_set_of(home, digest)
+    for digest, frame in predictions.items():
+        feature_set = feature_set_of(home, digest, verified=False)
         served = as_served(feature_set, frame)
         wrong = differences(engine, feature_set, served)
-        found += _explained(home, feature_set, digest, frame, served, wrong)
+        if wrong:
+            for stream in feature_set.streams:
+                engine.forget(stream)
+            wrong = differences(engine, feature_set, served)
+        found += _explained(home, feature_set, declared, digest, frame, served, wrong)
         checked += frame.height
         unequal += len({difference.row for difference in wrong})
         for name, change in lateness(engine, feature_set, served).items():
@@ -90,12 +100,15 @@ def as_served(feature_set: FeatureSet, frame: pl.DataFrame) -> Served:
     return Served(frame["prediction"].to_list(), pl.concat(given, how="horizontal"), times, watermarks, plain)
 
 
-def _explained(home: Home, feature_set: FeatureSet, digest: str, frame: pl.DataFrame, served: Served, wrong: list[Difference]) -> list[Skew]:
+def _explained(
+    home: Home, feature_set: FeatureSet, declared: Mapping[str, StreamSpec], digest: str, frame: pl.DataFrame, served: Served, wrong: list[Difference]
+) -> list[Skew]:
     """Each difference with its cause: definition, event and code are checked in this order; what is left is the state's."""
     if not wrong:
         return []
     redefined = feature_set.sealed().digest != digest or any(view.sealed(feature_set.stream(view.stream)).digest != view.digest for view in feature_set.views)
-    damaged = {stream.name: segments.altered(home, stream, home.table(frames.table_name(stream.name))) for stream in feature_set.streams}
+    whole = [declared.get(stream.name, stream) for stream in feature_set.streams]  # digests are over all fields, not just this model's
+    damaged = {stream.name: segments.altered(home, stream, home.table(frames.table_name(stream.name))) for stream in whole}
     streams = _streams_behind(feature_set)
     kernels, now = frame["kernel"].to_list(), code_digest()
 
@@ -126,7 +139,8 @@ def _arrivals(home: Home, stream: StreamSpec, first: int, last: int) -> dict[str
     if not table.exists():
         return {"events": 0, "late": 0}
     span = pl.col(frames.INGEST).dt.epoch("us").is_between(first, last)
-    took = table.scan().filter(span).select((pl.col(frames.INGEST) - pl.col(stream.time)).dt.total_microseconds()).collect().to_series().to_numpy()
+    delays = (pl.col(frames.INGEST) - pl.col(stream.time)).dt.total_microseconds()
+    took = table.collect(table.scan().filter(span).select(delays)).to_series().to_numpy()
     if not len(took):
         return {"events": 0, "late": 0}
     late = int((took > stream.delay + stream.tolerance).sum())

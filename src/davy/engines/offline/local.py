@@ -8,6 +8,8 @@ the bounds of the column promise that nothing can overflow, Python's where not.
 from __future__ import annotations
 
 import os
+import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from dataclasses import field as attribute
 from typing import TYPE_CHECKING, Any
@@ -53,6 +55,17 @@ class LocalEngine:
                 for run in runs:
                     _add_run(run, view, spine, totals)
         return [_finish(total, stream) for total in totals]
+
+    def forget(self, stream: StreamSpec) -> None:
+        """Delete what was derived from the stream's table; the next question builds it anew."""
+        folder = self.home.path / "sorted" / stream.name.replace("/", "+")
+        for lock in folder.glob("*/lock"):
+            with exclusive(lock):
+                for run in lock.parent.iterdir():
+                    if run.is_dir():
+                        shutil.rmtree(run)
+        with suppress(FileNotFoundError), exclusive(folder / "ingest.lock"):
+            (folder / "ingest.i64").unlink()
 
     def _whole(self, stream: StreamSpec) -> StreamSpec:
         """The stream with every field that was ever declared, so that two views of different fields share their runs."""
