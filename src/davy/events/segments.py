@@ -67,6 +67,24 @@ def content(spec: StreamSpec, table: Table, first: int, last: int) -> str:
 
 
 def altered(home: Home, spec: StreamSpec, table: Table) -> list[Segment]:
-    """The segments whose events are no longer what was written."""
-    return [segment for segment in recorded(home, spec.name)
-            if content(spec, table, segment.first_offset, segment.last_offset) != segment.digest]
+    """The segments whose events are no longer what was written. Reads the whole table: about half a second per million events."""
+    found: list[Segment] = []
+    group: list[Segment] = []
+    for segment in recorded(home, spec.name):
+        group.append(segment)
+        if segment.last_offset - group[0].first_offset >= ROWS:
+            found += _altered(spec, table, group)
+            group = []
+    return found + _altered(spec, table, group) if group else found
+
+
+def _altered(spec: StreamSpec, table: Table, group: Sequence[Segment]) -> list[Segment]:
+    """Of these consecutive segments, read at once."""
+    between = pl.col(OFFSET).is_between(group[0].first_offset, group[-1].last_offset)
+    stored = untyped(spec, table.collect(table.scan().filter(between).sort(OFFSET)))
+    offsets, found = stored[OFFSET].to_numpy(), []
+    for segment in group:
+        start, end = offsets.searchsorted(segment.first_offset), offsets.searchsorted(segment.last_offset, side="right")
+        if start == end or segment_of(spec.name, stored[start:end]) != segment:
+            found.append(segment)
+    return found

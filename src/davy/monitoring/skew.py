@@ -52,7 +52,8 @@ class Replay(msgspec.Struct, frozen=True):
 def replay(home: Home, model: str, *, start: int | None = None, end: int | None = None, version: int | None = None) -> Replay:
     """Compute every logged vector of a model again, as of its time and watermarks, and compare all bits.
 
-    A difference stands only when the files that were derived from the log, made anew, give it too.
+    The log is checked against the digests that were recorded when its events were written. A difference stands only when
+    the files that were derived from the log, made anew, give it too.
 
     Args:
         start, end: microseconds; only predictions with start <= time < end.
@@ -62,19 +63,24 @@ def replay(home: Home, model: str, *, start: int | None = None, end: int | None 
     with client.connect(home) as log:  # after the predictions were read, so that every event behind them is in the tables
         log.flush()
         declared = log.streams()
-    engine = LocalEngine(home)
+    engine, damaged = LocalEngine(home), dict[str, list[segments.Segment]]()
     checked, found, unequal = 0, [], 0
     changes: dict[str, Change] = {}
     spans: dict[str, tuple[StreamSpec, int, int]] = {}
     for digest, frame in predictions.items():
         feature_set = feature_set_of(home, digest, verified=False)
         served = as_served(feature_set, frame)
+        for stream in feature_set.streams:
+            if stream.name not in damaged:  # the digests are over all fields, not just this model's
+                damaged[stream.name] = segments.altered(home, declared.get(stream.name, stream), home.table(frames.table_name(stream.name)))
+                if damaged[stream.name]:
+                    engine.forget(stream)
         wrong = differences(engine, feature_set, served)
         if wrong:
             for stream in feature_set.streams:
                 engine.forget(stream)
             wrong = differences(engine, feature_set, served)
-        found += _explained(home, feature_set, declared, digest, frame, served, wrong)
+        found += _explained(feature_set, damaged, digest, frame, served, wrong)
         checked += frame.height
         unequal += len({difference.row for difference in wrong})
         for name, change in lateness(engine, feature_set, served).items():
@@ -101,14 +107,12 @@ def as_served(feature_set: FeatureSet, frame: pl.DataFrame) -> Served:
 
 
 def _explained(
-    home: Home, feature_set: FeatureSet, declared: Mapping[str, StreamSpec], digest: str, frame: pl.DataFrame, served: Served, wrong: list[Difference]
+    feature_set: FeatureSet, damaged: Mapping[str, list[segments.Segment]], digest: str, frame: pl.DataFrame, served: Served, wrong: list[Difference]
 ) -> list[Skew]:
     """Each difference with its cause: definition, event and code are checked in this order; what is left is the state's."""
     if not wrong:
         return []
     redefined = feature_set.sealed().digest != digest or any(view.sealed(feature_set.stream(view.stream)).digest != view.digest for view in feature_set.views)
-    whole = [declared.get(stream.name, stream) for stream in feature_set.streams]  # digests are over all fields, not just this model's
-    damaged = {stream.name: segments.altered(home, stream, home.table(frames.table_name(stream.name))) for stream in whole}
     streams = _streams_behind(feature_set)
     kernels, now = frame["kernel"].to_list(), code_digest()
 
