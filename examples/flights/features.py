@@ -5,16 +5,16 @@ from davy import agg
 
 NEW_YORK = "America/New_York"
 
-# The feeds are polled every ten minutes. History gets the same delay, so that a model never learns from what a live
+# The feeds are polled every quarter of an hour. History gets the same delay, so that a model never learns from what a live
 # request could not have seen.
 departures = davy.Stream(
-    "departures", time="departed", id="flight_id", delay="10min", source="data/departures.parquet",
+    "departures", time="departed", id="flight_id", delay="15min", source="data/departures.parquet",
     fields={"flight_id": str, "origin": str, "carrier": str, "dep_delay": int})
 arrivals = davy.Stream(
-    "arrivals", time="arrived", id="flight_id", delay="10min", source="data/arrivals.parquet",
+    "arrivals", time="arrived", id="flight_id", delay="15min", source="data/arrivals.parquet",
     fields={"flight_id": str, "dest": str, "carrier": str, "flight": int, "tailnum": str, "arr_delay": int})
 weather = davy.Stream(
-    "weather", time="observed", id="observation", delay="10min", source="data/weather.parquet",
+    "weather", time="observed", id="observation", delay="15min", source="data/weather.parquet",
     fields={"observation": str, "origin": str, "temp": davy.Float(scale=2), "wind_speed": davy.Float(scale=2),
             "wind_gust": davy.Float(scale=2), "precip": davy.Float(scale=3), "visib": davy.Float(scale=2)})
 

@@ -23,12 +23,12 @@ START = datetime(2013, 5, 1, 4, tzinfo=UTC)
 END = datetime(2013, 6, 1, 4, tzinfo=UTC)
 ASKED_BEFORE = timedelta(hours=1)
 ASKED_EVERY = "5m"
-FEED_DELAY = timedelta(minutes=10)
+FEED_DELAY = timedelta(minutes=15)
 OBSERVED_AT = timedelta(minutes=51)
 STREAMS = ("departures", "arrivals", "weather")
 WEATHER = ["temp", "wind_speed", "wind_gust", "precip", "visib"]
 FILES = ("flights", *STREAMS)
-_WRITTEN = "written-3"
+_WRITTEN = "written-4"
 
 
 @dataclass(frozen=True)

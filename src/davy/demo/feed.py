@@ -18,7 +18,7 @@ from davy.demo.data import FEED_DELAY, Flights
 MODEL = "late"
 SECOND = 1_000_000
 MINUTE = 60 * SECOND
-POLLED_EVERY = 10 * MINUTE
+POLLED_EVERY = 15 * MINUTE
 OUTCOMES_EVERY = 30 * MINUTE
 LATE_SHARE = 0.04
 LATE_MEAN = 15 * MINUTE
@@ -68,8 +68,8 @@ class Month:
 def month(flights: Flights, start: datetime, end: datetime, *, seed: int = 2013) -> Month:
     """Everything that arrived from `start` on, for the flights asked about until `end`, up to their last landing.
 
-    Feeds are polled every ten minutes, outcomes are reported every half hour. Most events wait for nothing else; a few are late by a quarter of an hour on
-    average, a handful by hours, and a few come twice.
+    Feeds are polled every quarter of an hour, outcomes are reported every half hour. Most events wait for nothing else; a few
+    are late by another quarter of an hour on average, a handful by hours, and a few come twice.
     """
     asked = flights.schedule.filter((pl.col("time") >= start) & (pl.col("time") < end))
     last = max(end, asked["arrived"].max() or end)

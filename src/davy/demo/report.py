@@ -63,7 +63,8 @@ class Report:
             "wall_s": round(self.wall_s, 2), "requests": self.requests, "failed": self.failed, "replayed": self.replayed, "different": self.different,
             "late_events": self.late_events, "retried": self.retried, "events": self.events, "duplicates": self.duplicates, "outcomes": self.outcomes,
             "history": self.history, "held_out_auc": _rounded(self.held_out_auc), "live_auc": _rounded(self.live_auc), "answered": self.answered,
-            "latency_us": _rounded(self.latency_us, 0), "phases": _rounded(self.phases, 2), "lateness": self.lateness.get("streams", {}), "prediction": self.prediction,
+            "latency_us": _rounded(self.latency_us, 0), "phases": _rounded(self.phases, 2), "lateness": self.lateness.get("streams", {}),
+            "prediction": self.prediction,
             "address": self.address}
 
     def lines(self) -> list[str]:
