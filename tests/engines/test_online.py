@@ -201,3 +201,39 @@ def test_readers_come_while_the_disk_is_full(tmp_path: Path) -> None:
             snapshots = [open_snapshots.enter_context(store.snapshot()) for _ in range(300)]
             assert all(snapshot.get("t", b"k") == b"v" for snapshot in snapshots)
         store.close()
+
+
+MAKING = """
+import sys
+from pathlib import Path
+from davy.engines.online.lmdb import LmdbStore
+store = LmdbStore(Path(sys.argv[1]))
+for number in range(150):
+    with store.transaction() as transaction:
+        transaction.put(f"t{number % 30}", b"key", b"value")
+        if number % 7 == 0:
+            transaction.drop(f"t{(number + 3) % 30}")
+store.close()
+"""
+
+
+def test_tables_may_come_and_go_in_another_process_while_several_threads_read(tmp_path: Path) -> None:
+    store, trouble = LmdbStore(tmp_path), []
+
+    def read() -> None:
+        try:
+            while writer.poll() is None:
+                with store.snapshot() as snapshot:
+                    assert {snapshot.get(f"t{number}", b"key") for number in range(30)} <= {None, b"value"}
+        except Exception as error:  # noqa: BLE001 - a thread's error must reach the test
+            trouble.append(error)
+
+    writer = subprocess.Popen([sys.executable, "-c", MAKING, str(tmp_path)])
+    threads = [threading.Thread(target=read) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (writer.wait(), trouble) == (0, [])
+    assert 25 <= len(store.tables()) <= 30
+    store.close()

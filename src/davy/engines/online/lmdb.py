@@ -1,5 +1,8 @@
 """The embedded online store: LMDB, one file, one writer, readers in any process without locks.
 
+All tables share LMDB's one unnamed tree, each under its name as a prefix. Named trees would need handles, which may not be
+opened while another transaction of the process opens one: a reader that met a new table could spoil the handles of all others.
+
 Commits are not synced one by one: what a commit holds is in the log already. A marker file remembers which
 start of the machine the unsynced writes belong to; when the machine went down before they reached the disk,
 the store opens empty and the log fills it again.
@@ -13,10 +16,9 @@ import resource
 import shutil
 import subprocess
 import threading
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import lmdb
 
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 MAP_BYTES = 1 << 37
-MAX_TABLES = 4096
 MAX_READERS = 1024
 LOCK_BYTES = 1 << 17
 SPARE_BYTES = 1 << 20
@@ -50,13 +51,10 @@ class _Environment:
             path.mkdir(parents=True, exist_ok=True)
             self._forget_unsynced(path)
             _reserve(path / "lock.mdb")
-            self.env = lmdb.open(self.key, map_size=MAP_BYTES, max_dbs=MAX_TABLES, max_readers=MAX_READERS, sync=False, metasync=False, readahead=False)
+            self.env = lmdb.open(self.key, map_size=MAP_BYTES, max_readers=MAX_READERS, sync=False, metasync=False, readahead=False)
             self.env.reader_check()
         except (lmdb.Error, OSError) as failure:
             raise _storage_error(failure) from failure
-        self.handles: dict[str, Any] = {}
-        self.adopting = threading.Lock()
-        self.promoting: threading.Thread | None = None
 
     def _forget_unsynced(self, path: Path) -> None:
         """Begin empty where the machine went down before the last writes were on disk."""
@@ -79,8 +77,6 @@ class _Environment:
             self.users -= 1
             if self.users == 0:
                 del _Environment.opened[self.key]
-                if self.promoting is not None:
-                    self.promoting.join()
                 try:
                     self.sync()
                 finally:
@@ -113,35 +109,6 @@ class _Environment:
             beside.replace(self.marker)  # whole or not at all: who opens meanwhile must not take half a marker for another start
             self.written = True
 
-    def handle(self, table: str, transaction: Any) -> Any:
-        """The table's handle in this transaction, or None where no such table exists as of it."""
-        try:
-            return self.env.open_db(table.encode(), txn=transaction, create=False)
-        except (lmdb.NotFoundError, lmdb.ReadonlyError):
-            return None
-
-    def adopt(self, handles: dict[str, Any]) -> None:
-        """Share handles that a committed writing transaction has opened. The dictionary is replaced, never changed:
-        a transaction that began before can't use them."""
-        if handles:
-            with self.adopting:
-                self.handles = {**self.handles, **handles}
-
-    def promote(self, tables: list[str]) -> None:
-        """Open tables that readers have found for good: a handle that was opened in a reading transaction ends with it.
-
-        It takes a writing transaction, which may have to wait for another process: so a thread does it, and readers go on.
-        """
-        if self.promoting is None or not self.promoting.is_alive():
-            self.promoting = threading.Thread(target=self._promote, args=(tables,), name="lmdb-tables", daemon=True)
-            self.promoting.start()
-
-    def _promote(self, tables: list[str]) -> None:
-        with self.writing, suppress(lmdb.Error), self.env.begin(write=True) as transaction:
-            found = {table: handle for table in tables if (handle := self.handle(table, transaction)) is not None}
-            transaction.commit()
-            self.adopt(found)
-
 
 def _reserve(path: Path) -> None:
     """Give the table of readers its place on disk. It is a mapped file: a process that writes to it on a full disk would be killed."""
@@ -161,37 +128,27 @@ def _boot() -> str:
     return subprocess.run(["sysctl", "-n", "kern.bootsessionuuid"], capture_output=True, text=True, check=True).stdout  # macOS
 
 
+def _prefix(table: str) -> bytes:
+    """What the keys of this table begin with. A table's name holds no zero byte."""
+    return table.encode() + b"\0"
+
+
 class _Snapshot:
-    __slots__ = ("_environment", "_handles", "_new", "_transaction")
+    __slots__ = ("_environment", "_transaction")
 
     def __init__(self, environment: _Environment) -> None:
         self._environment = environment
-        self._new: dict[str, Any] = {}
 
     def __enter__(self) -> _Snapshot:
-        self._handles = self._environment.handles  # before the transaction: it can't use handles that are opened after its beginning
         self._transaction = self._environment.env.begin()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._transaction.commit()
-        if self._new:
-            self._environment.promote([*self._new])
+        self._transaction.abort()
 
     def get(self, table: str, key: bytes) -> bytes | None:
-        handle = self._handles.get(table) or self._handle(table)
-        if handle is None:
-            return None
-        value: bytes | None = self._transaction.get(key, None, handle)
+        value: bytes | None = self._transaction.get(_prefix(table) + key)
         return value
-
-    def _handle(self, table: str) -> Any:
-        handle = self._handles.get(table) or self._new.get(table)
-        if handle is None:
-            handle = self._environment.handle(table, self._transaction)
-            if handle is not None:
-                self._new[table] = handle
-        return handle
 
 
 class _Transaction(_Snapshot):
@@ -201,7 +158,6 @@ class _Transaction(_Snapshot):
         environment = self._environment
         environment.writing.acquire()
         try:
-            self._handles = environment.handles
             self._transaction = environment.env.begin(write=True)
             try:
                 environment.mark()
@@ -219,7 +175,6 @@ class _Transaction(_Snapshot):
         try:
             if kind is None:
                 self._transaction.commit()
-                self._environment.adopt(self._new)
             else:
                 self._transaction.abort()
         except lmdb.Error as failure:
@@ -229,26 +184,24 @@ class _Transaction(_Snapshot):
 
     def put(self, table: str, key: bytes, value: bytes) -> None:
         try:
-            handle = self._handle(table)
-            if handle is None:
-                handle = self._new[table] = self._environment.env.open_db(table.encode(), txn=self._transaction)
-            self._transaction.put(key, value, db=handle)
+            self._transaction.put(_prefix(table) + key, value)
         except lmdb.Error as failure:
             raise _storage_error(failure) from failure
 
     def delete(self, table: str, key: bytes) -> None:
         try:
-            handle = self._handle(table)
-            if handle is not None:
-                self._transaction.delete(key, db=handle)
+            self._transaction.delete(_prefix(table) + key)
         except lmdb.Error as failure:
             raise _storage_error(failure) from failure
 
     def drop(self, table: str) -> None:
+        prefix = _prefix(table)
         try:
-            handle = self._handle(table)
-            if handle is not None:
-                self._transaction.drop(handle, delete=False)
+            with self._transaction.cursor() as cursor:
+                more = cursor.set_range(prefix)
+                while more and cursor.key().startswith(prefix):
+                    cursor.delete()
+                    more = bool(cursor.key())
         except lmdb.Error as failure:
             raise _storage_error(failure) from failure
 
@@ -284,16 +237,14 @@ class LmdbStore:
         return _Transaction(self._open())
 
     def tables(self) -> list[str]:
-        env = self._open().env
-        with env.begin() as transaction:
-            names = [bytes(key).decode() for key in transaction.cursor().iternext(values=False)]
-        with self.snapshot() as snapshot:
-            kept = []
-            for name in names:
-                handle = snapshot._handle(name)
-                if handle is not None and snapshot._transaction.stat(handle)["entries"]:
-                    kept.append(name)
-        return sorted(kept)
+        found = []
+        with self._open().env.begin() as transaction, transaction.cursor() as cursor:
+            more = cursor.first()
+            while more:
+                name = cursor.key().partition(b"\0")[0]
+                found.append(name.decode())
+                more = cursor.set_range(name + b"\1")
+        return found
 
     def sync(self) -> None:
         self._open().sync()
