@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -205,6 +206,7 @@ def test_readers_come_while_the_disk_is_full(tmp_path: Path) -> None:
 
 MAKING = """
 import sys
+import threading
 from pathlib import Path
 from davy.engines.online.lmdb import LmdbStore
 store = LmdbStore(Path(sys.argv[1]))
