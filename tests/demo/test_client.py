@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from davy.demo.client import Client, Request, wait_until_ready
+from davy.demo.client import Client, Request, health
 from davy.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -126,9 +126,11 @@ def test_nobody_there_counts_as_failed_after_the_patience() -> None:
     client = Client(HOST, port, connections=1, patience=0.1)
     assert client.send(requests(1))[0].status == 0
     with pytest.raises(Unavailable, match="davy up"):
-        wait_until_ready(HOST, port, patience=0.1)
+        health(HOST, port)
 
 
-def test_ready_is_a_healthy_answer() -> None:
+def test_health_is_an_answer_of_200() -> None:
     with serving(lambda number, _: [reply(503 if number == 0 else 200, b"{}")]) as port:
-        wait_until_ready(HOST, port)
+        with pytest.raises(Unavailable, match="not ready"):
+            health(HOST, port)
+        assert health(HOST, port) == b"{}"

@@ -57,7 +57,8 @@ class Client:
         for start in range(0, len(requests), width):
             wave = requests[start:start + width]
             written = [self._write(slot, request) for slot, request in enumerate(wave)]
-            answers += [self._finish(slot, request, sent) for slot, (request, sent) in enumerate(zip(wave, written, strict=True))]
+            deadline = time.perf_counter() + self._patience
+            answers += [self._finish(slot, request, sent, deadline) for slot, (request, sent) in enumerate(zip(wave, written, strict=True))]
         return answers
 
     def close(self) -> None:
@@ -75,11 +76,10 @@ class Client:
             return False
         return True
 
-    def _finish(self, slot: int, request: Request, sent: bool) -> Answer:
+    def _finish(self, slot: int, request: Request, sent: bool, deadline: float) -> Answer:
         answer = self._read(slot) if sent else None
         if answer is not None and answer.status not in _TRY_AGAIN:
             return answer
-        deadline = time.perf_counter() + self._patience
         attempt = 0
         while time.perf_counter() < deadline:
             time.sleep(_PAUSES[min(attempt, len(_PAUSES) - 1)])
@@ -135,21 +135,18 @@ def _more(connection: socket.socket) -> bytes:
     return data
 
 
-def wait_until_ready(host: str, port: int, *, patience: float = 30.0) -> None:
-    """Return when `GET /health` answers 200.
+def health(host: str, port: int, *, timeout: float = 10.0) -> bytes:
+    """What `GET /health` says.
 
     Raises:
-        Unavailable: it did not within `patience` seconds.
+        Unavailable: it does not answer 200.
     """
-    deadline = time.perf_counter() + patience
-    while time.perf_counter() < deadline:
-        try:
-            with socket.create_connection((host, port), timeout=2.0) as connection:
-                connection.sendall(b"GET /health HTTP/1.1\r\nhost: %b\r\nconnection: close\r\n\r\n" % host.encode())
-                if _read_answer(connection).status == 200:
-                    return
-        except (OSError, ValueError, _Gone):
-            pass
-        time.sleep(0.05)
-    raise Unavailable(f"The server at {host}:{port} did not become ready within {patience:.0f} s.", "",
-                      "Look at what it printed above, and start it again: davy up")
+    try:
+        with socket.create_connection((host, port), timeout=timeout) as connection:
+            connection.sendall(b"GET /health HTTP/1.1\r\nhost: %b\r\nconnection: close\r\n\r\n" % host.encode())
+            answer = _read_answer(connection)
+    except (OSError, ValueError, _Gone) as error:
+        raise Unavailable(f"The server at {host}:{port} does not answer: {error}.", "", "Start it again: davy up") from error
+    if answer.status != 200:
+        raise Unavailable(f"The server at {host}:{port} is not ready: {answer.body.decode(errors='replace')}", "", "Try again in a moment.")
+    return answer.body

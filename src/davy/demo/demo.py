@@ -12,6 +12,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 from urllib.parse import urlsplit
 
+import msgspec
+
 from davy.core.time import to_micros
 from davy.demo.feed import MODEL
 from davy.demo.folder import HOME, demo_folder
@@ -160,6 +162,7 @@ def _server(demo: Demo, report: Report, home: Home) -> Iterator[subprocess.Popen
     try:
         with report.phase("start"):
             report.address = _address(home, server)
+            _check_health(report.address)
         demo.show.note(f"Serving at {report.address} with {', '.join(f'{name} {weight:.0%}' for name, weight in WEIGHTS.items())}")
         yield server
     finally:
@@ -184,6 +187,15 @@ def _address(home: Home, server: subprocess.Popen[bytes]) -> str:
             raise Unavailable(f"davy up ended with code {server.returncode} before it was ready.", "What it said stands above.", "Mend that, then: davy demo")
         time.sleep(0.02)
     raise Unavailable(f"davy up was not ready within {_READY_WITHIN_S:.0f} s.", f"Its log is {home.place('run', 'up.log')}.", "Look there, then: davy demo")
+
+
+def _check_health(address: str) -> None:
+    from davy.demo.client import health
+
+    where = urlsplit(address)
+    found = msgspec.json.decode(health(str(where.hostname), int(where.port or 80)))
+    if MODEL not in found["models"]:
+        raise Unavailable(f"The server answers, but not for {MODEL}: {found['problems']}", "", "Run the demo again: davy demo")
 
 
 def _replay(demo: Demo, report: Report, home: Home, month: Month) -> None:
