@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_left
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from davy.features.kernel import finalise
 
@@ -29,6 +29,7 @@ NONE_YET = -(1 << 63)
 SMALLEST, LARGEST = (1 << 63) - 1, -(1 << 63)
 WORD = 8
 _LENGTH = struct.Struct("<I")
+_NUMBER = struct.Struct("<q")
 Tile = list[int]
 _MASK = (1 << 64) - 1
 
@@ -62,7 +63,7 @@ class Level:
         self.struct = struct.Struct("<q" + "".join(_FORMATS[role] for role, _ in self.slots))
         self.start: Tile = [0, *(_STARTS[role] for role, _ in self.slots)]
         self.cumulative = [index for index, (role, _) in enumerate(self.slots, 1) if role in (COUNT, SUM, SQUARES)]
-        scope: dict[str, Any] = {"S": self.struct, "first": struct.Struct("<q").unpack_from}
+        scope: dict[str, Any] = {"S": self.struct, "first": _NUMBER.unpack_from}
         exec(self._source(fields), scope)
         self.step: Callable[[bytearray, int, int, Sequence[Any]], bool] = scope["step"]
         self.unpack: Callable[[Any, int], Tile] = scope["unpack"]
@@ -153,6 +154,15 @@ class Level:
             for tile in tiles:
                 tile[slot] += once[slot]
         data[place * self.size :] = b"".join(map(self.pack, tiles))
+
+
+class _Window(NamedTuple):
+    """The features over one window of a level, by how many slots they need: places in the view's values, then slots."""
+
+    counts: list[tuple[int, int]]
+    sums: list[tuple[int, int, int, Callable[..., Any]]]
+    squares: list[tuple[int, int, int, int, Callable[..., Any]]]
+    extremes: list[tuple[int, int, Callable[..., Any], Callable[..., Any]]]
 
 
 class State:
@@ -288,15 +298,22 @@ class Layout:
         ]
 
     def _level_reader(self, level: Level, features: Sequence[FeatureSpec]) -> Callable[[bytes, int, int, int, list[Any]], int]:
-        windows: dict[int, list[tuple[int, str, tuple[int, ...], Callable[..., Any]]]] = {}
+        windows: dict[int, _Window] = {}
         for feature in features:
             field = self.stream.field(feature.field) if feature.field else None
-            roles = _NEEDS[feature.aggregate]
-            slots = tuple(level.slot(role, feature.field) for role in roles)
-            entry = (self.view.features.index(feature), feature.aggregate, slots, finalise(feature, field))
-            windows.setdefault(feature.window or 0, []).append(entry)
-        plan = list(windows.items())
-        hop, size, words, unpack = level.hop, level.size, level.words, level.unpack
+            slots = [level.slot(role, feature.field) for role in _NEEDS[feature.aggregate]]
+            window = windows.setdefault(feature.window or 0, _Window([], [], [], []))
+            position, final = self.view.features.index(feature), finalise(feature, field)
+            if feature.aggregate in ("min", "max"):
+                window.extremes.append((position, level.word(slots[0]), min if feature.aggregate == "min" else max, final))
+            elif len(slots) == 1:
+                window.counts.append((position, slots[0]))
+            elif len(slots) == 2:
+                window.sums.append((position, slots[0], slots[1], final))
+            else:
+                window.squares.append((position, slots[0], slots[1], slots[2], final))
+        plan = [(width, window.counts, window.sums, window.squares, window.extremes) for width, window in windows.items()]
+        hop, size, words, unpack, number = level.hop, level.size, level.words, level.unpack, _NUMBER.unpack_from
         nothing = level.start
 
         def read(value: bytes, at: int, count: int, t: int, out: list[Any]) -> int:
@@ -304,20 +321,23 @@ class Layout:
             if not count:
                 return end
             last = unpack(value, end - size)
-            flat = memoryview(value)[at:end].cast("q")
-            numbers = flat[::words]
-            for window, entries in plan:
-                low = (t - window) // hop
+            for width, counts, sums, squares, extremes in plan:
+                low = (t - width) // hop
                 if last[0] < low:
                     continue
-                first = 0 if numbers[0] >= low else bisect_left(numbers, low)
-                base = unpack(value, at + (first - 1) * size) if first else nothing
-                for position, aggregate, slots, final in entries:
-                    if aggregate == "min" or aggregate == "max":
-                        extreme = (min if aggregate == "min" else max)(flat[first * words + level.word(slots[0]) :: words])
-                        out[position] = None if extreme in (SMALLEST, LARGEST) else final(extreme)
-                    else:
-                        out[position] = final(*[last[slot] - base[slot] for slot in slots])
+                first, base = 0, nothing
+                if number(value, at)[0] < low:
+                    first = bisect_left(memoryview(value)[at:end].cast("q")[::words], low)
+                    base = unpack(value, at + (first - 1) * size)
+                for position, n in counts:
+                    out[position] = last[n] - base[n]
+                for position, n, total, final in sums:
+                    out[position] = final(last[n] - base[n], last[total] - base[total])
+                for position, n, total, square, final in squares:
+                    out[position] = final(last[n] - base[n], last[total] - base[total], last[square] - base[square])
+                for position, word, choose, decode in extremes:
+                    extreme = choose(memoryview(value)[at + first * size : end].cast("q")[word::words])
+                    out[position] = None if extreme in (SMALLEST, LARGEST) else decode(extreme)
             return end
 
         return read

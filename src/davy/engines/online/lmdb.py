@@ -128,6 +128,7 @@ def _boot() -> str:
     return subprocess.run(["sysctl", "-n", "kern.bootsessionuuid"], capture_output=True, text=True, check=True).stdout  # macOS
 
 
+@cache
 def _prefix(table: str) -> bytes:
     """What the keys of this table begin with. A table's name holds no zero byte."""
     return table.encode() + b"\0"
