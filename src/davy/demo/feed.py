@@ -20,6 +20,8 @@ SECOND = 1_000_000
 MINUTE = 60 * SECOND
 POLLED_EVERY = 15 * MINUTE
 OUTCOMES_EVERY = 30 * MINUTE
+# Minutes past the quarter, or past the half hour: the feeds take turns.
+TURN = {"departures": 5 * MINUTE, "arrivals": 10 * MINUTE, "weather": 0, "outcomes": 15 * MINUTE}
 LATE_SHARE = 0.04
 LATE_MEAN = 15 * MINUTE
 VERY_LATE_SHARE = 0.0005
@@ -83,7 +85,7 @@ def month(flights: Flights, start: datetime, end: datetime, *, seed: int = 2013)
         _deliver(steps, stream, known, time, to_micros(start), chance, tally)
     landed = asked.filter(pl.col("arr_delay").is_not_null()).select("flight_id", "arr_delay", pl.col("arrived").dt.epoch("us"))
     for flight, minutes, arrived in landed.iter_rows():
-        _step(steps, _polled(arrived + MINUTE, OUTCOMES_EVERY)).outcomes.append((flight, minutes, arrived))
+        _step(steps, _polled("outcomes", arrived + MINUTE)).outcomes.append((flight, minutes, arrived))
     return Month([steps[at] for at in sorted(steps)], asked.height, tally["events"], tally["late"], tally["twice"])
 
 
@@ -100,13 +102,13 @@ def _deliver(steps: dict[int, Step], stream: str, frame: pl.DataFrame, time: str
     for row in frame.with_columns(pl.col(time).dt.epoch("us")).iter_rows(named=True):
         happened = row[time]
         wait, late = (6 * MINUTE, False) if stream == "weather" else _wait(chance)
-        arrived = _polled(max(happened + wait, start))
+        arrived = _polled(stream, max(happened + wait, start))
         tally["events"] += 1
         tally["late"] += late
         _step(steps, arrived).pushes.setdefault(stream, []).append(row)
         if chance.random() < TWICE_SHARE:
             tally["twice"] += 1
-            _step(steps, _polled(arrived + MINUTE)).pushes.setdefault(stream, []).append(row)
+            _step(steps, _polled(stream, arrived + MINUTE)).pushes.setdefault(stream, []).append(row)
 
 
 def _wait(chance: random.Random) -> tuple[int, bool]:
@@ -118,9 +120,10 @@ def _wait(chance: random.Random) -> tuple[int, bool]:
     return int(chance.uniform(10, 50) * SECOND), False
 
 
-def _polled(moment: int, every: int = POLLED_EVERY) -> int:
-    """The next poll at or after this moment."""
-    return -(-moment // every) * every
+def _polled(feed: str, moment: int) -> int:
+    """The next poll of this feed at or after this moment."""
+    every, turn = OUTCOMES_EVERY if feed == "outcomes" else POLLED_EVERY, TURN[feed]
+    return -((turn - moment) // every) * every + turn
 
 
 def _step(steps: dict[int, Step], at: int) -> Step:
