@@ -229,7 +229,7 @@ def _measure(report: Report, tally: Tally) -> None:
         if 0 < late.sum() < len(late):
             report.live_auc[f"{MODEL}@{version}"] = auc(answers.astype(np.float64), late.astype(bool))
     if tally.waits:
-        report.latency_us = {name: float(np.quantile(tally.waits, share)) for name, share in (("p50", 0.5), ("p99", 0.99))}
+        report.us_per_request = {name: float(np.quantile(tally.waits, share)) for name, share in (("p50", 0.5), ("p99", 0.99))}
 
 
 def _prove(demo: Demo, report: Report, home: Home) -> None:

@@ -23,7 +23,7 @@ class Report:
         held_out_auc, live_auc: per version, on late April's flights and on May's answers.
         answered: per version, how many of the answers have an outcome.
         late_events: events that arrived later than their feed promises.
-        latency_us: p50 and p99 of a prediction over HTTP, as seen by the client.
+        us_per_request: p50 and p99 over rounds of concurrent requests, of a round's time over its size; one request alone takes longer.
         lateness: what events that arrived later would have changed, as replay reports it.
         lineage: the last prediction, walked back.
     """
@@ -43,7 +43,7 @@ class Report:
     late_events: int = 0
     duplicates: int = 0
     outcomes: int = 0
-    latency_us: dict[str, float] = field(default_factory=dict)
+    us_per_request: dict[str, float] = field(default_factory=dict)
     replayed: int = 0
     different: int = 0
     lateness: dict[str, Any] = field(default_factory=dict)
@@ -63,7 +63,7 @@ class Report:
             "wall_s": round(self.wall_s, 2), "requests": self.requests, "failed": self.failed, "replayed": self.replayed, "different": self.different,
             "late_events": self.late_events, "retried": self.retried, "events": self.events, "duplicates": self.duplicates, "outcomes": self.outcomes,
             "history": self.history, "held_out_auc": _rounded(self.held_out_auc), "live_auc": _rounded(self.live_auc), "answered": self.answered,
-            "latency_us": _rounded(self.latency_us, 0), "phases": _rounded(self.phases, 2), "lateness": self.lateness.get("streams", {}),
+            "us_per_request": _rounded(self.us_per_request, 0), "phases": _rounded(self.phases, 2), "lateness": self.lateness.get("streams", {}),
             "prediction": self.prediction,
             "address": self.address}
 
@@ -75,8 +75,8 @@ class Report:
         return [
             f"A month of flights in {self.wall_s:.0f} s: {', '.join(f'{name} {seconds:.0f}' for name, seconds in self.phases.items())}.",
             *live,
-            (f"  requests: {self.requests:,}, failed: {self.failed}, retried: {self.retried}; each "
-             f"p50 {self.latency_us.get('p50', 0) / 1000:.2f} ms, p99 {self.latency_us.get('p99', 0) / 1000:.2f} ms"),
+            (f"  requests: {self.requests:,}, failed: {self.failed}, retried: {self.retried}; a round's time over its size "
+             f"p50 {self.us_per_request.get('p50', 0) / 1000:.2f} ms, p99 {self.us_per_request.get('p99', 0) / 1000:.2f} ms"),
             f"  events: {self.events:,} taken, {self.duplicates} came twice and were taken once, {self.late_events:,} came late; {self.outcomes:,} outcomes",
             f"  vectors recomputed as of (t, W): {self.replayed:,}, {verdict}",
             *_lateness(self.lateness, self.replayed),
