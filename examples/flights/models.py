@@ -14,12 +14,22 @@ def timetable():
     return pl.read_parquet(Path(__file__).parent / "data/flights.parquet").filter(pl.col("arr_delay").is_not_null())
 
 
+MISSED, IN_VAIN, WARNED_FROM = 50.0, 10.0, 0.25
+
+
+@davy.kpi(unit="USD", bad=lambda cost: cost >= MISSED)
+def cost(prediction, arr_delay):
+    """What an answer costs: a delay that nobody was told of is dearer than a warning in vain."""
+    warned, late = prediction >= WARNED_FROM, arr_delay > 15
+    return MISSED if late and not warned else IN_VAIN if warned and not late else 0.0
+
+
 @davy.model(
     entities=["origin", "carrier", "dest", "tailnum", "flight"],
     request={"scheduled": davy.Time, "distance": int, "block_minutes": int},
     features=[Airport, Airline, Destination, Aircraft, Flight, AirportWeather, minute_of_day, weekday, worsening, slack, "distance", "origin", "carrier"],
     outcome=davy.Outcome("arr_delay", label=lambda arr_delay: arr_delay > 15, matures_after="12h"),
-    spine=timetable)
+    spine=timetable, kpis=[cost])
 def late(data: davy.TrainingSet, *, kind: str = "lightgbm", learning_rate: float = 0.05, trees: int = 150, seed: int = 7):
     """kind=logistic is the baseline that lightgbm has to beat; banded and lost are mistakes as they are made, for the gate and the canary to find."""
     if kind == "logistic":
