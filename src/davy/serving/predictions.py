@@ -38,6 +38,7 @@ SEGMENT_BYTES = 16 << 20
 CHUNK = 20_000
 _MOVED, _OWNER, _UNREADABLE = "moved", "owner.lock", "unreadable"
 _LOG = logging.getLogger("davy.serving")
+OK, ERROR, TIMEOUT, FALLBACK = "ok", "error", "timeout", "fallback"
 
 
 class PredictionRecord(msgspec.Struct, array_like=True, gc=False):
@@ -54,6 +55,11 @@ class PredictionRecord(msgspec.Struct, array_like=True, gc=False):
         output: a number, a label, or one probability per class.
         kernel: which code computed the vector (see features/kernel.py).
         latency, features, model_time: microseconds spent in all, on features, and waiting for the model.
+        share: the weight of the version that the request was routed to, in force at that moment; 0 for a shadow, 1 for a pinned version.
+        status: `ok`; `error` or `timeout` when the version failed (`output` is None, and with an empty `kernel` there is no vector either);
+            `fallback` when this version answered because the one that the request was routed to had failed.
+        release: id of the release in force, empty for none.
+        answered: of a failure or a shadow, the id of the record that the request was answered with, where there is one.
     """
 
     id: str
@@ -74,6 +80,10 @@ class PredictionRecord(msgspec.Struct, array_like=True, gc=False):
     features: int
     model_time: int
     kernel: str = ""
+    share: float = 1.0
+    status: str = OK
+    release: str = ""
+    answered: str = ""
 
 
 ENCODER = msgspec.msgpack.Encoder()
@@ -226,12 +236,13 @@ def flush_predictions(home: Home) -> int:
     """
     if not folder_of(home).exists():
         return 0
-    with _flushing(folder_of(home)), _uncollected():
-        return sum(_flush_one(home, directory) for directory in _logs(home))
+    with flushing(folder_of(home)), _uncollected():
+        return sum(_flush_one(home, directory) for directory in logs_of(home))
 
 
 @contextmanager
-def _flushing(folder: Path) -> Iterator[None]:
+def flushing(folder: Path) -> Iterator[None]:
+    """While nothing is moved from the write-ahead logs into tables, or only by this block."""
     descriptor = os.open(folder / "flush.lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -252,14 +263,15 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def _logs(home: Home) -> list[Path]:
+def logs_of(home: Home) -> list[Path]:
+    """The folders of all write-ahead logs, dead gateways' too."""
     folder = folder_of(home)
     return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.exists() else []
 
 
 def _flush_one(home: Home, directory: Path) -> int:
     finished = _is_finished(directory)
-    before, count = _moved(directory), 0
+    before, count = moved_of(directory), 0
     moved = before
     records = read(directory, moved)
     while chunk := list(islice(records, CHUNK)):
@@ -284,7 +296,8 @@ def _is_finished(directory: Path) -> bool:
     return True
 
 
-def _moved(directory: Path) -> int:
+def moved_of(directory: Path) -> int:
+    """Up to which position a log's records are in tables."""
     with suppress(FileNotFoundError, ValueError):
         return int((directory / _MOVED).read_text())
     return 0
@@ -293,7 +306,7 @@ def _moved(directory: Path) -> int:
 def _append_chunk(home: Home, gateway: str, chunk: list[tuple[int, bytes]]) -> int:
     from davy.serving.prediction_frames import to_frame
 
-    decoded = sorted(((position, _decode(payload, gateway)) for position, payload in chunk), key=lambda item: (item[1].model, item[1].feature_set, item[0]))
+    decoded = sorted(((position, decode(payload, gateway)) for position, payload in chunk), key=lambda item: (item[1].model, item[1].feature_set, item[0]))
     count = 0
     for (model, feature_set), group in groupby(decoded, key=lambda item: (item[1].model, item[1].feature_set)):
         features = _known_feature_set(home, feature_set)
@@ -323,7 +336,12 @@ def _set_aside(home: Home, gateway: str, records: Sequence[tuple[int, Prediction
                  len(fresh), records[0][1].model, records[0][1].feature_set, path)
 
 
-def _decode(payload: bytes, gateway: str) -> PredictionRecord:
+def decode(payload: bytes, gateway: str) -> PredictionRecord:
+    """One record of a gateway's log.
+
+    Raises:
+        CorruptData: it is none.
+    """
     try:
         return _DECODER.decode(payload)
     except msgspec.DecodeError as error:
@@ -349,9 +367,9 @@ def _known_feature_set(home: Home, digest: str) -> FeatureSet | None:
 def pending_predictions(home: Home) -> list[PredictionRecord]:
     """What gateways have logged and nobody has moved into a table yet (some of it may be in a table already)."""
     found = []
-    for directory in _logs(home):
+    for directory in logs_of(home):
         with suppress(FileNotFoundError):  # moved and removed meanwhile
-            found += [_decode(payload, directory.name) for _, payload in read(directory, _moved(directory))]
+            found += [decode(payload, directory.name) for _, payload in read(directory, moved_of(directory))]
     return found
 
 
@@ -362,12 +380,13 @@ def read_predictions(home: Home, model: str, *, start: int | None = None, end: i
         start, end: microseconds; start <= time < end.
 
     Returns columns prediction, time, logged_time, model, version, arm, pinned, routing_key, feature_set, entities, request, watermarks
-    and features (structs of typed values; absent when they have no field), output, output_json, latency_us, features_us, model_us, kernel.
+    and features (structs of typed values; absent when they have no field), output, output_json, latency_us, features_us, model_us, kernel,
+    share, status, release, answered.
     """
     from davy.serving.prediction_frames import gather
 
     pending = [record for record in pending_predictions(home) if record.model == model]
-    registered = _feature_sets(home, model)
+    registered = feature_sets_of(home, model)
     found = {}
     for digest in dict.fromkeys([*registered, *(record.feature_set for record in pending)]):
         features = feature_set_of(home, digest, verified=False) if digest in registered else _known_feature_set(home, digest)
@@ -378,6 +397,13 @@ def read_predictions(home: Home, model: str, *, start: int | None = None, end: i
         if frame is not None and frame.height:
             found[digest] = frame
     return found
+
+
+def with_vector(frame: pl.DataFrame) -> pl.DataFrame:
+    """Without the failures whose vector could not be computed."""
+    import polars as pl
+
+    return frame.filter((pl.col("status") != ERROR) | (pl.col("kernel") != ""))
 
 
 def find_prediction(home: Home, id: str) -> PredictionRecord:
@@ -392,7 +418,7 @@ def find_prediction(home: Home, id: str) -> PredictionRecord:
         if record.id == id:
             return record
     for model in _models(home):
-        for digest in _feature_sets(home, model):
+        for digest in feature_sets_of(home, model):
             found = find_row(home.table(table_name(model, digest)), feature_set_of(home, digest), id)
             if found is not None:
                 return found
@@ -408,7 +434,8 @@ def _models(home: Home) -> list[str]:
         return [row[0] for row in connection.execute(sa.select(model_versions.c.name).distinct())]
 
 
-def _feature_sets(home: Home, model: str) -> list[str]:
+def feature_sets_of(home: Home, model: str) -> list[str]:
+    """The digests of the feature sets that the model's versions were registered with."""
     import sqlalchemy as sa
 
     from davy.schema.tables import model_versions as versions
