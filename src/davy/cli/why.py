@@ -63,7 +63,8 @@ def explain(home: Home, prediction: str) -> dict[str, Any]:
               "time": record.time, "logged": record.logged, "routing_key": record.routing_key, "latency_us": record.latency}
     kinds = {field.name: field.kind for field in (*features.entities, *features.request)}
     return {**answer, "entities": record.entities, "request": record.request, "kinds": kinds, "watermarks": record.watermarks,
-            "vector": _vector(record, features, behind), "gate": msgspec.to_builtins(gate), **{name: line[name] for name in ("run", "training_set", "feature_set", "commit", "registered")}}
+            "vector": _vector(record, features, behind), "gate": msgspec.to_builtins(gate),
+            **{name: line[name] for name in ("run", "training_set", "feature_set", "commit", "registered")}}
 
 
 def _vector(record: PredictionRecord, features: FeatureSet, behind: dict[str, Evidence]) -> list[dict[str, Any]]:

@@ -85,7 +85,7 @@ def baseline(candidate: Candidate) -> Finding:
     if found is None:
         return no_data("Too few rows were held out, or the answers are of another kind.")
     evidence = {"baseline": what, "fitted_on": used, **found.evidence()}
-    words = (f"{found.metric} {found.candidate:.4f} against {found.reference:.4f} of {what}: {found.gain:+.4f} better, "
+    words = (f"{found.metric} {found.candidate:.4f} against {found.reference:.4f} of {what}: a gain of {found.gain:+.4f}, "
              f"95 % [{found.low:+.4f}, {found.high:+.4f}]")
     if found.is_worse:
         return failed(f"{words}.", fix="The simple model does better: find out why, or serve that.", **evidence)

@@ -35,9 +35,11 @@ def batches(candidate: Candidate) -> Finding:
     evidence: dict[str, Any] = {"rows": len(matrix), "largest_difference": largest, "tolerance": TOLERANCE}
     if where is not None and not largest <= TOLERANCE:
         answered = {"alone": alone[where], "in_a_batch": together[where], "in_a_batch_backwards": backwards[where]}
-        return failed(f"Row {where} is answered with {_shown(alone[where])} alone and with {_shown(together[where])} among {len(matrix)} rows.",
+        beside = together[where] if _difference(together[where], alone[where]) > TOLERANCE else backwards[where]
+        return failed(f"Row {where} is answered with {_shown(alone[where])} alone and with {_shown(beside)} among {len(matrix)} rows.",
                       fix="Its predict must treat each row by itself: no means, ranks or order over the batch.", row=where, **answered, **evidence)
-    return passed(f"{len(matrix)} rows are answered the same alone, together and in reverse order{'' if largest == 0 else f' (within {largest:.1g})'}.", **evidence)
+    within = f" (within {largest:.1g})" if largest else ""
+    return passed(f"{len(matrix)} rows are answered the same alone, together and in reverse order{within}.", **evidence)
 
 
 def _difference(left: Any, right: Any) -> float:

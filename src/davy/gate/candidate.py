@@ -34,6 +34,7 @@ class Candidate:
         version: the version itself.
         stable: the version that has most of the traffic now; None when there is none, or it is this one.
         settings: `[gate]` of davy.toml.
+        alone: why there is no stable version to compare with, as half a sentence.
         shared: what one check measured and another reads too.
 
     What is not there raises `NotEnoughData`, which becomes the check's verdict.
@@ -43,7 +44,7 @@ class Candidate:
         self.home, self.settings = home, home.config.gate
         with home.database.read() as connection:
             self.version = resolve(connection, reference)
-            self.stable = _stable(connection, self.version)
+            self.stable, self.alone = _stable(connection, self.version)
         if self.version.signature is None or self.version.feature_set is None or self.version.format is None:
             raise InvalidInput(f"{self.version.reference} has no files, signature or feature set of Davy's.", "A gate judges what Davy can serve.",
                                f"Train it with Davy: davy train {self.version.name}")
@@ -149,10 +150,15 @@ class Candidate:
             self._stand.close()
 
 
-def _stable(connection: Any, version: ModelVersion) -> ModelVersion | None:
+def _stable(connection: Any, version: ModelVersion) -> tuple[ModelVersion | None, str]:
+    """The stable version beside this one, or why there is none."""
     found = read_traffic(connection, version.name)
     named = [number for number, arm in arms(found[0].versions).items() if arm == "stable"] if found else []
-    return get_version(connection, version.name, named[0]) if named and named[0] != version.version else None
+    if not named:
+        return None, "no version is stable yet"
+    if named[0] == version.version:
+        return None, "it is the stable version itself"
+    return get_version(connection, version.name, named[0]), ""
 
 
 def _nulls(feature_set: FeatureSet) -> pl.DataFrame:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from davy.gate.candidate import Candidate
     from davy.home import Home
 
-RECOMPUTED = 60
+RECOMPUTED = 200
 SHOWN = 20
 
 
@@ -50,8 +50,9 @@ def features(candidate: Candidate) -> Finding:
         wrong += different
     if wrong:
         first = wrong[0]
-        return failed(f"{', '.join(sorted({item['feature'] for item in wrong}))}: {len(wrong)} values differ from their replay; the first, of {first['what']}, is "
-                      f"{first['served']!r} and must be {first['recomputed']!r} ({first['cause']}).",
+        names = ", ".join(sorted({item["feature"] for item in wrong}))
+        return failed(f"{names}: {len(wrong)} values differ from their replay; the first, of {first['what']}, is {first['served']!r}, and computed again "
+                      f"{first['recomputed']!r} ({first['cause']}).",
                       fix=f"See what changed: davy replay {candidate.model}. Then train again on the log as it stands.", **evidence)
     if not told:
         return no_data("; ".join(str(value) for value in evidence.values()), **evidence)

@@ -20,7 +20,8 @@ def integrity(candidate: Candidate) -> Finding:
             found[path] = error.came
     changed = [path for path, digest in version.files.items() if found[path] != digest]
     if changed:
-        return failed(f"{', '.join(changed)} {'is' if len(changed) == 1 else 'are'} not what was registered.", fix=_RESTORE, registered=version.files, found=found)
+        return failed(f"{', '.join(changed)} {'is' if len(changed) == 1 else 'are'} not what was registered.", fix=_RESTORE, registered=version.files,
+                      found=found)
     content = {"format": version.format, "files": version.files, "signature": version.signature, "feature_set": version.feature_set}
     if digest_json(content) != version.digest:
         return failed("The registered format, files, signature and features do not have the version's digest.", fix=_RESTORE, registered=version.digest,

@@ -24,7 +24,8 @@ _VALUES: dict[Kind, tuple[Any, ...]] = {
     "time": ("2024-02-30T00:00:00Z", "2024-01-01T00:00:00", "9999-12-31T23:59:59Z", "0001-01-01T00:00:00Z", "yesterday", 0, -1, 2**62, 10**30, 1.5, True)}
 _SHAPES: tuple[Any, ...] = ([], {}, [1], {"a": 1})
 _BODIES: dict[str, bytes] = {
-    "no body": b"", "half an object": b"{", "not text": b"\xff\xfe", "null": b"null", "a number": b"5", "a text": b'"x"', "no rows": b"[]", "a row of null": b"[null]",
+    "no body": b"", "half an object": b"{", "not text": b"\xff\xfe", "null": b"null", "a number": b"5", "a text": b'"x"', "no rows": b"[]",
+    "a row of null": b"[null]",
     "deep brackets": b"[" * 5000, "deep objects": b'{"a":' * 5000, "NaN": b'{"a": NaN}'}
 
 

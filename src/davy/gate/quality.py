@@ -10,7 +10,7 @@ import polars as pl
 
 from davy.errors import NotEnoughData
 from davy.gate.check import Check, Finding, failed, no_data, passed, plain
-from davy.gate.paired import LEVEL, Comparison, compare, holm, loss_comparison, row_losses
+from davy.gate.paired import LEVEL, MEANS, Comparison, compare, holm, loss_comparison, row_losses
 from davy.training.evaluation import auc_interval, positives, scores
 
 if TYPE_CHECKING:
@@ -56,8 +56,8 @@ def quality(candidate: Candidate) -> Finding:
     told = ", ".join(f"{metric} {value:.4f}" for metric, value in list(found.items())[:2])
     if candidate.stable is None:
         if limits:
-            return passed(f"{told} on {len(rows):,} held-out rows, within the limits; no version is stable to compare with.", **evidence)
-        return no_data(f"{told} on {len(rows):,} held-out rows; there is neither a limit nor a stable version to hold them against.",
+            return passed(f"{told} on {len(rows):,} held-out rows, within the limits; {candidate.alone}.", **evidence)
+        return no_data(f"{told} on {len(rows):,} held-out rows; no limit is set, and {candidate.alone}.",
                        fix="Set a limit in davy.toml: [gate.quality] auc = 0.65", **evidence)
     return _beside_stable(candidate, rows, told, evidence)
 
@@ -71,7 +71,7 @@ def _beside_stable(candidate: Candidate, rows: Rows, told: str, evidence: dict[s
         return no_data(f"{told}; {len(rows):,} rows are too few, or of another kind, to compare with {stable.reference}.", **evidence)
     evidence["against"] = {"version": stable.reference, "learned_from_these_rows": _overlap(candidate, rows), **found.evidence()}
     words = (f"{found.metric} {found.candidate:.4f} against {found.reference:.4f} of {stable.reference} on the same {found.rows:,} rows: "
-             f"{found.gain:+.4f} better, 95 % [{found.low:+.4f}, {found.high:+.4f}]")
+             f"a gain of {found.gain:+.4f}, 95 % [{found.low:+.4f}, {found.high:+.4f}]")
     if found.is_worse:
         return failed(f"{words}.", fix="It is worse than what serves. Look at its features and its training set.", **evidence)
     if found.is_as_good:
@@ -98,15 +98,16 @@ def slices(candidate: Candidate) -> Finding:
         return no_data(f"No value of a text feature or entity key has {candidate.settings.slice_rows} held-out rows.")
     found = judge(metric, losses, theirs[1], groups, candidate.settings.slice_margin)
     worse = [item for item in found if item.is_worse]
-    evidence = {"beside": beside, "metric": metric, "slices": len(found), "method": "Holm over all slices, level 0.05", "margin": candidate.settings.slice_margin,
-                "rows_at_least": candidate.settings.slice_rows, "worst": plain([item.evidence() for item in found[:SHOWN_SLICES]])}
+    evidence = {"beside": beside, "metric": metric, "slices": len(found), "method": f"{MEANS}, Holm over all slices at level {LEVEL}",
+                "margin": candidate.settings.slice_margin, "rows_at_least": candidate.settings.slice_rows,
+                "worst": plain([item.evidence() for item in found[:SHOWN_SLICES]])}
     first = found[0]
     told = (f"{first.column}={first.value} ({metric} {first.comparison.candidate:.4g} against {first.comparison.reference:.4g} of {beside} on "
             f"{first.comparison.rows:,} rows, p {first.p:.2g})")
     if worse:
         others = f", and {len(worse) - 1} more" if len(worse) > 1 else ""
-        return failed(f"{len(worse)} of {len(found)} slices are worse: {told}{others}.", fix=f"Look at the rows with {first.column}={first.value} in its training set.",
-                      **evidence)
+        return failed(f"{len(worse)} of {len(found)} slices are worse: {told}{others}.",
+                      fix=f"Look at the rows with {first.column}={first.value} in its training set.", **evidence)
     return passed(f"None of {len(found)} slices is worse than with {beside}; the nearest to it is {told}.", **evidence)
 
 

@@ -24,7 +24,7 @@ def replayed(candidate: Candidate) -> Finding:
     if stable is None:
         if errors:
             return failed(f"{len(errors)} of the last {len(logged):,} requests get no answer: {_why(ours[errors[0]])}.", **evidence)
-        return passed(f"The last {len(logged):,} requests are answered; no version is stable to compare with.", **evidence)
+        return passed(f"The last {len(logged):,} requests are answered; {candidate.alone}.", **evidence)
     theirs = candidate.stand.predict_each(stable.version, logged.matrix(stable))
     broken = [row for row in errors if _answered(theirs[row])]
     evidence |= {"stable": stable.reference, "errors_of_stable": sum(not _answered(answer) for answer in theirs), "only_the_candidate_errs": len(broken)}

@@ -25,10 +25,11 @@ def headline(report: Report, standing: Standing | None = None) -> str:
     """The outcome in one sentence."""
     counts = {verdict: sum(result.verdict == verdict for result in report.results) for verdict in (PASS, FAIL, NO_DATA)}
     parts = [f"{counts[PASS]} passed", f"{counts[FAIL]} failed", f"{counts[NO_DATA]} without enough data"]
-    beside = f" beside {report.model}@{report.stable}" if report.stable is not None else ", no version is stable yet"
+    beside = f" beside {report.model}@{report.stable}" if report.stable is not None else f", {report.alone}"
     kept = f", evidence {standing.digest[7:19]}" if standing is not None and standing.digest else ""
     partial = "" if report.complete else " These were chosen checks alone: how the version stands is unchanged."
-    return f"The gate of {report.reference} {'has passed' if report.passed else 'has failed'}{beside}: {', '.join(parts)} ({report.seconds:.1f} s{kept}).{partial}"
+    outcome = "has passed" if report.passed else "has failed"
+    return f"The gate of {report.reference} {outcome}{beside}: {', '.join(parts)} ({report.seconds:.1f} s{kept}).{partial}"
 
 
 def line(result: Result) -> str:
@@ -65,7 +66,8 @@ def to_markdown(report: Report, standing: Standing | None = None) -> str:
     parts += [f"| {_MARKDOWN[FAIL if result.blocks else result.verdict]} | {result.check} | {_text(result.summary)} | {result.seconds:.2f} |"
               for result in report.results]
     for result in report.failed:
-        parts += ["", "<details>", f"<summary>Evidence of {result.check}</summary>", "", "```json", _evidence(result).replace("```", "'''"), "```", "", "</details>"]
+        evidence = _evidence(result).replace("```", "'''")
+        parts += ["", "<details>", f"<summary>Evidence of {result.check}</summary>", "", "```json", evidence, "```", "", "</details>"]
     return "\n".join(parts) + "\n"
 
 
@@ -77,7 +79,6 @@ def _evidence(result: Result) -> str:
 def _text(text: str) -> str:
     """Without what Markdown would take for markup."""
     return re.sub(r"([\\`*_<>\[\]|])", r"\\\1", text.replace("\n", " "))
-
 
 
 def _clean(text: str) -> str:

@@ -20,7 +20,7 @@ def rollback(candidate: Candidate) -> Finding:
     """All to stable, half, all to the candidate, all back, on the stand's own gateway; no request may fail, and none may be left behind."""
     stable = candidate.stable
     if stable is None:
-        return no_data("No version is stable yet: there is nothing to roll back to.")
+        return no_data(f"There is nothing to roll back to: {candidate.alone}.")
     if _asked(candidate, stable) != _asked(candidate, candidate.version):
         return no_data(f"{stable.reference} takes other requests; see the check `signature`.")
     new, old = candidate.version.version, stable.version
@@ -46,8 +46,8 @@ def rollback(candidate: Candidate) -> Finding:
     if left or not evidence["by_candidate"]:
         return failed(f"{len(left)} requests were answered by the candidate after the weights had gone back." if left
                       else "The candidate answered none of the requests that its weight gave it.", **evidence)
-    return passed(f"All to {candidate.version.reference} and back to {stable.reference} under load: {len(found.asked):,} requests, none failed; the last answer of the "
-                  f"candidate came {took:.1f} ms after the weights had gone back.", **evidence)
+    return passed(f"All to {candidate.version.reference} and back to {stable.reference} under load: {len(found.asked):,} requests, none failed; the last "
+                  f"answer of the candidate came {took:.1f} ms after the weights had gone back.", **evidence)
 
 
 def _asked(candidate: Candidate, version: Any) -> dict[str, Any]:

@@ -40,7 +40,7 @@ class Report(msgspec.Struct, frozen=True):
 
     Attributes:
         digest: of the version (files, signature, feature set).
-        stable: the version that it was compared with; None: it was judged by itself.
+        stable: the version that it was compared with; None: it was judged by itself, and `alone` says why.
         complete: whether all checks ran that the project asks for; only such a run decides how the version stands.
         time: microseconds; seconds: how long it took.
     """
@@ -49,6 +49,7 @@ class Report(msgspec.Struct, frozen=True):
     version: int
     digest: str | None
     stable: int | None
+    alone: str
     passed: bool
     complete: bool
     time: int
@@ -118,7 +119,7 @@ def run(home: Home, reference: str, *, only: Sequence[str] = (), skip: Sequence[
     finally:
         candidate.close()
     stable = candidate.stable
-    report = Report(candidate.model, candidate.version.version, candidate.version.digest, None if stable is None else stable.version,
+    report = Report(candidate.model, candidate.version.version, candidate.version.digest, None if stable is None else stable.version, candidate.alone,
                     not any(result.blocks for result in results), not only and not skip, now, round(time.perf_counter() - started, 3), tuple(results))
     with home.database.begin() as connection:
         return report, record.keep(connection, report, clock=home.clock, actor=home.actor)

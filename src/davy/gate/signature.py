@@ -16,7 +16,7 @@ def signature(candidate: Candidate) -> Finding:
     now = candidate.feature_set(candidate.version)
     asked = _fields(now)
     if candidate.stable is None:
-        return passed("No version is stable yet, so that there is no contract to break.", request={name: _said(*asked[name]) for name in asked})
+        return passed(f"There is no contract to break: {candidate.alone}.", request={name: _said(*asked[name]) for name in asked})
     assert candidate.stable.signature is not None
     then = _fields(candidate.feature_set(candidate.stable))
     breaks = [f"the field {name!r} is new, and clients do not send it" for name in asked if name not in then]

@@ -14,7 +14,7 @@ from davy.gate.check import Check, Finding, failed, no_data, passed
 if TYPE_CHECKING:
     from davy.gate.candidate import Candidate
 
-ROUNDS, PAIRS, ROUND_SECONDS = 6, 100, 0.35
+ROUNDS, PAIRS, ROUND_SECONDS = 6, 250, 0.4
 WARM_UPS = 30
 FEWEST_PAIRS = 30
 SMALLEST_SLOWDOWN_US = 2000.0
@@ -51,7 +51,7 @@ def measured(candidate: Candidate) -> Measured:
 
 
 def latency(candidate: Candidate) -> Finding:
-    """Fails when more than one request in a hundred is surely beyond the limit, or when it is surely slower than stable by the factor, and by 2 ms."""
+    """Fails when more than one request in a hundred is surely beyond the limit, or when it is surely slower than stable by the factor and by 2 ms."""
     found = measured(candidate)
     ours = np.array(found.took[candidate.version.version])
     limit = parse_duration(candidate.settings.latency)
@@ -65,7 +65,7 @@ def latency(candidate: Candidate) -> Finding:
     if len(ours) < FEWEST_PAIRS:
         return no_data(f"{told}; {len(ours)} requests are too few to say more.", **evidence)
     if candidate.stable is None:
-        return passed(f"{told}; no version is stable to compare with.", **evidence)
+        return passed(f"{told}; {candidate.alone}.", **evidence)
     theirs = np.array(found.took[candidate.stable.version])
     ratio, low, high = median_interval(ours / theirs)
     slower, factor = float(np.median(ours - theirs)), candidate.settings.slowdown
@@ -87,7 +87,8 @@ def memory(candidate: Candidate) -> Finding:
     limit = candidate.settings.memory_mb << 20
     evidence = {"bytes": held, "requests": asked, "limit": limit}
     if held[-1] > limit:
-        return failed(f"Its worker holds {_mb(held[-1])}; at most {_mb(limit)} is allowed.", fix="Make the model smaller, or raise [gate] memory_mb.", **evidence)
+        return failed(f"Its worker holds {_mb(held[-1])}; at most {_mb(limit)} is allowed.", fix="Make the model smaller, or raise [gate] memory_mb.",
+                      **evidence)
     grown = growth(held)
     beside = ""
     if candidate.stable is not None:
@@ -97,7 +98,8 @@ def memory(candidate: Candidate) -> Finding:
     rounds = (len(held) - 2) / ROUNDS
     if grown is not None and grown / max(asked * rounds, 1) >= LEAK_BYTES_PER_REQUEST:
         each = grown / max(asked * rounds, 1)
-        return failed(f"Its memory grew round after round, by {each / 1024:,.1f} KB a request: {_mb(limit)} are reached after {int((limit - held[-1]) / each):,} more.",
+        left = int((limit - held[-1]) / each)
+        return failed(f"Its memory grew round after round, by {each / 1024:,.1f} KB a request: {_mb(limit)} are reached after {left:,} more.",
                       fix="Its predict keeps what it was asked: store nothing on the object or in modules while predicting.", grown=grown, **evidence)
     return passed(f"Its worker holds {_mb(held[-1])} of at most {_mb(limit)}{beside}, and did not grow with {asked:,} requests.", **evidence)
 
