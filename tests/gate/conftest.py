@@ -22,6 +22,15 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     home.close()
 
 
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    """Such a shop that leaves out, by its settings, what takes a second."""
+    home = make_shop(tmp_path_factory.mktemp("quick") / "shop", '[gate]\nskip = ["rollback", "latency", "memory"]\n')
+    serving(home, trained(home))
+    yield home
+    home.close()
+
+
 @pytest.fixture
 def empty(tmp_path: Path) -> Iterator[Home]:
     """A shop of one's own, without versions."""

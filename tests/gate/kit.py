@@ -91,7 +91,7 @@ class Rule:
             size = np.nan_to_num(size)
         likely = 0.06 + self.weight * np.clip(size, 0, 6)
         if self.kind == "worse":
-            likely = 0.3 + 0.01 * np.sin(matrix[:, 1] * 1000)
+            likely = 0.3 + 0.01 * np.sin(np.nan_to_num(matrix[:, 1]) * 1000)
         if self.kind == "slice":
             likely = np.where(shop == 2, 0.95 - likely, likely)
         if self.kind == "shifted":

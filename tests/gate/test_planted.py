@@ -7,6 +7,7 @@ import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
 import pytest
 
 from davy.gate.check import FAIL, NO_DATA, PASS
@@ -18,10 +19,13 @@ if TYPE_CHECKING:
 
 
 class Gadget:
-    """Runs a command when it is unpickled."""
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return os.system, ("touch /nowhere/at/all",)
+        return os.system, (f"touch '{self.path}'",)
 
 
 def good(shop: Home) -> ModelVersion:
@@ -65,8 +69,9 @@ def test_a_slice_is_named_with_its_rows_and_the_others_are_left_alone(shop: Home
     assert found.evidence["slices"] == 3
 
 
-def test_a_gadget_is_named_and_never_run(shop: Home) -> None:
-    report = judged(shop, planted(shop, good(shop), pickle.dumps(Gadget())))
+def test_a_gadget_is_named_and_never_run(shop: Home, tmp_path: Path) -> None:
+    report = judged(shop, planted(shop, good(shop), pickle.dumps(Gadget(tmp_path / "run"))))
+    assert not (tmp_path / "run").exists()
     verdicts = {item.check: item for item in report.results}
     assert verdicts["integrity"].verdict == PASS
     assert "posix.system" in verdicts["safe-format"].summary
@@ -96,18 +101,14 @@ def test_what_is_no_pickle_is_told(shop: Home) -> None:
 
 
 def test_another_request_or_answer_breaks_the_contract(shop: Home) -> None:
-    path = shop.root / "models.py"
-    before = path.read_text()
-    path.write_text(before.replace('request={"size": int}', 'request={"size": int, "gift": bool}').replace('"shop"],\n            outcome', '"shop", "gift"],\n            outcome'))
+    path, rows = shop.root / "models.py", shop.root / "data" / "moments.parquet"
+    before, kept = path.read_text(), rows.read_bytes()
+    path.write_text(before.replace('"size": int}', '"size": int, "gift": bool}').replace('"size", "shop"]', '"size", "shop", "gift"]'))
+    pl.read_parquet(rows).with_columns(gift=pl.lit(True)).write_parquet(rows)
     try:
-        rows = shop.root / "data" / "moments.parquet"
-        import polars as pl
-
-        kept = rows.read_bytes()
-        pl.read_parquet(rows).with_columns(gift=pl.lit(True)).write_parquet(rows)
         found = result(shop, trained(shop), "signature")
-        rows.write_bytes(kept)
     finally:
         path.write_text(before)
+        rows.write_bytes(kept)
     assert found.verdict == FAIL
     assert found.evidence["breaks"] == ["the field 'gift' is new, and clients do not send it"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -39,11 +39,11 @@ def measured(candidate: Candidate) -> Measured:
     versions = [version.version for version in candidate.both]
     rows = {version.version: [row.astype("<f8").tobytes() for row in candidate.sample_for(version)] for version in candidate.both}
     stand = candidate.stand
-    stand.time_pairs(versions, rows, pairs=WARM_UPS, seconds=ROUND_SECONDS)
+    stand.time_pairs(rows, pairs=WARM_UPS, seconds=ROUND_SECONDS)
     took: dict[int, list[float]] = {version: [] for version in versions}
     memory = {version: [stand.memory(version) or 0] for version in versions}
     for _ in range(ROUNDS):
-        for version, times in stand.time_pairs(versions, rows, pairs=PAIRS, seconds=ROUND_SECONDS).items():
+        for version, times in stand.time_pairs(rows, pairs=PAIRS, seconds=ROUND_SECONDS).items():
             took[version] += times
             memory[version].append(stand.memory(version) or 0)
     made = candidate.shared[_MEASURED] = Measured(took, memory)
@@ -55,7 +55,7 @@ def latency(candidate: Candidate) -> Finding:
     found = measured(candidate)
     ours = np.array(found.took[candidate.version.version])
     limit = parse_duration(candidate.settings.latency)
-    evidence = {"requests": len(ours), **_quantiles(ours), "limit_us": limit}
+    evidence: dict[str, Any] = {"requests": len(ours), **_quantiles(ours), "limit_us": limit}
     over = int((ours > limit).sum())
     evidence["beyond_limit"] = over
     if _wilson_low(over, len(ours)) > TAIL:
