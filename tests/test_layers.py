@@ -24,6 +24,7 @@ LAYERS = (
     ("registry", "tracking"),
     ("serving", "training"),
     ("monitoring",),
+    ("gate",),
     ("release", "api"),
     ("web",),
     ("server",),

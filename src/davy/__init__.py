@@ -48,6 +48,10 @@ if TYPE_CHECKING:
     from davy.features.expression import sqrt as sqrt
     from davy.features.expression import when as when
     from davy.features.training_set import TrainingSet as TrainingSet
+    from davy.gate.check import check as check
+    from davy.gate.check import failed as failed
+    from davy.gate.check import no_data as no_data
+    from davy.gate.check import passed as passed
     from davy.tracking import run as run
 
 __version__ = "0.1.0"
@@ -59,6 +63,7 @@ _HOMES = {
                                  "minimum", "round", "sqrt", "when"),
     "davy.api": ("online", "push", "training_set"),
     "davy.features.training_set": ("TrainingSet",),
+    "davy.gate.check": ("check", "failed", "no_data", "passed"),
     "davy.tracking": ("run",),
 }
 _PUBLIC = {name: home for home, names in _HOMES.items() for name in names}

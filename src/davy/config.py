@@ -73,6 +73,23 @@ class Release(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kpis: dict[str, Kpi] = {}
 
 
+class Gate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[gate]: what a version must show before it may take traffic. Limits are what a check fails beyond."""
+
+    required: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
+    quality: dict[str, float] = {}
+    margin: float = 0.01
+    slice_margin: float = 0.05
+    slice_rows: int = 200
+    calibration: float = 0.05
+    shift: float = 0.2
+    latency: str = "50ms"
+    slowdown: float = 2.0
+    memory_mb: int = 1024
+    requests: int = 500
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole of davy.toml."""
 
@@ -82,6 +99,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     predictions: Predictions = Predictions()
     serving: Serving = Serving()
     release: Release = Release()
+    gate: Gate = Gate()
 
     @classmethod
     def load(cls, root: Path) -> Config:

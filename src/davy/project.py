@@ -104,6 +104,19 @@ def load_project(root: Path) -> Project:
     return project
 
 
+def load_module(root: Path, name: str) -> ModuleType | None:
+    """Run one further file of a project's folder, after `load_project`; None where there is no such file.
+
+    Raises:
+        DefinitionError: with file and line.
+    """
+    path = root.resolve() / f"{name}.py"
+    if not path.exists():
+        return None
+    _lines(path)
+    return _run(name, path)
+
+
 def _run(name: str, path: Path) -> ModuleType:
     specification = importlib.util.spec_from_file_location(name, path)
     assert specification is not None

@@ -37,6 +37,7 @@ VERBS = tuple(Verb(*row) for row in (
     ("train", "Training", "Train a model and register the version.", "davy train late -p learning_rate=0.05"),
     ("runs", "Training", "List runs, or show one.", "davy runs"),
     ("reproduce", "Training", "Train a run again from its record and grade it.", "davy reproduce RUN"),
+    ("gate", "Release", "Judge a version before it may take traffic.", "davy gate late@3"),
     ("traffic", "Serving", "Show or set the weights of versions.", "davy traffic late late@1=0.9 late@2=0.1"),
     ("predict", "Serving", "Ask a running server for one prediction.", "davy predict late origin=JFK carrier=B6"),
     ("release", "Release", "Let a version take traffic on evidence.", "davy release late@2"),

@@ -229,6 +229,24 @@ aliases = Table(
     sqlite_with_rowid=False,
 )
 
+# What a gate found, or that somebody has overruled it: one row each, never changed; `digest` covers `evidence`, and the journal names it.
+gates = Table(
+    "gates", metadata,
+    Column("gate_id", String(32), primary_key=True),
+    Column("name", _Name, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("state", String(12), nullable=False),
+    Column("complete", Boolean, nullable=False),
+    Column("stable", Integer),
+    Column("time", BigInteger, nullable=False),
+    Column("actor", String(256), nullable=False),
+    Column("digest", _Digest, nullable=False),
+    Column("evidence", Text, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    _version_key(),
+    Index("ix_gates_version", "name", "version", "seq"),
+)
+
 traffic = Table(
     "traffic", metadata,
     Column("model", _Name, primary_key=True),
