@@ -236,6 +236,36 @@ traffic = Table(
     Column("weights", Text, nullable=False),
     Column("updated", BigInteger, nullable=False),
     Column("actor", String(256), nullable=False),
+    Column("release", String(32), nullable=False, server_default=""),
+    Column("stable", Integer),
+    Column("shadow", Integer),
+)
+releases = Table(
+    "releases", metadata,
+    Column("id", String(32), primary_key=True),
+    Column("model", _Name, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("stable", Integer, nullable=False),
+    Column("strategy", String(16), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("policy", Text, nullable=False),
+    Column("progress", Text, nullable=False),
+    Column("evidence", Text, nullable=False),
+    Column("created", BigInteger, nullable=False),
+    Column("updated", BigInteger, nullable=False),
+    Column("ended", BigInteger),
+    Column("actor", String(256), nullable=False),
+    Index("ix_releases_recent", "model", "created"),
+)
+# Two releases at once on one model are refused by the database itself.
+Index("uq_releases_open", releases.c.model, unique=True, sqlite_where=releases.c.ended.is_(None), postgresql_where=releases.c.ended.is_(None))
+release_points = Table(
+    "release_points", metadata,
+    Column("release", String(32), ForeignKey("releases.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("time", BigInteger, nullable=False),
+    Column("json", Text, nullable=False),
+    sqlite_with_rowid=False,
 )
 journal = Table(
     "journal", metadata,

@@ -38,6 +38,7 @@ SEGMENT_BYTES = 16 << 20
 CHUNK = 20_000
 _MOVED, _OWNER, _UNREADABLE = "moved", "owner.lock", "unreadable"
 _LOG = logging.getLogger("davy.serving")
+OK, ERROR, TIMEOUT, FALLBACK = "ok", "error", "timeout", "fallback"
 
 
 class PredictionRecord(msgspec.Struct, array_like=True, gc=False):
@@ -54,6 +55,11 @@ class PredictionRecord(msgspec.Struct, array_like=True, gc=False):
         output: a number, a label, or one probability per class.
         kernel: which code computed the vector (see features/kernel.py).
         latency, features, model_time: microseconds spent in all, on features, and waiting for the model.
+        share: the weight of the version that the request was routed to, in force at that moment; 0 for a shadow, 1 for a pinned version.
+        status: `ok`; `error` or `timeout` when the version failed (`output` is None, and with an empty `kernel` there is no vector either);
+            `fallback` when this version answered because the one that the request was routed to had failed.
+        release: id of the release in force, empty for none.
+        answered: of a failure or a shadow, the id of the record that the request was answered with, where there is one.
     """
 
     id: str
@@ -74,6 +80,10 @@ class PredictionRecord(msgspec.Struct, array_like=True, gc=False):
     features: int
     model_time: int
     kernel: str = ""
+    share: float = 1.0
+    status: str = OK
+    release: str = ""
+    answered: str = ""
 
 
 ENCODER = msgspec.msgpack.Encoder()
@@ -362,7 +372,8 @@ def read_predictions(home: Home, model: str, *, start: int | None = None, end: i
         start, end: microseconds; start <= time < end.
 
     Returns columns prediction, time, logged_time, model, version, arm, pinned, routing_key, feature_set, entities, request, watermarks
-    and features (structs of typed values; absent when they have no field), output, output_json, latency_us, features_us, model_us, kernel.
+    and features (structs of typed values; absent when they have no field), output, output_json, latency_us, features_us, model_us, kernel,
+    share, status, release, answered.
     """
     from davy.serving.prediction_frames import gather
 
@@ -378,6 +389,13 @@ def read_predictions(home: Home, model: str, *, start: int | None = None, end: i
         if frame is not None and frame.height:
             found[digest] = frame
     return found
+
+
+def with_vector(frame: pl.DataFrame) -> pl.DataFrame:
+    """Without the failures whose vector could not be computed."""
+    import polars as pl
+
+    return frame.filter((pl.col("status") != ERROR) | (pl.col("kernel") != ""))
 
 
 def find_prediction(home: Home, id: str) -> PredictionRecord:
