@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from davy.monitoring.reference import ColumnReference
+    from davy.monitoring.columns import ColumnReference
 
 SHIFTS = tuple(sign * size for size in (0.1, 0.2, 0.4, 0.8) for sign in (-1, 1))
 SCALES = (0.5, 0.8, 1.25, 2.0)

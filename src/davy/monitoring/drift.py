@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from davy.monitoring.reference import ColumnProfile, ColumnReference, Reference
+    from davy.monitoring.columns import ColumnProfile, ColumnReference, Reference
 
 TOLERANCE, ALPHA = 0.01, 0.01
 FEWEST_ROWS, FEWEST_EXPECTED = 50, 10.0
