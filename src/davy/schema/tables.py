@@ -353,6 +353,7 @@ monitor_cohorts = Table(
     Column("version", Integer, primary_key=True, autoincrement=False),
     Column("arm", String(100), primary_key=True),
     Column("start", BigInteger, primary_key=True, autoincrement=False),
+    Column("rows", BigInteger, nullable=False),
     Column("data", LargeBinary, nullable=False),
     Index("ix_monitor_cohorts_recent", "model", "start"),
 )

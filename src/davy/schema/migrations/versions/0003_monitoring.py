@@ -76,6 +76,7 @@ def _evaluated() -> None:
         sa.Column("version", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("arm", sa.String(length=100), nullable=False),
         sa.Column("start", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("rows", sa.BigInteger(), nullable=False),
         sa.Column("data", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("model", "version", "arm", "start", name=op.f("pk_monitor_cohorts")),
     )
