@@ -25,7 +25,7 @@ LAYERS = (
     ("serving", "training"),
     ("monitoring",),
     ("release", "api"),
-    ("web",),
+    ("protocols", "web"),
     ("server",),
     ("demo",),
     ("__main__", "cli"),

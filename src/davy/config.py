@@ -8,7 +8,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from davy.errors import ConfigError, nearest
+from davy.core.time import parse_duration
+from davy.errors import ConfigError, InvalidInput, nearest
 
 FILE = "davy.toml"
 
@@ -68,6 +69,17 @@ class AlertRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     window: str = "1h"
     webhook: str = ""
     format: Literal["json", "slack"] = "json"
+
+    def __post_init__(self) -> None:
+        if (self.above is None) == (self.below is None):
+            raise ValueError(f"the alert {self.name!r} needs either above or below")
+        if self.webhook and not self.webhook.startswith(("http://", "https://")):
+            raise ValueError(f"the webhook of {self.name!r} is no http or https address")
+        for text in (self.held, self.window):
+            try:
+                parse_duration(text)
+            except InvalidInput as error:
+                raise ValueError(f"the alert {self.name!r}: {error.came}") from None
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

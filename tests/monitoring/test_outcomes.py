@@ -101,12 +101,12 @@ def test_two_that_contradict_each_other_at_one_time(told: Told) -> None:
 
 
 def test_outcomes_of_unknown_predictions_wait_for_them(told: Told) -> None:
-    id = new_id(told.home.clock)
-    told.tell({"prediction": id, "delay": 5.0}, {"prediction": "f" * 32, "delay": 1.0}, {"prediction": "never heard of", "delay": 1.0})
+    name = new_id(told.home.clock)
+    told.tell({"prediction": name, "delay": 5.0}, {"prediction": "f" * 32, "delay": 1.0}, {"prediction": "never heard of", "delay": 1.0})
     found = count_outcomes(told.home, NAME)
     assert (found.outcomes, found.unknown) == (3, 3)
     update_cohorts(told.home, told.definition)
-    told.serve(vectors(1), id=id)
+    told.serve(vectors(1), id=name)
     told.collect()
     update_cohorts(told.home, told.definition)
     assert count_outcomes(told.home, NAME).unknown == 2
@@ -116,11 +116,11 @@ def test_outcomes_of_unknown_predictions_wait_for_them(told: Told) -> None:
 def test_a_prediction_that_appears_after_its_outcome_was_evaluated(told: Told) -> None:
     told.serve(vectors(1))
     told.collect()
-    id = new_id(told.home.clock)
-    told.tell({"prediction": id, "delay": 44.0}, at=NOON + 5 * HOUR)
+    name = new_id(told.home.clock)
+    told.tell({"prediction": name, "delay": 44.0}, at=NOON + 5 * HOUR)
     update_cohorts(told.home, told.definition)
     assert read_cohorts(told.home, NAME)[1].labelled == 0
-    told.serve(vectors(1, 1, start=NOON + MINUTE), id=id)
+    told.serve(vectors(1, 1, start=NOON + MINUTE), id=name)
     told.home.clock.set(NOON + 5 * HOUR)  # type: ignore[attr-defined]
     told.collect()
     update_cohorts(told.home, told.definition)
@@ -146,7 +146,8 @@ def test_by_entity_and_time(told: Told) -> None:
     assert told.values() == [None, None, 21.0, None], "later than it could have matured"
     told.tell({"entity": {"card": 7}, "time": NOON + HOUR, "delay": 2.0}, {"entity": {"shop": "a"}, "time": NOON + HOUR, "delay": 2.0})
     assert told.values() == [None, None, 21.0, None], "keys that no prediction has match nothing"
-    assert labelled(told.home, NAME, matures_after=MATURES, start=NOON, end=NOON + HOUR)["value"].to_list() == [None, None], "its prediction lies behind the end"
+    before = labelled(told.home, NAME, matures_after=MATURES, start=NOON, end=NOON + HOUR)
+    assert before["value"].to_list() == [None, None], "its prediction lies behind the end"
     assert count_outcomes(told.home, NAME, matures_after=MATURES).unknown == 4
 
 
@@ -159,7 +160,8 @@ def test_a_shadow_and_a_failed_version_have_the_outcome_of_the_answer(told: Told
 
 
 @pytest.mark.parametrize(("row", "words"), [
-    ({"delay": 1.0}, "names no prediction"), ({"prediction": "", "delay": 1.0}, "names no prediction"), ({"prediction": 7, "delay": 1.0}, "names no prediction"),
+    ({"delay": 1.0}, "names no prediction"), ({"prediction": "", "delay": 1.0}, "names no prediction"),
+    ({"prediction": 7, "delay": 1.0}, "names no prediction"),
     ({"prediction": "a", "entity": {"card": "a"}, "delay": 1.0}, "names no prediction"), ({"entity": {"card": "a"}, "delay": 1.0}, "no time"),
     ({"entity": {}, "time": NOON, "delay": 1.0}, "names no prediction"), ({"prediction": "a"}, "has no 'delay'"),
     ({"prediction": "a", "delya": 1.0}, "unknown field"), ({"prediction": "a", "delay": "x"}, "delay"), ({"prediction": "a", "delay": float("nan")}, "delay"),

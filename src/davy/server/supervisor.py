@@ -97,12 +97,14 @@ class _Supervisor:
             server = await asyncio.start_unix_server(self._take_orders, sock=control)
             keeper = self._child("keeper", ["-m", "davy.events.keeper", *self._where()])
             gateway = self._start_gateway()
+            monitor = self._child("monitor", ["-m", "davy.server.monitor", *self._where()], environment=_ONE_THREAD)
             try:
                 if await _unless(stop, self._healthy(gateway, keeper)):
                     self._announce()
                     await stop.wait()
             finally:
                 server.close()
+                await monitor.stop(5)
                 await self._end(gateway, keeper)
 
     def _start_gateway(self) -> Child:
