@@ -26,7 +26,7 @@ LAYERS = (
     ("monitoring",),
     ("gate",),
     ("release", "api"),
-    ("web",),
+    ("protocols", "web"),
     ("server",),
     ("demo",),
     ("__main__", "cli"),

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from davy.features.expression import round as round  # noqa: A004 - named as the builtin that it stands for
     from davy.features.expression import sqrt as sqrt
     from davy.features.expression import when as when
+    from davy.features.kpi import kpi as kpi
     from davy.features.training_set import TrainingSet as TrainingSet
     from davy.gate.check import check as check
     from davy.gate.check import failed as failed
@@ -61,6 +62,7 @@ _HOMES = {
     "davy.features.define": ("Outcome", "Stream", "View", "agg", "derive", "model"),
     "davy.features.expression": ("abs", "case", "ceil", "clip", "coalesce", "exp", "floor", "hash_bucket", "is_null", "log", "log1p", "maximum",
                                  "minimum", "round", "sqrt", "when"),
+    "davy.features.kpi": ("kpi",),
     "davy.api": ("online", "push", "training_set"),
     "davy.features.training_set": ("TrainingSet",),
     "davy.gate.check": ("check", "failed", "no_data", "passed"),

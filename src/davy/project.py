@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from davy.features.definition import ModelSpec, StreamSpec, ViewSpec
+    from davy.features.kpi import Kpi
 
 FILES = ("features", "models")
 _INSTALLED = (Path(__file__).parent, *(Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")))
@@ -46,6 +47,10 @@ class ModelDefinition:
     @property
     def label(self) -> Callable[[Any], Any] | None:
         return self.declared.outcome.label
+
+    @property
+    def kpis(self) -> tuple[Kpi, ...]:
+        return self.declared.kpis
 
 
 @dataclass(frozen=True)

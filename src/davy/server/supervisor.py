@@ -98,13 +98,14 @@ class _Supervisor:
             keeper = self._child("keeper", ["-m", "davy.events.keeper", *self._where()])
             gateway = self._start_gateway()
             controller = self._child("release controller", ["-m", "davy.release.controller", *self._where()])
+            monitor = self._child("monitor", ["-m", "davy.server.monitor", *self._where()], environment=_ONE_THREAD)
             try:
                 if await _unless(stop, self._healthy(gateway, keeper)):
                     self._announce()
                     await stop.wait()
             finally:
                 server.close()
-                await self._end(gateway, keeper, controller)
+                await self._end(gateway, keeper, controller, monitor)
 
     def _start_gateway(self) -> Child:
         descriptor = self._listener.fileno()
@@ -166,9 +167,9 @@ class _Supervisor:
             listener.close()
             self._stopping.append(asyncio.create_task(child.stop(5)))
 
-    async def _end(self, gateway: Child, keeper: Child, controller: Child) -> None:
-        """What moves traffic ends first, then what answers, and the log last, so that all that was taken finds its place."""
-        await controller.stop(5)
+    async def _end(self, gateway: Child, keeper: Child, *watching: Child) -> None:
+        """What watches and moves traffic ends first, then what answers, and the log last, so that all that was taken finds its place."""
+        await asyncio.gather(*(child.stop(5) for child in watching))
         await gateway.stop(10)
         self._want(())
         await asyncio.gather(*self._stopping)

@@ -67,10 +67,10 @@ def gather(table: Table, feature_set: FeatureSet, pending: Sequence[PredictionRe
         parts.append(to_frame(pending, feature_set).filter(wanted))
     if not parts:
         return None
-    return _completed(pl.concat(parts, how="diagonal")).unique("prediction", keep="first").sort("time", "prediction")
+    return completed(pl.concat(parts, how="diagonal")).unique("prediction", keep="first").sort("time", "prediction")
 
 
-def _completed(frame: pl.DataFrame) -> pl.DataFrame:
+def completed(frame: pl.DataFrame) -> pl.DataFrame:
     """With the columns that rows of an older version of Davy lack."""
     return frame.with_columns((pl.col(name).fill_null(value) if name in frame.columns else pl.lit(value)).alias(name) for name, value in _ADDED.items())
 
@@ -85,7 +85,7 @@ def find_row(table: Table, feature_set: FeatureSet, id: str) -> PredictionRecord
 
 def to_records(frame: pl.DataFrame, feature_set: FeatureSet) -> list[PredictionRecord]:
     """The records that these rows were made of; the inverse of `to_frame`, bit for bit."""
-    plain = _completed(frame).with_columns(pl.col("time", "logged_time").dt.epoch("us"))
+    plain = completed(frame).with_columns(pl.col("time", "logged_time").dt.epoch("us"))
     entities, request = [field.name for field in feature_set.entities], [field.name for field in feature_set.request]
     parts = {name: _rows(frame, name) for name in ("entities", "request", "watermarks", "features")}
     found = []
