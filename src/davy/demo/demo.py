@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from davy.demo.feed import Month
     from davy.demo.replay import Tally
     from davy.home import Home
-    from davy.project import Project
 
 CONNECTIONS = 16
 _READY_WITHIN_S = 120.0
@@ -86,7 +85,8 @@ def run(demo: Demo) -> Report:
         with report.phase("data"):
             month = _data(demo)
         with _home(demo.folder) as home:
-            story = Story(home, _ingest(demo, report, home), report, demo.show)
+            _ingest(demo, report, home)
+            story = Story(home, report, demo.show)
             story.go_on(to_micros(data.START))
             with _server(demo, report, home) as server:
                 _replay(demo, report, home, month, story)
@@ -120,7 +120,7 @@ def _home(folder: Path) -> Iterator[Home]:
         home.close()
 
 
-def _ingest(demo: Demo, report: Report, home: Home) -> Project:
+def _ingest(demo: Demo, report: Report, home: Home) -> None:
     from davy.events.client import connect
     from davy.events.sources import read_source
     from davy.project import load_project
@@ -137,7 +137,6 @@ def _ingest(demo: Demo, report: Report, home: Home) -> Project:
             log.ensure_views(project.view_specs())
         finally:
             log.close()
-    return project
 
 
 @contextmanager

@@ -85,8 +85,9 @@ class Report:
         """The figures, rounded; `wall_s, requests, failed, replayed, different, late_events, promoted, rolled_back, kpi` come first."""
         return {
             "wall_s": round(self.wall_s, 2), "requests": self.requests, "failed": self.failed, "replayed": self.replayed, "different": self.different,
-            "late_events": self.late_events, "promoted": self.ended("promoted"), "rolled_back": self.ended("rolled back"), "kpi": _rounded(self.kpi, 2),
-            "refused": self.refused, "gate": self.gate, "releases": self.releases, "retried": self.retried, "events": self.events, "duplicates": self.duplicates, "outcomes": self.outcomes,
+            "late_events": self.late_events, "promoted": self.ended("promoted"), "rolled_back": self.ended("rolled back"),
+            "kpi": _rounded(self.kpi, 2), "refused": self.refused, "gate": self.gate, "releases": self.releases,
+            "retried": self.retried, "events": self.events, "duplicates": self.duplicates, "outcomes": self.outcomes,
             "history": self.history, "held_out_auc": _rounded(self.held_out_auc), "live_auc": _rounded(self.live_auc), "answered": self.answered,
             "us_per_request": _rounded(self.us_per_request, 0), "phases": _rounded(self.phases, 2), "lateness": self.lateness.get("streams", {}),
             "prediction": self.prediction,

@@ -14,7 +14,6 @@ from davy.errors import Conflict
 if TYPE_CHECKING:
     from davy.demo.report import Report
     from davy.home import Home
-    from davy.project import Project
     from davy.release.releases import Release
 
 HELD_OUT_FROM = datetime(2013, 4, 21, 4, tzinfo=UTC)
@@ -48,8 +47,8 @@ ACTS = (
 class Story:
     """The acts one after another, while the months are replayed. Only the judge moves traffic; this watches."""
 
-    def __init__(self, home: Home, project: Project, report: Report, show: Tells) -> None:
-        self._home, self._project, self._report, self._show = home, project, report, show
+    def __init__(self, home: Home, report: Report, show: Tells) -> None:
+        self._home, self._report, self._show = home, report, show
         self._left = list(ACTS)
         self._seen = -1
         self._told: dict[str, str] = {}
@@ -63,11 +62,12 @@ class Story:
 
     def _perform(self, act: Act) -> None:
         from davy.gate.run import run
+        from davy.project import load_project
         from davy.release.releases import start_release
         from davy.training.train import train
 
         with self._report.phase("train"):
-            result = train(self._project, self._home, MODEL, params={"kind": act.kind}, test_start=to_micros(HELD_OUT_FROM))
+            result = train(load_project(self._home.root), self._home, MODEL, params={"kind": act.kind}, test_start=to_micros(HELD_OUT_FROM))
         self._report.held_out_auc[result.reference] = result.metrics["test_auc"]
         self._report.kinds[result.reference] = act.kind
         self._show.note(f"Trained {result.reference}, {act.kind}: {act.about}. AUC {result.metrics['test_auc']:.3f} on late April's flights")

@@ -138,6 +138,11 @@ def _named(home: Home, model: str, predictions: pl.DataFrame, matures_after: int
     found = read_outcomes(home, model) if events is None else events
     if found is None:
         return pl.DataFrame(schema={**_EMPTY, "value": pl.Float64})
+    return named_outcomes(found, predictions, matures_after)
+
+
+def named_outcomes(found: pl.DataFrame, predictions: pl.DataFrame, matures_after: int) -> pl.DataFrame:
+    """These outcomes (as `read_outcomes` gives them), each with the `id` of its prediction."""
     direct = found.filter(pl.col(PREDICTION).is_not_null()).rename({PREDICTION: "id"}).drop(ENTITY)
     by_entity = found.filter(pl.col(PREDICTION).is_null() & pl.col(ENTITY).is_not_null())
     if not by_entity.height or "entities" not in predictions.columns:

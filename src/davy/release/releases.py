@@ -14,7 +14,7 @@ from davy.registry.reference import parse_reference
 from davy.release import plan
 from davy.release.evidence import Past
 from davy.release.findings import Findings, encode
-from davy.release.gate import gate_allows
+from davy.release.gate import gate_allows, overrule
 from davy.release.policy import Policy, Strategy
 from davy.release.traffic import move_traffic
 from davy.schema.tables import release_points, releases
@@ -142,16 +142,20 @@ def start_release(home: Home, reference: str, *, strategy: Strategy | None = Non
         NotFound: no such version. InvalidInput: steps that are none.
         Conflict: a release of the model is on its way, the gate refuses, the version serves already, or no single version is stable.
     """
+    from davy.release.kpis import rules_of
+
     actor = actor or home.actor
+    kpis = rules_of(home, parse_reference(reference).model, home.config.release.kpis)
     with home.database.begin() as connection:
         version = resolve(connection, parse_reference(reference))
         model, number = version.name, version.version
         _refuse_second(connection, model)
         refusal = gate_allows(connection, model, number)
         if refusal is not None and not override:
-            raise Conflict(refusal.came, refusal.allowed, refusal.fix or f'Override it, for the journal to tell: davy release {reference} --override "REASON"')
+            raise Conflict(refusal.came, refusal.allowed, refusal.fix)
         stable = _stable(read_traffic(connection, model), model, number)
         policy = Policy.of(home.config.release, strategy=strategy if stable is not None else "all-at-once", steps=steps)
+        policy = msgspec.structs.replace(policy, kpis=kpis)
         now = home.clock.now()
         made = Release(new_id(home.clock), model, number, number if stable is None else stable, policy, Progress(plan.begin(now)), Findings(), now, now, None,
                        actor)
@@ -160,7 +164,8 @@ def start_release(home: Home, reference: str, *, strategy: Strategy | None = Non
             progress=encode(made.progress), evidence=encode(made.findings), created=now, updated=now, ended=None, actor=actor))
         details: dict[str, Any] = {"release": made.id, "version": number, "stable": stable, "policy": msgspec.to_builtins(policy)}
         if refusal is not None:
-            details["gate"] = {"refused": refusal.came, "overridden": override}
+            overruled = overrule(connection, model, number, str(override), clock=home.clock, actor=actor)
+            details["gate"] = {"refused": refusal.came, "overridden": override, "gate": overruled}
         journal.append(connection, clock=home.clock, actor=actor, action="release.started", subject=model, details=details)
         if policy.strategy == "all-at-once":
             return write(connection, made, plan.look(policy, made.state, made.findings, now), made.findings, clock=home.clock, actor=actor)

@@ -23,4 +23,6 @@ class Source(Protocol):
 
 def sources(home: Home) -> list[Source]:
     """All sources of this home."""
-    return []
+    from davy.release.kpis import Kpis
+
+    return [Kpis(home)]
