@@ -66,16 +66,20 @@ class Banded:
     edges, usual = (40.0, 65.0, 85.0), 50.0
 
     def __init__(self, model, column, X, y):
-        self.booster, self.column = model.booster_, column
+        self.booster, self.column, self.classes_ = model.booster_, column, model.classes_
         scores, bands = self.booster.predict(X, raw_score=True), self.bands(X)
         self.shifts = {band: log_odds(y[bands == band].mean()) - log_odds(expit(scores[bands == band]).mean()) for band in set(bands.tolist())}
 
     def bands(self, X):
         return np.digitize(np.nan_to_num(X[:, self.column], nan=self.usual), self.edges)
 
-    def predict(self, X):
+    def predict_proba(self, X):
         shifts = np.array([self.shifts[band] for band in self.bands(X).tolist()])
-        return expit(self.booster.predict(X, raw_score=True) + shifts)
+        late = expit(self.booster.predict(X, raw_score=True) + shifts)
+        return np.column_stack([1 - late, late])
+
+    def predict(self, X):
+        return self.classes_[(self.predict_proba(X)[:, 1] > 0.5).astype(int)]
 
 
 def expit(x):

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 CONNECTIONS = 16
 _READY_WITHIN_S = 120.0
 _STOPS_WITHIN_S = 20.0
+_COUNTED_WITHIN_S = 20.0
 
 
 class Progress(Protocol):
@@ -91,6 +92,7 @@ def run(demo: Demo) -> Report:
             with _server(demo, report, home) as server:
                 _replay(demo, report, home, month, story)
                 _prove(demo, report, home)
+                _watched(demo, report, home)
                 report.wall_s = time.perf_counter() - began
                 demo.ready(report, server)
     return report
@@ -200,7 +202,7 @@ def _replay(demo: Demo, report: Report, home: Home, month: Month, story: Story) 
         client.close()
     report.requests, report.failed, report.retried = tally.requests, tally.failed, tally.retried
     report.events, report.duplicates, report.outcomes, report.late_events = tally.accepted, tally.duplicates, tally.outcomes, month.late
-    report.prediction = tally.last
+    report.prediction, report.last_asked = tally.last, tally.last_time
     _measure(report, tally)
 
 
@@ -233,6 +235,27 @@ def _prove(demo: Demo, report: Report, home: Home) -> None:
             why.kill()
             why.wait()
     report.replayed, report.different, report.lateness = found.checked, found.checked - found.equal, found.lateness
+
+
+def _watched(demo: Demo, report: Report, home: Home) -> None:
+    """What the monitor has seen, when it has counted everything, and what the answers of each version cost."""
+    from davy.monitoring.cohorts import kpi_events, stored_cohorts
+    from davy.monitoring.profiles import latest
+    from davy.monitoring.summary import drift_alarms
+    from davy.project import load_project
+
+    demo.show.note("Adding up what the monitor saw")
+    definition = load_project(home.root).models[MODEL]
+    with report.phase("watch"):
+        deadline = time.perf_counter() + _COUNTED_WITHIN_S
+        while (latest(home, MODEL) or 0) < report.last_asked and time.perf_counter() < deadline:
+            time.sleep(0.1)
+        values: dict[int, list[float]] = {}
+        for kpi in definition.kpis:
+            for event in kpi_events(home, definition, kpi):
+                values.setdefault(event.version, []).append(event.value)
+        report.kpi = {f"{MODEL}@{version}": sum(found) / len(found) for version, found in values.items()}
+        report.alarms = drift_alarms(home, MODEL, stored_cohorts(home, MODEL), definition)
 
 
 @contextmanager

@@ -44,7 +44,7 @@ class Tally:
         pushes: requests with events or outcomes; `accepted` rows of them were taken, `duplicates` had been there before.
         scored: per version the answers whose outcome is known: (probability, was late).
         waits: microseconds per prediction where nothing else was sent, seen from here.
-        last: the last prediction's id.
+        last: the last prediction's id; `last_time` its moment in microseconds.
     """
 
     requests: int = 0
@@ -57,6 +57,7 @@ class Tally:
     scored: dict[int, list[tuple[float, bool]]] = field(default_factory=lambda: defaultdict(list))
     waits: list[float] = field(default_factory=list)
     last: str = ""
+    last_time: int = 0
 
 
 class Replay:
@@ -129,7 +130,7 @@ class Replay:
                 self._failed(answer)
                 continue
             answered = self._answered[flight] = self._decode(answer.body)
-            self.tally.last = answered.prediction_id
+            self.tally.last, self.tally.last_time = answered.prediction_id, step.at
         if answers:
             self._advance(len(answers))
 

@@ -7,13 +7,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from davy.core.time import format_time
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from davy.monitoring.summary import DriftAlarm
     from davy.release.releases import Release
 
 SHOWN = 12
+MOST_DRIFTS = 5
 
 
 @dataclass
@@ -30,6 +34,8 @@ class Report:
         answered: per version, how many of the answers have an outcome.
         late_events: events that arrived later than their feed promises.
         us_per_request: p50 and p99 over rounds of concurrent requests, of a round's time over its size; one request alone takes longer.
+        last_asked: microseconds; when the last prediction was asked for.
+        alarms: features that drifted, since when, and whether the labels show harm.
         lateness: what events that arrived later would have changed, as replay reports it.
         lineage: the last prediction, walked back.
     """
@@ -59,6 +65,8 @@ class Report:
     different: int = 0
     lateness: dict[str, Any] = field(default_factory=dict)
     prediction: str = ""
+    last_asked: int = 0
+    alarms: list[DriftAlarm] = field(default_factory=list)
     lineage: list[str] = field(default_factory=list)
 
     @contextmanager
@@ -90,6 +98,8 @@ class Report:
             "retried": self.retried, "events": self.events, "duplicates": self.duplicates, "outcomes": self.outcomes,
             "history": self.history, "held_out_auc": _rounded(self.held_out_auc), "live_auc": _rounded(self.live_auc), "answered": self.answered,
             "us_per_request": _rounded(self.us_per_request, 0), "phases": _rounded(self.phases, 2), "lateness": self.lateness.get("streams", {}),
+            "drift": [{"version": alarm.version, "feature": alarm.feature, "began": format_time(alarm.began), "harm": alarm.harm.verdict}
+                      for alarm in self.alarms],
             "prediction": self.prediction,
             "address": self.address}
 
@@ -105,6 +115,7 @@ class Report:
             f"  events: {self.events:,} taken, {self.duplicates} came twice and were taken once, {self.late_events:,} came late; {self.outcomes:,} outcomes",
             f"  vectors recomputed as of (t, W): {self.replayed:,}, {verdict}",
             *_lateness(self.lateness, self.replayed),
+            *_drifts(self.alarms),
             "", f"One prediction, walked back: davy why {self.prediction}", *(f"  {line}" for line in _shortened(self.lineage))]
 
     def _version(self, version: str) -> list[str]:
@@ -142,6 +153,13 @@ def _lateness(found: dict[str, Any], vectors: int) -> list[str]:
         name, told = max(features.items(), key=lambda item: item[1]["changed"])
         lines.append(f"  had every event been known at once, {name} would be another in {told['changed']:,} of {vectors:,} vectors")
     return lines
+
+
+def _drifts(alarms: list[DriftAlarm]) -> list[str]:
+    """The features that drifted under the version that serves, the first to do so first."""
+    serving = max((alarm.version for alarm in alarms), default=0)
+    own = sorted((alarm for alarm in alarms if alarm.version == serving and alarm.cleared is None), key=lambda alarm: alarm.began)
+    return [f"  {alarm.feature} drifts since {format_time(alarm.began)[:10]}: {alarm.harm.verdict}" for alarm in own[:MOST_DRIFTS]]
 
 
 def _span(micros: float) -> str:
