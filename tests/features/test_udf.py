@@ -102,7 +102,8 @@ def test_the_program_holds_all_that_the_function_names_and_survives_as_json() ->
     namespace: dict[str, Any] = {}
     exec(spec.program, namespace)
     assert namespace["digits"](40.0, "food4") == digits(40.0, "food4")
-    assert "unused" not in spec.program and "@" not in spec.program
+    assert "PATTERN" not in spec.program
+    assert "@" not in spec.program
     assert msgspec.json.decode(msgspec.json.encode(spec), type=DerivedSpec) == spec
 
 
@@ -142,7 +143,7 @@ def with_object(n) -> bool:  # type: ignore[no-untyped-def]
 
 
 def with_file(n) -> str:  # type: ignore[no-untyped-def]
-    return open(str(n)).read()  # noqa: SIM115
+    return open(str(n)).read()
 
 
 def with_memory(n) -> int:  # type: ignore[no-untyped-def]
@@ -215,7 +216,7 @@ def test_an_error_elsewhere_names_the_row_and_spares_the_process() -> None:
 
 def test_a_udf_that_ends_its_process_is_told_and_the_next_row_finds_a_new_one() -> None:
     kernel: Any = compile_kernel([spec_of("import os; return os._exit(3) if n == 0 else n")], ["n"])
-    with pytest.raises(UdfFailed, match="'?f'? ended with 3"):
+    with pytest.raises(UdfFailed, match=r"'?f'? ended with 3"):
         kernel.many([[1], [0]])
     assert kernel([5]) == (5,)
 
@@ -236,11 +237,12 @@ def test_it_runs_in_another_process() -> None:
 
 
 @pytest.mark.parametrize("body", ["import random; return random.getrandbits(60)", "import time; return time.time_ns()", "return hash(str(n))",
-                                  "f.calls = getattr(f, 'calls', 0) + 1; return f.calls", "return int(''.join(str(ord(text)) for text in {'a', 'b', 'c', 'd', 'e'}))"])
+                                  "f.calls = getattr(f, 'calls', 0) + 1; return f.calls",
+                                  "return int(''.join(str(ord(text)) for text in {'a', 'b', 'c', 'd', 'e'}))"])
 def test_a_result_that_does_not_depend_on_its_arguments_alone_is_refused(body: str) -> None:
     kernel: Any = compile_kernel([spec_of(body)], ["n"])
     rows = [(number,) for number in range(40)]
-    with pytest.raises(UdfFailed, match="'f' gave .* and then .* for the same row"):
+    with pytest.raises(UdfFailed, match=r"'f' gave .* and then .* for the same row"):
         kernel.check_repeatable(rows, kernel.many(rows))
 
 

@@ -23,13 +23,13 @@ from davy.features.definition import DerivedSpec
 from davy.features.expressions.compiler import unknown_argument
 
 if TYPE_CHECKING:
-    import ast
     from collections.abc import Callable, Iterator, Mapping
 
 HEAD = "from __future__ import annotations\n"
-IMPURE = {"asyncio", "builtins", "concurrent", "ctypes", "ftplib", "getpass", "glob", "http", "importlib", "inspect", "io", "locale", "mmap", "multiprocessing",
-          "os", "pathlib", "platform", "random", "secrets", "select", "shutil", "signal", "smtplib", "socket", "sqlite3", "ssl", "subprocess", "sys", "tempfile",
-          "threading", "time", "urllib", "zoneinfo"}
+IMPURE = {
+    "asyncio", "builtins", "concurrent", "ctypes", "ftplib", "getpass", "glob", "http", "importlib", "inspect", "io", "locale", "mmap", "multiprocessing",
+    "os", "pathlib", "platform", "random", "secrets", "select", "shutil", "signal", "smtplib", "socket", "sqlite3", "ssl", "subprocess", "sys", "tempfile",
+    "threading", "time", "urllib", "zoneinfo"}
 BARRED = {"__import__", "breakpoint", "compile", "eval", "exec", "globals", "id", "input", "locals", "open", "print", "vars"}
 _RULE = "It may use its arguments, builtins, constants and functions of its own file, and the standard library's pure modules."
 
@@ -105,8 +105,9 @@ def _result_kind(name: str, function: Callable[..., Any], declared: Any) -> Kind
     if declared is None:
         try:
             declared = inspect.get_annotations(function, eval_str=True).get("return")
-        except Exception as error:
-            raise DefinitionError(f"The udf {name!r} has an annotation that can't be read: {error}.", "", "Say the result's type: @davy.udf(kind=float)") from None
+        except Exception as error:  # noqa: BLE001 - an annotation is any expression of the user's
+            raise DefinitionError(f"The udf {name!r} has an annotation that can't be read: {error}.", "",
+                                  "Say the result's type: @davy.udf(kind=float)") from None
     if get_origin(declared) in (Union, types.UnionType):
         rest = [part for part in get_args(declared) if part is not type(None)]
         declared = rest[0] if len(rest) == 1 else declared
@@ -192,7 +193,9 @@ def _names(udf: str, code: types.CodeType) -> Iterator[str]:
 def _check_module(udf: str, module: str) -> None:
     top = module.partition(".")[0].lstrip("_") or module
     if top in IMPURE or (top not in sys.stdlib_module_names and module.partition(".")[0] not in sys.stdlib_module_names):
-        fix = "Calendars with zones are for derived features, which take them from tzdata." if top == "zoneinfo" else "Compute it elsewhere, and pass it as an argument."
+        fix = "Compute it elsewhere, and pass it as an argument."
+        if top == "zoneinfo":
+            fix = "Calendars with zones are for derived features, which take them from tzdata."
         raise DefinitionError(f"The udf {udf!r} uses the module {module!r}.", _RULE, fix)
 
 
@@ -211,5 +214,6 @@ def _literal(value: Any) -> str | None:
             return None
         texts = [part for part in parts if part is not None]
         inside = ", ".join(sorted(texts) if isinstance(value, (set, frozenset)) else texts)
-        return {tuple: f"({inside}{',' if len(texts) == 1 else ''})", list: f"[{inside}]", set: f"set([{inside}])", frozenset: f"frozenset([{inside}])"}[type(value)]
+        shape = {tuple: "({},)" if len(texts) == 1 else "({})", list: "[{}]", set: "set([{}])", frozenset: "frozenset([{}])"}[type(value)]
+        return shape.format(inside)
     return None

@@ -1,7 +1,7 @@
 """The hot path: a request becomes a vector, the vector an answer, and the answer a line in the prediction log.
 
 It works from what stands in the registry alone (feature sets and signatures as JSON): it imports nobody's code and
-unpickles nothing.
+unpickles nothing. A version with udfs has its derived features computed by its own worker.
 """
 
 from __future__ import annotations
@@ -55,11 +55,19 @@ class _Row:
         self.output: Any = None
 
     def read(self) -> None:
-        """Compute the vector, and the model's row of it."""
+        """Compute the vector, and the model's row of it; with udfs, what they take."""
         before = time.perf_counter_ns()
         self.vector = vector = self.route.reader.read_encoded(self.asked.entities, self.asked.request)
         self.features = (time.perf_counter_ns() - before) // 1000
-        self.packed = self.route.pack(*self.route.encode(vector.values))
+        if self.route.split is None:
+            self.packed = self.route.pack(*self.route.encode(vector.values))
+
+    def join(self, derived: list[Any], took: int) -> None:
+        """Complete the vector with what the worker computed in `took` microseconds."""
+        assert self.route.split is not None
+        self.vector = self.route.split.joined(self.vector, derived)
+        self.features += took
+        self.packed = self.route.pack(*self.route.encode(self.vector.values))
 
 
 class _Ids:
@@ -174,6 +182,19 @@ class Gateway:
             if row.features > self._timeout * 1e6:
                 raise TimedOut(f"The features of {row.route.reference} took {row.features / 1e6:.1f} s.", "The limit is [serving] timeout in davy.toml.",
                                "Try again.")
+        asking = [row for row in rows if row.route.split is not None]
+        if asking:
+            await self._derive(asking)
+
+    async def _derive(self, rows: list[_Row]) -> None:
+        """Let the versions with udfs compute their derived features, each all its rows at once."""
+        before = time.perf_counter_ns()
+        groups = _by_route(rows)
+        found = await asyncio.gather(*(route.link.derive([row.vector.values for row in group]) for route, group in groups.items()))
+        took = (time.perf_counter_ns() - before) // 1000
+        for group, derived in zip(groups.values(), found, strict=True):
+            for row, values in zip(group, derived, strict=True):
+                row.join(values, took)
 
     async def _ask(self, rows: list[_Row]) -> None:
         """Let the versions answer, each all its rows at once."""
@@ -181,9 +202,7 @@ class Gateway:
             row = rows[0]
             row.output = (await row.route.link.predict(1, row.packed))[0]
             return
-        groups: dict[VersionRoute, list[_Row]] = {}
-        for row in rows:
-            groups.setdefault(row.route, []).append(row)
+        groups = _by_route(rows)
         outputs = await asyncio.gather(*(route.link.predict(len(group), b"".join(row.packed for row in group)) for route, group in groups.items()))
         for group, found in zip(groups.values(), outputs, strict=True):
             for row, output in zip(group, found, strict=True):
@@ -205,3 +224,10 @@ class Gateway:
         if self._acknowledged:
             await self._log.on_disk()
         return _ENCODER.encode(answers if many else answers[0])
+
+
+def _by_route(rows: list[_Row]) -> dict[VersionRoute, list[_Row]]:
+    groups: dict[VersionRoute, list[_Row]] = {}
+    for row in rows:
+        groups.setdefault(row.route, []).append(row)
+    return groups

@@ -68,7 +68,8 @@ def _checked(spec: DerivedSpec, found: Any) -> Any:
         except DavyError as error:
             raise UdfFailed(f"The udf {spec.name!r} returned {found!r}. {error.came}", error.allowed, error.fix) from None
     raise UdfFailed(f"The udf {spec.name!r} returned {_short(found)} ({type(found).__name__}), and it is declared {kind}.",
-                    "An int has 64 bits, a float is finite, a text is Unicode, a time has a zone; None is null.", "Convert the result, or declare the kind it has.")
+                    "An int has 64 bits, a float is finite, a text is Unicode, a time has a zone; None is null.",
+                    "Convert the result, or declare the kind it has.")
 
 
 def _is_unicode(text: str) -> bool:
@@ -82,6 +83,6 @@ def _is_unicode(text: str) -> bool:
 def _short(value: Any) -> str:
     try:
         text = repr(value)
-    except Exception:
+    except Exception:  # noqa: BLE001 - a user's object may raise anything when it is shown
         return "a value"
     return text if len(text) <= 80 else f"{text[:77]}..."
