@@ -126,7 +126,7 @@ class RowsProcess:
                 code = process.wait()
                 raise UdfFailed(f"The process of the udfs {self._udfs()} ended with {code} while it computed a row.", "A udf may not end its process.",
                                 "Call it with the row's values in a test, and mend it.")
-        answer = _REPLY.decode(reply)
+        answer: Done | Failed = _REPLY.decode(reply)
         if isinstance(answer, Failed):
             raise answer.error(first)
         return answer.rows

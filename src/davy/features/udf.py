@@ -214,6 +214,6 @@ def _literal(value: Any) -> str | None:
             return None
         texts = [part for part in parts if part is not None]
         inside = ", ".join(sorted(texts) if isinstance(value, (set, frozenset)) else texts)
-        shape = {tuple: "({},)" if len(texts) == 1 else "({})", list: "[{}]", set: "set([{}])", frozenset: "frozenset([{}])"}[type(value)]
-        return shape.format(inside)
+        shapes: dict[Any, str] = {tuple: "({},)" if len(texts) == 1 else "({})", list: "[{}]", set: "set([{}])", frozenset: "frozenset([{}])"}
+        return shapes[type(value)].format(inside)
     return None
