@@ -119,6 +119,14 @@ def values(server: Running, prediction: str) -> list[Any]:
         home.close()
 
 
+def feature_set(server: Running, prediction: str) -> str:
+    home = Home(server.root)
+    try:
+        return find_prediction(home, prediction).feature_set
+    finally:
+        home.close()
+
+
 def test_vectors_hold_what_the_udf_says_and_replay_equal_after_it_was_changed(server: Running) -> None:
     rows = [("books", 1.5), ("food", 0.25), (None, 3.0), ("schön", None)]
     before = [server.post("/predict/strange", {"card": "new", "shop": shop, "amount": amount}) for shop, amount in rows]
@@ -137,6 +145,9 @@ def test_vectors_hold_what_the_udf_says_and_replay_equal_after_it_was_changed(se
         assert again["equal"] == again["checked"] >= 8
     finally:
         (server.root / "features.py").write_text(FEATURES)
+    status, page = server.get(f"/feature-sets/{feature_set(server, many[0]['prediction_id'])}")
+    assert status == 200
+    assert "BASE = 10.0" in page
     assert re.search(r"odd +\S+.*\n", davy(server.root, "why", many[0]["prediction_id"]))
 
 
