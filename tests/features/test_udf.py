@@ -6,6 +6,7 @@ import math
 import os
 import random
 import re
+import signal
 import statistics
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -114,6 +115,30 @@ def test_what_a_udf_names_changes_the_digest_of_its_feature_set(monkeypatch: pyt
     assert feature_set(digits).digest != before
 
 
+def test_a_davy_that_does_not_know_udfs_refuses_to_compute_one() -> None:
+    """It would read the expression alone."""
+    (spec,) = feature_set(tomorrow).derived
+    with pytest.raises(DefinitionError, match="operation 'udf'"):
+        compile_kernel([msgspec.structs.replace(spec, program=None)], ["asked"])
+
+
+def test_an_interrupted_udf_leaves_no_answer_behind() -> None:
+    kernel: Any = compile_kernel([spec_of("import time; time.sleep(30 if n == 0 else 0); return n")], ["n"])
+    assert kernel([1]) == (1,)
+    handler = signal.signal(signal.SIGALRM, _interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            kernel([0])
+    finally:
+        signal.signal(signal.SIGALRM, handler)
+    assert kernel([2]) == (2,)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_a_feature_set_without_udfs_keeps_its_digest() -> None:
     assert b"program" not in msgspec.json.encode(feature_set(double))
 
@@ -136,6 +161,10 @@ def with_package(n) -> int:  # type: ignore[no-untyped-def]
     import numpy
 
     return int(numpy.abs(n))
+
+
+def with_today(n) -> int:  # type: ignore[no-untyped-def]
+    return datetime.today().year + n  # type: ignore[no-any-return] # noqa: DTZ002
 
 
 def with_object(n) -> bool:  # type: ignore[no-untyped-def]
@@ -173,7 +202,8 @@ def with_a_list(n) -> list[int]:  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.parametrize(("function", "says"), [
-    (with_chance, "module 'random'"), (with_import, "module 'os.path'"), (with_package, "module 'numpy'"), (with_object, "'PATTERN', a Pattern"),
+    (with_chance, "module 'random'"), (with_import, "module 'os.path'"), (with_package, "module 'numpy'"), (with_today, "asks for 'today'"),
+    (with_object, "'PATTERN', a Pattern"),
     (with_file, "'open', which reaches beyond"), (with_memory, "changes the global 'calls'"), (with_feature, "'digits', a Udf"),
     (with_nobody, "'nobody', which is not defined"), (with_default, "takes m=1"), (without_kind, "does not say what it returns"),
     (with_a_list, "returns list"), (lambda n: n, "plain function"), (math.sin, "plain function")])

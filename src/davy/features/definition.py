@@ -78,7 +78,7 @@ class DerivedSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     """A row-wise expression over features and request fields; `expression` is JSON (see features/expression.py).
 
     Attributes:
-        program: a udf's Python (see features/udf.py); its expression then lists its inputs.
+        program: a udf's Python (see features/udf.py); its expression then lists its inputs, and ends with `udf`.
     """
 
     name: str

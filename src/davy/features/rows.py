@@ -7,6 +7,7 @@ first message says what to compute; every other is a list of rows, answered by a
 from __future__ import annotations
 
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -121,6 +122,10 @@ class RowsProcess:
                 reply = _receive(process.stdout)
             except BrokenPipeError:
                 reply = b""
+            except BaseException:  # interrupted: what it still answers belongs to nobody
+                self._process = None
+                process.kill()
+                raise
             if not reply:
                 self._process = None
                 code = process.wait()
@@ -178,6 +183,7 @@ def main() -> None:
     """Answer until stdin ends. What a udf prints goes to stderr."""
     from davy.features.expression import compile_kernel
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the owner, who ends this process
     asked, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     setup = msgspec.msgpack.decode(_receive(asked), type=Setup)

@@ -31,6 +31,7 @@ IMPURE = {
     "os", "pathlib", "platform", "random", "secrets", "select", "shutil", "signal", "smtplib", "socket", "sqlite3", "ssl", "subprocess", "sys", "tempfile",
     "threading", "time", "urllib", "zoneinfo"}
 BARRED = {"__import__", "breakpoint", "compile", "eval", "exec", "globals", "id", "input", "locals", "open", "print", "vars"}
+CLOCKS = {"now", "today", "utcnow"}
 _RULE = "It may use its arguments, builtins, constants and functions of its own file, and the standard library's pure modules."
 
 
@@ -98,7 +99,8 @@ def udf_spec(name: str, function: types.FunctionType, source: str, kind: Any, ki
         raise DefinitionError(f"The udf {name!r} takes no feature.", "It is a function of features and request fields.", "Name them as its arguments.")
     program = _Program(name)
     program.function(function, source)
-    return DerivedSpec(name, tuple(item[3] for item in inputs), inputs, _result_kind(name, function, kind), program.text())
+    result = _result_kind(name, function, kind)
+    return DerivedSpec(name, tuple(item[3] for item in inputs), [*inputs, ["udf", result, list(range(len(inputs))), None]], result, program.text())
 
 
 def _result_kind(name: str, function: Callable[..., Any], declared: Any) -> Kind:
@@ -181,6 +183,9 @@ def _names(udf: str, code: types.CodeType) -> Iterator[str]:
         if instruction.opname in ("STORE_GLOBAL", "DELETE_GLOBAL"):
             raise DefinitionError(f"The udf {udf!r} changes the global {instruction.argval!r}.", "Its result depends on its arguments alone.",
                                   "Keep what it needs in local names.")
+        if instruction.opname in ("LOAD_ATTR", "LOAD_METHOD") and instruction.argval in CLOCKS:
+            raise DefinitionError(f"The udf {udf!r} asks for {instruction.argval!r}, the time at which it runs.", "Its result depends on its arguments alone.",
+                                  "Take a time of the request as an argument.")
         if instruction.opname == "IMPORT_NAME":
             _check_module(udf, instruction.argval)
         if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):

@@ -149,9 +149,9 @@ class _Writer:
         return "def kernel(values):\n" + "".join(f"    {line}\n" for line in body)
 
     def _udf(self, spec: DerivedSpec) -> Operand:
-        from davy.features.expressions.program import load
+        from davy.features.expressions.program import inputs, load
 
-        given = [self._input(instruction.parameter, instruction.kind, spec.name).text for instruction in from_json(spec.expression)]
+        given = [self._input(instruction.parameter, instruction.kind, spec.name).text for instruction in inputs(spec)]
         result = Operand(f"t{len(self.operands)}", spec.kind, True)
         self.operands.append(result)
         self.lines.append(f"{result.text} = {self._bind('udf', load(spec))}({', '.join(given)})")

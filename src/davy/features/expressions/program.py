@@ -11,7 +11,7 @@ from typing import Any
 from davy.core.time import EPOCH, to_micros
 from davy.errors import DavyError, DefinitionError, UdfFailed
 from davy.features.definition import DerivedSpec
-from davy.features.expressions.nodes import LARGEST, SMALLEST, from_json
+from davy.features.expressions.nodes import LARGEST, SMALLEST, Instruction, from_json
 
 
 def load(spec: DerivedSpec) -> Callable[..., Any]:
@@ -28,7 +28,7 @@ def load(spec: DerivedSpec) -> Callable[..., Any]:
     except Exception as error:
         raise DefinitionError(f"The program of the udf {spec.name!r} can't be run: {type(error).__name__}: {error}.", "It is kept with the version.",
                               "Train the model again with this Python.") from error
-    times = [position for position, item in enumerate(from_json(spec.expression)) if item.kind == "time"]
+    times = [position for position, item in enumerate(inputs(spec)) if item.kind == "time"]
     lines = spec.program.splitlines()
 
     def udf(*values: Any) -> Any:
@@ -43,6 +43,11 @@ def load(spec: DerivedSpec) -> Callable[..., Any]:
         return None if found is None else _checked(spec, found)
 
     return udf
+
+
+def inputs(spec: DerivedSpec) -> list[Instruction]:
+    """What the udf takes, in order, with the kinds."""
+    return [instruction for instruction in from_json(spec.expression) if instruction.operation == "input"]
 
 
 def _raised(spec: DerivedSpec, lines: list[str], error: BaseException) -> UdfFailed:
