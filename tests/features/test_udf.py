@@ -10,6 +10,7 @@ import signal
 import statistics
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from math import hypot
 from typing import Any
 
@@ -21,9 +22,18 @@ from davy.errors import DefinitionError, InvalidInput, UdfFailed
 from davy.features.define import Resolver, Stream, Udf, View, agg
 from davy.features.definition import DerivedSpec, FeatureSet
 from davy.features.expression import compile_kernel
+from davy.features.udf import _literal as literal
 
 LIMIT, NAMES, PATTERN = 2.5, {"books": 1, "food": 2}, re.compile("x")
+TABLE = list(range(200_000))
 calls = 0
+
+
+class Shop(StrEnum):
+    BOOKS = "books"
+
+
+MEMBER = Shop.BOOKS
 payments = Stream("payments", time="at", fields={"card": str, "amount": float})
 
 
@@ -210,6 +220,31 @@ def with_a_list(n) -> list[int]:  # type: ignore[no-untyped-def]
 def test_what_can_not_travel_is_refused(function: Callable[..., Any], says: str) -> None:
     with pytest.raises(DefinitionError, match=says):
         Udf(function).spec({"n": "int", "m": "int"} if function is with_default else {"n": "int"})
+
+
+def with_table(n) -> int:  # type: ignore[no-untyped-def]
+    return len(TABLE) + n  # type: ignore[no-any-return]
+
+
+def with_member(n) -> int:  # type: ignore[no-untyped-def]
+    return len(MEMBER) + n  # type: ignore[no-any-return]
+
+
+def test_a_program_is_bounded_and_holds_plain_values_only() -> None:
+    with pytest.raises(DefinitionError, match="at most 1,000,000"):
+        lines(with_table)
+    with pytest.raises(DefinitionError, match="'MEMBER', a Shop"):
+        lines(with_member)
+
+
+@pytest.mark.parametrize("value", [
+    None, True, -3, 2.5, math.inf, -0.0, "a'\n\u00df", b"\x00", (), (1,), [1, [2.0, None]], {"a": (1, 2), 3: {"b"}}, frozenset("xyz")])
+def test_a_constant_survives_as_text(value: Any) -> None:
+    text = literal(value)
+    assert text is not None
+    found = eval(text)
+    assert (type(found), found) == (type(value), value)
+    assert not isinstance(value, float) or repr(found) == repr(value)
 
 
 def test_an_argument_that_names_nothing_is_refused() -> None:

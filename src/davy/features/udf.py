@@ -31,6 +31,7 @@ IMPURE = {
     "os", "pathlib", "platform", "random", "secrets", "select", "shutil", "signal", "smtplib", "socket", "sqlite3", "ssl", "subprocess", "sys", "tempfile",
     "threading", "time", "urllib", "zoneinfo"}
 BARRED = {"__import__", "breakpoint", "compile", "eval", "exec", "globals", "id", "input", "locals", "open", "print", "vars"}
+LARGEST = 1_000_000
 CLOCKS = {"now", "today", "utcnow"}
 _RULE = "It may use its arguments, builtins, constants and functions of its own file, and the standard library's pure modules."
 
@@ -99,8 +100,12 @@ def udf_spec(name: str, function: types.FunctionType, source: str, kind: Any, ki
         raise DefinitionError(f"The udf {name!r} takes no feature.", "It is a function of features and request fields.", "Name them as its arguments.")
     program = _Program(name)
     program.function(function, source)
+    text = program.text()
+    if len(text) > LARGEST:
+        raise DefinitionError(f"The udf {name!r} and what it names are {len(text):,} characters.",
+                              f"A program has at most {LARGEST:,}: it is kept with each version.", "Make a large table a stream, and look it up with agg.last.")
     result = _result_kind(name, function, kind)
-    return DerivedSpec(name, tuple(item[3] for item in inputs), [*inputs, ["udf", result, list(range(len(inputs))), None]], result, program.text())
+    return DerivedSpec(name, tuple(item[3] for item in inputs), [*inputs, ["udf", result, list(range(len(inputs))), None]], result, text)
 
 
 def _result_kind(name: str, function: Callable[..., Any], declared: Any) -> Kind:
@@ -206,7 +211,7 @@ def _check_module(udf: str, module: str) -> None:
 
 def _literal(value: Any) -> str | None:
     """A plain value as source, None when it isn't one. Sets are sorted, so that one value has one text."""
-    if value is None or isinstance(value, (bool, str, bytes)) or type(value) is int:
+    if value is None or type(value) in (bool, int, str, bytes):
         return repr(value)
     if type(value) is float:
         return repr(value) if math.isfinite(value) else f"float({str(value)!r})"
