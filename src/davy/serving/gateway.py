@@ -16,6 +16,7 @@ from davy.core.time import format_time
 from davy.errors import DavyError, TimedOut
 from davy.features.kernel import code_digest
 from davy.serving.predictions import PredictionRecord
+from davy.serving.udfs import derive
 
 if TYPE_CHECKING:
     from davy.core.clock import Clock
@@ -61,13 +62,6 @@ class _Row:
         self.features = (time.perf_counter_ns() - before) // 1000
         if self.route.split is None:
             self.packed = self.route.pack(*self.route.encode(vector.values))
-
-    def join(self, derived: list[Any], took: int) -> None:
-        """Complete the vector with what the worker computed in `took` microseconds."""
-        assert self.route.split is not None
-        self.vector = self.route.split.joined(self.vector, derived)
-        self.features += took
-        self.packed = self.route.pack(*self.route.encode(self.vector.values))
 
 
 class _Ids:
@@ -159,6 +153,7 @@ class Gateway:
             row.route.in_flight += 1
         try:
             await self._read(rows)
+            await derive(rows)
             before = time.perf_counter_ns()
             await self._ask(rows)
         finally:
@@ -191,19 +186,6 @@ class Gateway:
             if took > self._timeout:
                 raise TimedOut(f"The features of {index + 1} of {len(rows)} rows of {row.route.reference} took {took:.3g} s.",
                                "The limit is [serving] timeout in davy.toml.", "Try again, or send fewer rows at once.")
-        asking = [row for row in rows if row.route.split is not None]
-        if asking:
-            await self._derive(asking)
-
-    async def _derive(self, rows: list[_Row]) -> None:
-        """Let the versions with udfs compute their derived features, each all its rows at once."""
-        before = time.perf_counter_ns()
-        groups = _by_route(rows)
-        found = await asyncio.gather(*(route.link.derive([row.vector.values for row in group]) for route, group in groups.items()))
-        took = (time.perf_counter_ns() - before) // 1000
-        for group, derived in zip(groups.values(), found, strict=True):
-            for row, values in zip(group, derived, strict=True):
-                row.join(values, took)
 
     async def _ask(self, rows: list[_Row]) -> None:
         """Let the versions answer, each all its rows at once."""
@@ -211,7 +193,9 @@ class Gateway:
             row = rows[0]
             row.output = (await row.route.link.predict(1, row.packed))[0]
             return
-        groups = _by_route(rows)
+        groups: dict[VersionRoute, list[_Row]] = {}
+        for row in rows:
+            groups.setdefault(row.route, []).append(row)
         outputs = await asyncio.gather(*(route.link.predict(len(group), b"".join(row.packed for row in group)) for route, group in groups.items()))
         for group, found in zip(groups.values(), outputs, strict=True):
             for row, output in zip(group, found, strict=True):
@@ -233,10 +217,3 @@ class Gateway:
         if self._acknowledged:
             await self._log.on_disk()
         return _ENCODER.encode(answers if many else answers[0])
-
-
-def _by_route(rows: list[_Row]) -> dict[VersionRoute, list[_Row]]:
-    groups: dict[VersionRoute, list[_Row]] = {}
-    for row in rows:
-        groups.setdefault(row.route, []).append(row)
-    return groups
