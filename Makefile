@@ -29,6 +29,7 @@ lint: .venv/installed-test
 	@$(BIN)/mypy
 
 bench: .venv/installed-bench
+	@scripts/need wrk test -x /usr/bin/wrk
 	@for program in benchmarks/*.py; do echo "== $$program"; $(BIN)/python $$program || exit 1; done
 
 docs: .venv/installed-test

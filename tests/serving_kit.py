@@ -89,3 +89,32 @@ def add_version(home: Home, name: str = "fraud", *, seed: int = 0, format: str =
     with home.database.begin() as connection:
         return register(connection, clock=home.clock, actor="tester", name=name, format=format, files=files, signature=signature(features, output),
                         feature_set=features)
+
+
+MOODY = """
+import os, time
+
+class Moody:
+    '''Does what the request's amount says; the others are answered with one tenth.'''
+
+    def predict(self, matrix):
+        amounts = matrix[:, 4]
+        if (amounts == 13).any():
+            raise ValueError("thirteen")
+        if (amounts == 7).any():
+            return [0.1] * (len(matrix) + 1)
+        if (amounts == 666).any():
+            os._exit(3)
+        if (amounts == 1000).any():
+            time.sleep(30)
+        if (amounts == 64).any():
+            self.kept = getattr(self, "kept", []) + [bytearray(os.urandom(1 << 20)) * 64]
+        return [0.1] * len(matrix)
+"""
+RAISES, ROWS, DIES, HANGS, LEAKS = 13.0, 7.0, 666.0, 1000.0, 64.0
+
+
+def add_moody(home: Home) -> ModelVersion:
+    """A version of `fraud` that is bad in a way that the request chooses; the project must allow `moody.Moody`."""
+    (home.root / "moody.py").write_text(MOODY)
+    return add_version(home, format="pickle", data=b"\x80\x04\x8c\x05moody\x8c\x05Moody\x93)\x81.", output="value")

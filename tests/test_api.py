@@ -210,6 +210,21 @@ def test_a_training_set_of_many_shapes(project: Path) -> None:
         davy.training_set(5, "fraud")
 
 
+def test_a_models_own_label_is_taken_where_the_spine_has_its_outcome(project: Path) -> None:
+    columns = {"card": ["a", "b", "a"], "time": [moment(minutes=10)] * 3, "price": [1.0, 5.0, 2.0], "hour": [1, 2, 3]}
+    (project / "models.py").write_text(MODELS.replace('davy.Outcome("stolen")', 'davy.Outcome("loss", label=lambda loss: loss > 10)'))
+    data = davy.training_set(columns | {"loss": [20.0, 10.0, 11.0]}, "fraud")
+    assert data.y.tolist() == [1, 0, 1]
+    assert data.digest == davy.training_set(columns | {"loss": [20.0, 10.0, 11.0]}, load_project(project).models["fraud"].declared).digest
+    partly = davy.training_set(columns | {"loss": [None, 10.0, 11.0]}, "fraud")
+    assert partly.label.to_list() == [None, False, True]  # type: ignore[union-attr]
+    with pytest.raises(InvalidInput, match="1 of 3 labels are null"):
+        _ = partly.y
+    for without in (columns, columns | {"loss": [None, None, None]}):
+        assert davy.training_set(without, "fraud").features.equals(data.features)
+    assert davy.training_set(columns, "fraud").label is None
+
+
 def test_a_training_set_is_what_online_gave(project: Path) -> None:
     davy.push("payments", [row("s1"), row("s2", 4.0)])
     served = davy.online("fraud", {"card": "a"}, request=ASK)

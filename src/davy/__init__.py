@@ -48,7 +48,12 @@ if TYPE_CHECKING:
     from davy.features.expression import round as round  # noqa: A004 - named as the builtin that it stands for
     from davy.features.expression import sqrt as sqrt
     from davy.features.expression import when as when
+    from davy.features.kpi import kpi as kpi
     from davy.features.training_set import TrainingSet as TrainingSet
+    from davy.gate.check import check as check
+    from davy.gate.check import failed as failed
+    from davy.gate.check import no_data as no_data
+    from davy.gate.check import passed as passed
     from davy.tracking import run as run
 
 __version__ = "0.1.0"
@@ -58,8 +63,10 @@ _HOMES = {
     "davy.features.define": ("Outcome", "Stream", "View", "agg", "derive", "model", "udf"),
     "davy.features.expression": ("abs", "case", "ceil", "clip", "coalesce", "exp", "floor", "hash_bucket", "is_null", "log", "log1p", "maximum",
                                  "minimum", "round", "sqrt", "when"),
+    "davy.features.kpi": ("kpi",),
     "davy.api": ("online", "push", "training_set"),
     "davy.features.training_set": ("TrainingSet",),
+    "davy.gate.check": ("check", "failed", "no_data", "passed"),
     "davy.tracking": ("run",),
 }
 _PUBLIC = {name: home for home, names in _HOMES.items() for name in names}

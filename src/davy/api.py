@@ -20,7 +20,8 @@ from davy.features.online import OnlineFeatures
 from davy.features.training_set import AsKnown, TrainingSet
 from davy.features.training_set import training_set as join
 from davy.home import Home
-from davy.project import Project, load_project
+from davy.project import ModelDefinition, Project, load_project
+from davy.training.spine import labels
 
 if TYPE_CHECKING:
     from davy.events.records import Receipt
@@ -108,7 +109,7 @@ def training_set(
         spine: a polars or Arrow frame, a mapping of columns, a list of rows, or a file: entity keys, request fields, and `time` (with a zone).
         features: a model, its name, a view, or a list of views, features, derived features and names.
         entities, request: as for `davy.model`; found from the views when left out.
-        label: the spine's column to learn.
+        label: the spine's column to learn. Without it, a model's own label stands where the spine has its outcome; null where that is null.
         as_known: "ingest" sees what had arrived by then, "event" is hindsight.
 
     Raises:
@@ -118,7 +119,8 @@ def training_set(
     frame = as_frame(spine)
     if label is not None and label not in frame.columns:
         raise InvalidInput(f"The spine has no column {label!r} to be the label.", f"Its columns: {', '.join(frame.columns)}.", "Name one of them.")
-    chosen = _feature_set(home, features, entities, request)
+    model = _model(home, features)
+    chosen = model.spec.feature_set if model is not None else _feature_set(home, features, entities, request)
     if label is not None and label in {*chosen.outputs, *(field.name for field in chosen.request)}:
         raise InvalidInput(
             f"The label {label!r} is one of the features.", "What is predicted is not known when it is asked for.", f"Remove {label!r} from the features."
@@ -127,7 +129,8 @@ def training_set(
         for declared in chosen.streams:
             log.declare(declared)
         log.flush()
-    return join(LocalEngine(home), chosen, frame, label=frame[label] if label is not None else None, as_known=as_known)
+    found = frame[label] if label is not None else _labels(model, frame)
+    return join(LocalEngine(home), chosen, frame, label=found, as_known=as_known)
 
 
 def online(features: Any, entities: Mapping[str, Any] | Sequence[Mapping[str, Any]], *, request: Mapping[str, Any] | None = None, at: Any = None) -> Any:
@@ -176,16 +179,35 @@ def as_frame(data: Any) -> pl.DataFrame:
     )
 
 
+def _model(home: Home, features: Any) -> ModelDefinition | None:
+    """The model that is asked for, by itself or by its name; None where features are listed."""
+    if isinstance(features, (list, tuple)) and len(features) == 1:
+        features = features[0]
+    if isinstance(features, Model):
+        return ModelDefinition(_resolver(current_project(home.root), [features]).model(features), features)
+    return current_project(home.root).models.get(features) if isinstance(features, str) else None
+
+
+def _labels(model: ModelDefinition | None, spine: pl.DataFrame) -> pl.Series | None:
+    """What the model learns from each row of the spine, as in training, and null where that is not known yet."""
+    if model is None or (outcome := model.spec.outcome.value.name) not in spine.columns:
+        return None
+    known = spine[outcome].is_not_null()
+    if not known.any():
+        return pl.Series("label", [None] * spine.height)
+    found = labels(model, spine.filter(known))
+    rows = known.cum_sum().cast(pl.Int64) - 1
+    return found.gather(rows.set(~known, None))
+
+
 def _feature_set(home: Home, features: Any, entities: Sequence[str] | None, request: Mapping[str, Any] | None) -> FeatureSet:
+    model = _model(home, features)
+    if model is not None:
+        return model.spec.feature_set
     listed = features if isinstance(features, (list, tuple)) else [features]
-    in_files = all(isinstance(item, (str, Model)) for item in listed) or any(isinstance(item, str) for item in listed)
-    project = current_project(home.root) if in_files else Project(home.root)
-    if len(listed) == 1 and isinstance(listed[0], Model):
-        return _resolver(project, listed).model(listed[0]).feature_set
+    project = current_project(home.root) if any(isinstance(item, str) for item in listed) else Project(home.root)
     if len(listed) == 1 and isinstance(listed[0], str):
         name = listed[0]
-        if name in project.models:
-            return project.models[name].spec.feature_set
         if name in project.views:
             listed = [project.views[name]]
         elif features is name:

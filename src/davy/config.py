@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from davy.errors import ConfigError, nearest
+from davy.core.time import parse_duration
+from davy.errors import ConfigError, InvalidInput, nearest
 
 FILE = "davy.toml"
 
@@ -44,6 +45,89 @@ class Serving(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     allow_globals: tuple[str, ...] = ()
 
 
+class Kpi(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[release.kpis.NAME]: a KPI that a release is judged on: bad events, or the mean of a capped value."""
+
+    kind: Literal["event", "mean"] = "event"
+    better: Literal["lower", "higher"] = "lower"
+    cap: float = 1.0
+    delta: float = 0.2
+    tolerated: float = 0.0
+
+
+class Release(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[release]: how traffic moves to a new version, and what it is judged by."""
+
+    strategy: Literal["canary", "blue-green", "shadow", "all-at-once"] = "canary"
+    steps: tuple[float, ...] = (1, 5, 25, 50, 100)
+    alpha: float = 0.05
+    beta: float = 0.05
+    unit: Literal["key", "request"] = "key"
+    delta: dict[str, float] = {}
+    tolerated: dict[str, float] = {}
+    min_time: str = "1min"
+    min_requests: int = 100
+    max_time: str = "1d"
+    deadline: str = "7d"
+    at_deadline: Literal["pause", "rollback", "promote"] = "pause"
+    approval: bool = False
+    kpis: dict[str, Kpi] = {}
+
+
+class Gate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[gate]: what a version must show before it may take traffic. Limits are what a check fails beyond."""
+
+    required: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
+    quality: dict[str, float] = {}
+    margin: float = 0.01
+    slice_margin: float = 0.05
+    slice_rows: int = 200
+    calibration: float = 0.05
+    shift: float = 0.2
+    latency: str = "50ms"
+    slowdown: float = 2.0
+    memory_mb: int = 1024
+    requests: int = 500
+
+
+class Monitoring(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[monitoring]: how often what was served is looked at, and how much drift counts."""
+
+    every: str = "10s"
+    evaluate_every: str = "30s"
+    replay_every: str = "1h"
+    window: str = "1d"
+    false_alarms_per_year: float = 1.0
+    drift_tolerance: float = 0.01
+    keep_slices: str = "14d"
+
+
+class AlertRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[[alerts]]: a number that is watched. It fires when it has been `above` or `below` its limit for so long."""
+
+    name: str
+    metric: str
+    model: str = ""
+    above: float | None = None
+    below: float | None = None
+    held: str = msgspec.field(name="for", default="0s")
+    window: str = "1h"
+    webhook: str = ""
+    format: Literal["json", "slack"] = "json"
+
+    def __post_init__(self) -> None:
+        if (self.above is None) == (self.below is None):
+            raise ValueError(f"the alert {self.name!r} needs either above or below")
+        if self.webhook and not self.webhook.startswith(("http://", "https://")):
+            raise ValueError(f"the webhook of {self.name!r} is no http or https address")
+        for text in (self.held, self.window):
+            try:
+                parse_duration(text)
+            except InvalidInput as error:
+                raise ValueError(f"the alert {self.name!r}: {error.came}") from None
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole of davy.toml."""
 
@@ -52,6 +136,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     events: Events = Events()
     predictions: Predictions = Predictions()
     serving: Serving = Serving()
+    release: Release = Release()
+    gate: Gate = Gate()
+    monitoring: Monitoring = Monitoring()
+    alerts: tuple[AlertRule, ...] = ()
 
     @classmethod
     def load(cls, root: Path) -> Config:
@@ -76,10 +164,16 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def _refuse_unknown(kind: type[msgspec.Struct], raw: dict[str, Any], path: Path, prefix: str) -> None:
-    known = get_type_hints(kind)
+    hints = get_type_hints(kind)
+    known = {field.encode_name: hints[field.name] for field in msgspec.structs.fields(kind)}
     for key, value in raw.items():
         if key not in known:
             raise ConfigError(f"{path} has the unknown setting {prefix + key!r}.", nearest(key, known), "Rename or remove it.")
         section = known[key]
         if isinstance(value, dict) and isinstance(section, type) and issubclass(section, msgspec.Struct):
             _refuse_unknown(section, value, path, f"{prefix}{key}.")
+        item = get_args(section)[0] if get_origin(section) is tuple else None
+        if isinstance(value, list) and isinstance(item, type) and issubclass(item, msgspec.Struct):
+            for row in value:
+                if isinstance(row, dict):
+                    _refuse_unknown(item, row, path, f"{prefix}{key}.")

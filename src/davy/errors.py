@@ -92,6 +92,12 @@ class Different(DavyError):
     """A comparison that had to come out equal did not."""
 
 
+class NotEnoughData(DavyError):
+    """There is too little to judge by: neither a pass nor a failure."""
+
+    status = 409
+
+
 class Unavailable(DavyError):
     """A part is away for the moment; the same call may succeed later."""
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from davy.features.definition import ModelSpec, StreamSpec, ViewSpec
+    from davy.features.kpi import Kpi
 
 FILES = ("features", "models")
 _INSTALLED = (Path(__file__).parent, *(Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")))
@@ -46,6 +47,10 @@ class ModelDefinition:
     @property
     def label(self) -> Callable[[Any], Any] | None:
         return self.declared.outcome.label
+
+    @property
+    def kpis(self) -> tuple[Kpi, ...]:
+        return self.declared.kpis
 
 
 @dataclass(frozen=True)
@@ -102,6 +107,19 @@ def load_project(root: Path) -> Project:
             code = declared.train.__code__
             raise _located(error, f"{Path(code.co_filename).name}:{code.co_firstlineno}") from None
     return project
+
+
+def load_module(root: Path, name: str) -> ModuleType | None:
+    """Run one further file of a project's folder, after `load_project`; None where there is no such file.
+
+    Raises:
+        DefinitionError: with file and line.
+    """
+    path = root.resolve() / f"{name}.py"
+    if not path.exists():
+        return None
+    _lines(path)
+    return _run(name, path)
 
 
 def _run(name: str, path: Path) -> ModuleType:

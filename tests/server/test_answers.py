@@ -227,4 +227,4 @@ def test_versions_that_are_not_there_start_no_process(server: Running) -> None:
 
 
 def test_health_says_what_is_live(server: Running) -> None:
-    assert server.health() == {"status": "ok", "models": {"fraud": {"revision": 1, "versions": [1, 2]}}, "problems": {}}
+    assert server.health() == {"status": "ok", "models": {"fraud": {"revision": 1, "versions": [1, 2]}}, "problems": {}, "shadow": {"asked": 0, "dropped": 0}}

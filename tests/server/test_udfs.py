@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from davy.home import Home
-from davy.serving.predictions import find_prediction
+from davy.serving.predictions import find_prediction, read_predictions
 from server_kit import Running
 
 FEATURES = '''
@@ -160,6 +161,16 @@ def test_a_udf_that_fails_is_a_500_that_names_it_and_the_next_request_is_answere
     assert status == 500
     assert "Row 1: The udf 'odd' returned 'text' (str), and it is declared float" in json.dumps(error)
     assert server.post("/predict/strange", {"card": "c", "shop": "x", "amount": 1})[0] == 200
+    home = Home(server.root)
+    try:
+        (logged,) = read_predictions(home, "strange").values()
+    finally:
+        home.close()
+    failed = logged.filter(pl.col("status") == "error")
+    assert failed.height == 3
+    assert all(value is None for row in failed["features"].to_list() for value in row.values())
+    found = json.loads(davy(server.root, "replay", "strange", "--json"))
+    assert found["checked"] == found["equal"] == logged.height - 3
 
 
 def test_a_wrong_request_is_still_a_400(server: Running) -> None:

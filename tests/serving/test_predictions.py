@@ -62,7 +62,8 @@ def stored(home: Home) -> list[str]:
 
 def test_frames_give_records_back_bit_for_bit() -> None:
     records = [record(1), record(2, output="fraud"), record(3, output=[0.25, 0.75]), record(4, output=math.pi, arm="pinned", pinned=True),
-               record(5, values=[None] * 6, entities={"card": None}, request={"amount": None, "shop": None, "asked": None}), record(6, output=True)]
+               record(5, values=[None] * 6, entities={"card": None}, request={"amount": None, "shop": None, "asked": None}), record(6, output=True),
+               record(7, output=None, status="error", share=0.05, release="r1", answered="f" * 32)]
     assert to_records(to_frame(records, FEATURES), FEATURES) == records
 
 
@@ -93,6 +94,18 @@ def test_reading_takes_a_slice_of_time_and_one_version(shop: Home) -> None:
     assert read_predictions(shop, "fraud", start=1_800_000_000_000_000) == {}
     assert read_predictions(shop, "nobody") == {}
     log.close()
+
+
+def test_rows_of_a_table_from_before_shares_and_states_are_read_as_plain_answers(shop: Home) -> None:
+    table = shop.table(f"predictions/fraud/{FEATURES.digest[7:19]}")
+    table.append(to_frame([record(1)], FEATURES).drop("share", "status", "release", "answered"), writer="old", position=1)
+    assert find_prediction(shop, record(1).id) == record(1)
+    log = PredictionLog(folder_of(shop))
+    log.append([record(2, status="timeout", output=None, share=0.01, release="r1", kernel="k")])
+    log.close()
+    flush_predictions(shop)
+    (frame,) = read_predictions(shop, "fraud").values()
+    assert frame.select("share", "status", "release").rows() == [(1.0, "ok", ""), (0.01, "timeout", "r1")]
 
 
 def test_several_gateways_log_side_by_side_and_the_log_of_a_dead_one_is_moved_and_removed(shop: Home) -> None:
@@ -286,5 +299,6 @@ def test_the_table_is_one_that_others_can_read(shop: Home) -> None:
     table: Table = shop.table(f"predictions/fraud/{FEATURES.digest[7:19]}")
     schema = table.scan().collect_schema()
     assert list(schema) == ["prediction", "time", "logged_time", "model", "version", "arm", "pinned", "routing_key", "feature_set", "entities", "request",
-                            "watermarks", "features", "output", "output_json", "latency_us", "features_us", "model_us", "kernel"]
+                            "watermarks", "features", "output", "output_json", "latency_us", "features_us", "model_us", "kernel", "share",
+                            "status", "release", "answered"]
     assert [field.name for field in schema["features"].fields] == list(FEATURES.outputs)  # type: ignore[attr-defined]

@@ -30,13 +30,15 @@ class _Terminal:
 @click.option("--keep", "folder", default="davy-demo", metavar="DIR", type=click.Path(file_okay=False, path_type=Path),
               help="The demo's folder: a project to look at and to go on with (default: davy-demo).")
 @click.option("--port", default=0, type=click.IntRange(0, 65535), help="Where to serve (default: a free port).")
-@click.option("--days", default=31, type=click.IntRange(1, 31), help="How many days of May are replayed.")
+@click.option("--days", default=61, type=click.IntRange(1, 61), help="How many days of May and June are replayed.")
 def command(once: bool, as_json: bool, folder: Path, port: int, days: int) -> int:
-    """A real year of flights out of New York through the whole route, in about a minute.
+    """A real year of flights out of New York through the whole route, in a minute or two.
 
-    History from January to April is ingested, a baseline and a LightGBM are trained to tell which flights will be late, both are served
-    behind one address, and May is replayed through it: each flight is asked about an hour before it should leave, and events arrive when
-    they did. Then every logged vector is computed again and compared, bit for bit. Ends with 1 when one differs or a request failed.
+    History from January to April is ingested, and May and June are replayed through a live gateway: each flight is asked about an hour
+    before it should leave, and events arrive when they did. Meanwhile four versions are trained to tell which flights will be late. Each
+    is judged by the gate, and those that pass are released to a part of the traffic first: the judge promotes what is no worse, and rolls
+    back what does harm. At the end every logged vector is computed again and compared, bit for bit. Ends with 1 when one differs or a
+    request failed.
     """
     from davy.demo.demo import Demo, run
 

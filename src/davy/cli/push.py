@@ -61,7 +61,7 @@ def describe(stream: str, counts: dict[str, int]) -> str:
 def _batches(file: TextIO) -> Any:
     """(number of rows before, rows) of up to `BATCH` rows each."""
     start, rows = 0, list[Any]()
-    for row in _rows(file):
+    for row in rows_of(file):
         rows.append(row)
         if len(rows) == BATCH:
             yield start, rows
@@ -70,7 +70,8 @@ def _batches(file: TextIO) -> Any:
         yield start, rows
 
 
-def _rows(file: TextIO) -> Any:
+def rows_of(file: TextIO) -> Any:
+    """The rows of JSON lines, or of one JSON array."""
     for number, line in enumerate(file, 1):
         if not line.strip():
             continue

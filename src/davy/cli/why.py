@@ -42,6 +42,7 @@ def explain(home: Home, prediction: str) -> dict[str, Any]:
     """Everything that led to a prediction, JSON-able."""
     from davy.events.client import connect
     from davy.features.evidence import evidence
+    from davy.gate.record import standing
     from davy.registry.definitions import get_feature_set
     from davy.registry.lineage import lineage
     from davy.registry.models import get_version
@@ -56,12 +57,14 @@ def explain(home: Home, prediction: str) -> dict[str, Any]:
     with home.database.read() as connection:
         features = get_feature_set(connection, record.feature_set)
         line = lineage(connection, get_version(connection, record.model, record.version))
+        gate = standing(connection, record.model, record.version)
     behind = evidence(home, features, record.entities, at=record.time, watermarks=record.watermarks)
     answer = {"prediction": record.id, "output": record.output, "model": record.model, "version": record.version, "arm": record.arm, "pinned": record.pinned,
               "time": record.time, "logged": record.logged, "routing_key": record.routing_key, "latency_us": record.latency}
     kinds = {field.name: field.kind for field in (*features.entities, *features.request)}
     return {**answer, "entities": record.entities, "request": record.request, "kinds": kinds, "watermarks": record.watermarks,
-            "vector": _vector(record, features, behind), **{name: line[name] for name in ("run", "training_set", "feature_set", "commit", "registered")}}
+            "vector": _vector(record, features, behind), "gate": msgspec.to_builtins(gate),
+            **{name: line[name] for name in ("run", "training_set", "feature_set", "commit", "registered")}}
 
 
 def _vector(record: PredictionRecord, features: FeatureSet, behind: dict[str, Evidence]) -> list[dict[str, Any]]:
@@ -92,10 +95,20 @@ def _lines(found: dict[str, Any]) -> list[str]:
         branch = "└─" if index == len(values) - 1 else "├─"
         lines.append(f"│  {branch} {row['feature']:{width}}  {value:>{wide}}  {row['definition']}{_events(row)}")
     lines.append(f"├─ answered by {found['model']}@{found['version']}, arm {found['arm']}{', pinned' if found['pinned'] else ''}")
+    lines.append(f"├─ {_gate(found['gate'])}")
     lines.append(f"├─ run {run['name']} ({run['id']}), {run['status'].lower()} {when(run['started'])} by {run['user']}" if run else "├─ run not recorded")
     lines.append(f"├─ training set {training_set['digest'][7:19]}, {training_set['rows']:,} rows" if training_set else "├─ training set not recorded")
     lines.append(f"└─ commit {found['commit'] or 'not recorded'}")
     return lines
+
+
+def _gate(standing: dict[str, Any]) -> str:
+    """How the version stands with its gate, with the evidence."""
+    if standing["state"] == "none":
+        return "gate not run"
+    told = f"gate {standing['state']} {when(standing['time'])} by {standing['actor']}, evidence {standing['digest'][7:19]}"
+    why = standing["reason"] or ", ".join(standing["failed"])
+    return f"{told}: {why}" if why else told
 
 
 def _events(row: dict[str, Any]) -> str:

@@ -20,7 +20,7 @@ from davy.errors import CorruptData, MissingExtra
 NEW_YORK = "America/New_York"
 PUERTO_RICO = "America/Puerto_Rico"
 START = datetime(2013, 5, 1, 4, tzinfo=UTC)
-END = datetime(2013, 6, 1, 4, tzinfo=UTC)
+END = datetime(2013, 7, 1, 4, tzinfo=UTC)
 ASKED_BEFORE = timedelta(hours=1)
 ASKED_EVERY = "5m"
 FEED_DELAY = timedelta(minutes=15)

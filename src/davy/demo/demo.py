@@ -1,4 +1,4 @@
-"""The whole route on a month of flights: ingest, train, serve, replay, prove."""
+"""The whole route on two months of flights: ingest; train, judge and release version after version; serve, replay, watch, prove."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ import sys
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 from urllib.parse import urlsplit
 
 import msgspec
 
 from davy.core.time import to_micros
+from davy.demo import data
 from davy.demo.feed import MODEL
 from davy.demo.folder import HOME, demo_folder
 from davy.demo.report import Report
+from davy.demo.story import Story
 from davy.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -30,9 +32,6 @@ if TYPE_CHECKING:
     from davy.home import Home
     from davy.project import Project
 
-HELD_OUT_FROM = datetime(2013, 4, 21, 4, tzinfo=UTC)
-KINDS = ("logistic", "lightgbm")
-WEIGHTS = {f"{MODEL}@1": 0.9, f"{MODEL}@2": 0.1}
 CONNECTIONS = 16
 _READY_WITHIN_S = 120.0
 _STOPS_WITHIN_S = 20.0
@@ -64,7 +63,7 @@ class Demo:
 
     Attributes:
         port: 0 picks a free one.
-        days: how much of May is replayed.
+        days: how many of May and June are replayed.
         ready: is handed the report while the server is still up; the server is stopped when it returns.
     """
 
@@ -72,7 +71,7 @@ class Demo:
     show: Show
     ready: Callable[[Report, subprocess.Popen[bytes]], None]
     port: int = 0
-    days: int = 31
+    days: int = 61
 
 
 def run(demo: Demo) -> Report:
@@ -87,10 +86,10 @@ def run(demo: Demo) -> Report:
         with report.phase("data"):
             month = _data(demo)
         with _home(demo.folder) as home:
-            project = _ingest(demo, report, home)
-            _train(demo, report, home, project)
+            story = Story(home, _ingest(demo, report, home), report, demo.show)
+            story.go_on(to_micros(data.START))
             with _server(demo, report, home) as server:
-                _replay(demo, report, home, month)
+                _replay(demo, report, home, month, story)
                 _prove(demo, report, home)
                 report.wall_s = time.perf_counter() - began
                 demo.ready(report, server)
@@ -98,7 +97,7 @@ def run(demo: Demo) -> Report:
 
 
 def _data(demo: Demo) -> Month:
-    from davy.demo import data, feed
+    from davy.demo import feed
 
     demo.show.note("Reading the flights of 2013")
     flights = data.load()
@@ -141,18 +140,6 @@ def _ingest(demo: Demo, report: Report, home: Home) -> Project:
     return project
 
 
-def _train(demo: Demo, report: Report, home: Home, project: Project) -> None:
-    from davy.release.traffic import set_traffic
-    from davy.training.train import train
-
-    with report.phase("train"):
-        for kind in KINDS:
-            result = train(project, home, MODEL, params={"kind": kind}, test_start=to_micros(HELD_OUT_FROM))
-            report.held_out_auc[result.reference] = result.metrics["test_auc"]
-            demo.show.note(f"Trained {result.reference}, {kind}, on {result.rows:,} flights: AUC {result.metrics['test_auc']:.3f} on late April's")
-        set_traffic(home, MODEL, WEIGHTS)
-
-
 @contextmanager
 def _server(demo: Demo, report: Report, home: Home) -> Iterator[subprocess.Popen[bytes]]:
     """`davy up` in a process of its own; stopped at the end."""
@@ -163,7 +150,7 @@ def _server(demo: Demo, report: Report, home: Home) -> Iterator[subprocess.Popen
         with report.phase("start"):
             report.address = _address(home, server)
             _check_health(report.address)
-        demo.show.note(f"Serving at {report.address} with {', '.join(f'{name} {weight:.0%}' for name, weight in WEIGHTS.items())}")
+        demo.show.note(f"Serving at {report.address}")
         yield server
     finally:
         with report.phase("stop"):
@@ -198,7 +185,7 @@ def _check_health(address: str) -> None:
         raise Unavailable(f"The server answers, but not for {MODEL}: {found['problems']}", "", "Run the demo again: davy demo")
 
 
-def _replay(demo: Demo, report: Report, home: Home, month: Month) -> None:
+def _replay(demo: Demo, report: Report, home: Home, month: Month, story: Story) -> None:
     from davy.core.clock import DrivenClock
     from davy.demo.client import Client
     from davy.demo.replay import Replay
@@ -206,10 +193,10 @@ def _replay(demo: Demo, report: Report, home: Home, month: Month) -> None:
 
     where = urlsplit(report.address)
     client = Client(str(where.hostname), int(where.port or 80), connections=CONNECTIONS)
-    demo.show.note(f"Replaying May: {month.predictions:,} flights are asked about, {month.events:,} events arrive")
+    demo.show.note(f"Replaying {demo.days} days of May and June: {month.predictions:,} flights are asked about, {month.events:,} events arrive")
     try:
         with report.phase("replay"), demo.show.progress("predictions", month.predictions) as bar:
-            tally = Replay(client, DrivenClock(home.place(*CLOCK_FILE.split("/"))), bar.advance).run(month)
+            tally = Replay(client, DrivenClock(home.place(*CLOCK_FILE.split("/"))), bar.advance, story.go_on).run(month)
     finally:
         client.close()
     report.requests, report.failed, report.retried = tally.requests, tally.failed, tally.retried

@@ -60,10 +60,16 @@ class Tally:
 
 
 class Replay:
-    """One month under way."""
+    """One month under way.
 
-    def __init__(self, client: Client, clock: DrivenClock, advance: Callable[[int], None] = lambda count: None) -> None:
-        self._client, self._clock, self._advance = client, clock, advance
+    Args:
+        advance: told how many predictions were asked for.
+        before: told each moment, before anything happens at it.
+    """
+
+    def __init__(self, client: Client, clock: DrivenClock, advance: Callable[[int], None] = lambda count: None,
+                 before: Callable[[int], None] = lambda at: None) -> None:
+        self._client, self._clock, self._advance, self._before = client, clock, advance, before
         self._answered: dict[str, _Answered] = {}
         self._decode = msgspec.json.Decoder(_Answered).decode
         self._receipt = msgspec.json.Decoder(_Receipt).decode
@@ -78,6 +84,7 @@ class Replay:
         """
         for step in month.steps:
             self._clock.set(step.at)
+            self._before(step.at)
             self._take(step)
         return self.tally
 

@@ -15,6 +15,7 @@ from davy.features.aggregates import Agg
 from davy.features.aggregates import agg as agg
 from davy.features.definition import DerivedSpec, FeatureSet, FeatureSpec, ModelSpec, OutcomeSpec, StreamSpec, ViewSpec
 from davy.features.kernel import output_kind
+from davy.features.kpi import as_kpis
 
 
 class Stream:
@@ -251,11 +252,13 @@ class Model:
     """A declared model: features, outcome, where its examples come from, and the function that trains it."""
 
     def __init__(
-        self, train: Callable[..., Any], *, entities: Sequence[str], features: Sequence[Any], outcome: Outcome, request: Mapping[str, Any], spine: Any
+        self, train: Callable[..., Any], *, entities: Sequence[str], features: Sequence[Any], outcome: Outcome, request: Mapping[str, Any], spine: Any,
+        kpis: Sequence[Any] = (),
     ) -> None:
         self.train, self.name = train, train.__name__
         self.entities, self.features, self.request = tuple(entities), tuple(features), dict(request)
         self.outcome, self.spine = outcome, spine
+        self.kpis = as_kpis(kpis, f"The model {self.name!r}")
         self.__doc__ = train.__doc__
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -267,7 +270,8 @@ class Model:
 
 
 def model(
-    *, entities: Sequence[str], features: Sequence[Any], outcome: Outcome, request: Mapping[str, Any] | None = None, spine: Any = None
+    *, entities: Sequence[str], features: Sequence[Any], outcome: Outcome, request: Mapping[str, Any] | None = None, spine: Any = None,
+    kpis: Sequence[Any] = (),
 ) -> Callable[[Callable[..., Any]], Model]:
     """Declare a model; the decorated function trains it from a `TrainingSet` and returns an object with `predict`.
 
@@ -278,8 +282,9 @@ def model(
         outcome: what turns out to be true later.
         spine: the moments to learn from: a function that returns a data frame with the entity keys, the request fields,
             `time` and the outcome's value, or a file of that shape. The function may take `start` and `end`.
+        kpis: functions of (prediction, outcome) that give a number for each prediction, such as what it cost; see `kpi`.
     """
-    return lambda train: Model(train, entities=entities, features=features, outcome=outcome, request=request or {}, spine=spine)
+    return lambda train: Model(train, entities=entities, features=features, outcome=outcome, request=request or {}, spine=spine, kpis=kpis)
 
 
 class Resolver:

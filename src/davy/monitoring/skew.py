@@ -12,7 +12,7 @@ from davy.engines.offline.local import LocalEngine
 from davy.events import client, frames, segments
 from davy.features.kernel import code_digest
 from davy.features.replay import Change, Difference, Served, differences, lateness
-from davy.serving.predictions import feature_set_of, read_predictions
+from davy.serving.predictions import feature_set_of, read_predictions, with_vector
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -67,7 +67,10 @@ def replay(home: Home, model: str, *, start: int | None = None, end: int | None 
     checked, found, unequal = 0, [], 0
     changes: dict[str, Change] = {}
     spans: dict[str, tuple[StreamSpec, int, int]] = {}
-    for digest, frame in predictions.items():
+    for digest, logged in predictions.items():
+        frame = with_vector(logged)
+        if not frame.height:
+            continue
         feature_set = feature_set_of(home, digest, verified=False)
         served = as_served(feature_set, frame)
         for stream in feature_set.streams:

@@ -11,15 +11,16 @@ from davy.core.digest import canonical_json
 from davy.errors import Conflict, InvalidInput, NotFound
 from davy.registry.models import get_version, resolve
 from davy.registry.reference import parse_reference
-from davy.schema.tables import traffic
+from davy.schema.tables import releases, traffic
 from davy.serving.traffic import Traffic, read_traffic
 from davy.store import journal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy import Connection
 
+    from davy.core.clock import Clock
     from davy.home import Home
 
 TOLERANCE = 1e-9
@@ -36,25 +37,48 @@ def set_traffic(home: Home, model: str, weights: Mapping[str, float], *, actor: 
     Raises:
         InvalidInput: the weights are no shares of one whole, or name another model's version or one version twice.
         NotFound: an unknown model or version.
-        Conflict: a version without a signature and files, or versions whose request fields contradict each other.
+        Conflict: a version without a signature and files, versions whose request fields contradict each other, or a release is on its way.
+    """
+    with home.database.begin() as connection:
+        _refuse_during_a_release(connection, model)
+        return move_traffic(connection, model, weights, clock=home.clock, actor=actor or home.actor, expected=expected)
+
+
+def move_traffic(connection: Connection, model: str, weights: Mapping[str, float], *, clock: Clock, actor: str, expected: int | None = None,
+                 release: str = "", stable: int | None = None, shadow: int | None = None, evidence: Mapping[str, Any] | None = None) -> Traffic:
+    """`set_traffic` inside a transaction, for a release as well.
+
+    Args:
+        release: id of the release that the change is a part of.
+        stable: the version that answers what another one fails to, and stays warm without a weight.
+        shadow: a version that is asked after each answer.
+        evidence: what the change was decided on, for the journal.
     """
     checked = _checked(model, weights)
-    with home.database.begin() as connection:
-        resolved = _resolved(connection, model, checked)
-        before = read_traffic(connection, model)
-        revision = before[0].revision if before else 0
-        if expected is not None and expected != revision:
-            raise Conflict(f"The traffic of {model} is at revision {revision}, not {expected}.", "Somebody has changed it meanwhile.",
-                           f"Look at it, then decide again: davy traffic {model}")
-        row: dict[str, Any] = {"revision": revision + 1, "weights": canonical_json(resolved).decode(), "updated": home.clock.now(),
-                               "actor": actor or home.actor}
-        if before:
-            connection.execute(sa.update(traffic).where(traffic.c.model == model).values(**row))
-        else:
-            connection.execute(sa.insert(traffic).values(model=model, **row))
-        journal.append(connection, clock=home.clock, actor=row["actor"], action="traffic.set", subject=model,
-                       details={"revision": revision + 1, "weights": resolved, "before": before[0].weights if before else {}})
-        return read_traffic(connection, model)[0]
+    resolved = _resolved(connection, model, checked, [version for version in (stable, shadow) if version is not None])
+    before = read_traffic(connection, model)
+    revision = before[0].revision if before else 0
+    if expected is not None and expected != revision:
+        raise Conflict(f"The traffic of {model} is at revision {revision}, not {expected}.", "Somebody has changed it meanwhile.",
+                       f"Look at it, then decide again: davy traffic {model}")
+    row: dict[str, Any] = {"revision": revision + 1, "weights": canonical_json(resolved).decode(), "updated": clock.now(), "actor": actor,
+                           "release": release, "stable": stable, "shadow": shadow}
+    if before:
+        connection.execute(sa.update(traffic).where(traffic.c.model == model).values(**row))
+    else:
+        connection.execute(sa.insert(traffic).values(model=model, **row))
+    details: dict[str, Any] = {"revision": revision + 1, "weights": resolved, "before": before[0].weights if before else {}}
+    if release:
+        details |= {"release": release, "stable": stable, "shadow": shadow, "evidence": dict(evidence or {})}
+    journal.append(connection, clock=clock, actor=actor, action="traffic.set", subject=model, details=details)
+    return read_traffic(connection, model)[0]
+
+
+def _refuse_during_a_release(connection: Connection, model: str) -> None:
+    found = connection.execute(sa.select(releases.c.version, releases.c.state).where(releases.c.model == model, releases.c.ended.is_(None))).first()
+    if found is not None:
+        raise Conflict(f"The release of {model}@{found.version} is on its way ({found.state}), and moves the traffic of {model}.",
+                       "Weights are set by hand when no release is.", f"End it first: davy abort {model}")
 
 
 def get_traffic(home: Home, model: str) -> Traffic | None:
@@ -86,8 +110,8 @@ def _checked(model: str, weights: Mapping[str, Any]) -> dict[str, float]:
     return {reference: float(weight) for reference, weight in weights.items()}
 
 
-def _resolved(connection: Connection, model: str, weights: Mapping[str, float]) -> dict[str, float]:
-    """`model@number` -> weight above 0, for versions that can be served together."""
+def _resolved(connection: Connection, model: str, weights: Mapping[str, float], beside: Sequence[int] = ()) -> dict[str, float]:
+    """`model@number` -> weight above 0, for versions that can be served together, also with those `beside` them."""
     found: dict[int, float] = {}
     for text, weight in weights.items():
         reference = parse_reference(text)
@@ -100,7 +124,7 @@ def _resolved(connection: Connection, model: str, weights: Mapping[str, float]) 
             raise Conflict(f"{version.reference} can't be served: it has no files, signature or feature set of Davy's.", "Only one that Davy trained can.",
                            f"Train one: davy train {model}")
         found[version.version] = weight
-    _check_requests(connection, model, sorted(version for version, weight in found.items() if weight > 0))
+    _check_requests(connection, model, sorted({*beside, *(version for version, weight in found.items() if weight > 0)}))
     return {f"{model}@{version}": weight for version, weight in sorted(found.items()) if weight > 0}
 
 

@@ -7,7 +7,22 @@ infinities are themselves.
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, Float, ForeignKey, ForeignKeyConstraint, Index, Integer, MetaData, String, Table, Text, UniqueConstraint
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
 
 metadata = MetaData(naming_convention={"ix": "ix_%(table_name)s_%(column_0_N_name)s", "uq": "uq_%(table_name)s_%(column_0_N_name)s",
                                        "fk": "fk_%(table_name)s_%(column_0_N_name)s", "pk": "pk_%(table_name)s"})
@@ -229,6 +244,24 @@ aliases = Table(
     sqlite_with_rowid=False,
 )
 
+# What a gate found, or that somebody has overruled it: one row each, never changed; `digest` covers `evidence`, and the journal names it.
+gates = Table(
+    "gates", metadata,
+    Column("gate_id", String(32), primary_key=True),
+    Column("name", _Name, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("state", String(12), nullable=False),
+    Column("complete", Boolean, nullable=False),
+    Column("stable", Integer),
+    Column("time", BigInteger, nullable=False),
+    Column("actor", String(256), nullable=False),
+    Column("digest", _Digest, nullable=False),
+    Column("evidence", Text, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    _version_key(),
+    Index("ix_gates_version", "name", "version", "seq"),
+)
+
 traffic = Table(
     "traffic", metadata,
     Column("model", _Name, primary_key=True),
@@ -236,6 +269,36 @@ traffic = Table(
     Column("weights", Text, nullable=False),
     Column("updated", BigInteger, nullable=False),
     Column("actor", String(256), nullable=False),
+    Column("release", String(32), nullable=False, server_default=""),
+    Column("stable", Integer),
+    Column("shadow", Integer),
+)
+releases = Table(
+    "releases", metadata,
+    Column("id", String(32), primary_key=True),
+    Column("model", _Name, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("stable", Integer, nullable=False),
+    Column("strategy", String(16), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("policy", Text, nullable=False),
+    Column("progress", Text, nullable=False),
+    Column("evidence", Text, nullable=False),
+    Column("created", BigInteger, nullable=False),
+    Column("updated", BigInteger, nullable=False),
+    Column("ended", BigInteger),
+    Column("actor", String(256), nullable=False),
+    Index("ix_releases_recent", "model", "created"),
+)
+# Two releases at once on one model are refused by the database itself.
+Index("uq_releases_open", releases.c.model, unique=True, sqlite_where=releases.c.ended.is_(None), postgresql_where=releases.c.ended.is_(None))
+release_points = Table(
+    "release_points", metadata,
+    Column("release", String(32), ForeignKey("releases.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("time", BigInteger, nullable=False),
+    Column("json", Text, nullable=False),
+    sqlite_with_rowid=False,
 )
 journal = Table(
     "journal", metadata,
@@ -256,4 +319,91 @@ log_segments = Table(
     Column("last_offset", BigInteger, nullable=False),
     Column("digest", _Digest, nullable=False),
     sqlite_with_rowid=False,
+)
+
+# What monitoring has found. `start`, `began` and the like are microseconds; `data` are packed records (see monitoring/packed.py).
+monitor_cursors = Table(
+    "monitor_cursors", metadata,
+    Column("name", _Name, primary_key=True),
+    Column("position", BigInteger, nullable=False),
+    Column("data", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+monitor_references = Table(
+    "monitor_references", metadata,
+    Column("training_set", _Digest, primary_key=True),
+    Column("data", LargeBinary, nullable=False),
+    Column("creation_time", BigInteger, nullable=False),
+)
+monitor_profiles = Table(
+    "monitor_profiles", metadata,
+    Column("model", _Name, primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("arm", String(100), primary_key=True),
+    Column("span", BigInteger, primary_key=True, autoincrement=False),
+    Column("start", BigInteger, primary_key=True, autoincrement=False),
+    Column("rows", BigInteger, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    Index("ix_monitor_profiles_recent", "model", "span", "start"),
+)
+monitor_banks = Table(
+    "monitor_banks", metadata,
+    Column("model", _Name, primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("reference", _Digest, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+)
+monitor_alarms = Table(
+    "monitor_alarms", metadata,
+    Column("id", String(32), primary_key=True),
+    Column("model", _Name, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("feature", _Name, nullable=False),
+    Column("began", BigInteger, nullable=False),
+    Column("raised", BigInteger, nullable=False),
+    Column("cleared", BigInteger),
+    Column("evidence", Text, nullable=False),
+    Index("ix_monitor_alarms_model", "model", "raised"),
+)
+monitor_cohorts = Table(
+    "monitor_cohorts", metadata,
+    Column("model", _Name, primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("arm", String(100), primary_key=True),
+    Column("start", BigInteger, primary_key=True, autoincrement=False),
+    Column("rows", BigInteger, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    Index("ix_monitor_cohorts_recent", "model", "start"),
+)
+monitor_replays = Table(
+    "monitor_replays", metadata,
+    Column("model", _Name, primary_key=True),
+    Column("until", BigInteger, primary_key=True, autoincrement=False),
+    Column("start", BigInteger, nullable=False),
+    Column("checked", BigInteger, nullable=False),
+    Column("equal", BigInteger, nullable=False),
+    Column("details", Text, nullable=False),
+)
+alerts = Table(
+    "alerts", metadata,
+    Column("rule", _Name, primary_key=True),
+    Column("subject", _Name, primary_key=True),
+    Column("state", String(10), nullable=False),
+    Column("since", BigInteger, nullable=False),
+    Column("changed", BigInteger, nullable=False),
+    Column("value", Float(53)),
+    Column("details", Text, nullable=False),
+)
+alert_deliveries = Table(
+    "alert_deliveries", metadata,
+    Column("id", String(32), primary_key=True),
+    Column("rule", _Name, nullable=False),
+    Column("subject", _Name, nullable=False),
+    Column("url", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("due", BigInteger, nullable=False),
+    Column("ended", BigInteger),
+    Column("problem", Text),
+    Index("ix_alert_deliveries_due", "ended", "due"),
 )

@@ -106,6 +106,7 @@ class App:
         routes = self._gateway.routes
         found = {"status": "ok" if self.ready else "starting",
                  "models": {name: {"revision": route.revision, "versions": sorted(route.versions)} for name, route in sorted(routes.models.items())},
+                 "shadow": {"asked": self._gateway.shadows.asked, "dropped": self._gateway.shadows.dropped},
                  "problems": {name: problem.came for name, problem in sorted(routes.problems.items())}}
         protocol.response_bytes(200 if self.ready else 503, JSON, msgspec.json.encode(found))
 

@@ -115,6 +115,7 @@ def load_pages(home: Home) -> Adapter:
     from starlette.responses import Response
 
     from davy.errors import DavyError
+    from davy.protocols import prometheus
     from davy.server.app import error_body
     from davy.web.pages import routes
 
@@ -122,7 +123,7 @@ def load_pages(home: Home) -> Adapter:
         assert isinstance(error, DavyError)
         return Response(error_body(error), status_code=error.status, media_type="application/json")
 
-    return Adapter(Starlette(routes=routes(home), exception_handlers={DavyError: explain}))
+    return Adapter(Starlette(routes=[*routes(home), prometheus.route(home)], exception_handlers={DavyError: explain}))
 
 
 def _in_thread(work: Callable[[], None]) -> None:

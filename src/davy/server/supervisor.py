@@ -1,4 +1,4 @@
-"""`davy up`: one process that starts the log's keeper, the gateway and the workers, and keeps them alive.
+"""`davy up`: one process that starts the log's keeper, the gateway, the release controller and the workers, and keeps them alive.
 
 It holds the listening sockets, so that while a dead gateway or worker is replaced, connections wait instead of being
 refused. It imports nothing heavy and opens no data.
@@ -97,13 +97,15 @@ class _Supervisor:
             server = await asyncio.start_unix_server(self._take_orders, sock=control)
             keeper = self._child("keeper", ["-m", "davy.events.keeper", *self._where()])
             gateway = self._start_gateway()
+            controller = self._child("release controller", ["-m", "davy.release.controller", *self._where()])
+            monitor = self._child("monitor", ["-m", "davy.server.monitor", *self._where()], environment=_ONE_THREAD)
             try:
                 if await _unless(stop, self._healthy(gateway, keeper)):
                     self._announce()
                     await stop.wait()
             finally:
                 server.close()
-                await self._end(gateway, keeper)
+                await self._end(gateway, keeper, controller, monitor)
 
     def _start_gateway(self) -> Child:
         descriptor = self._listener.fileno()
@@ -165,8 +167,9 @@ class _Supervisor:
             listener.close()
             self._stopping.append(asyncio.create_task(child.stop(5)))
 
-    async def _end(self, gateway: Child, keeper: Child) -> None:
-        """What answers ends first, and the log last, so that all that was taken finds its place."""
+    async def _end(self, gateway: Child, keeper: Child, *watching: Child) -> None:
+        """What watches and moves traffic ends first, then what answers, and the log last, so that all that was taken finds its place."""
+        await asyncio.gather(*(child.stop(5) for child in watching))
         await gateway.stop(10)
         self._want(())
         await asyncio.gather(*self._stopping)

@@ -21,11 +21,12 @@ def point(salt: str, key: str) -> float:
     return (int.from_bytes(digest, "big") >> 11) * _UNIT
 
 
-def arms(weights: Mapping[int, float]) -> dict[int, str]:
-    """`stable` for the heaviest version (of equals the oldest), `canary` for the others."""
+def arms(weights: Mapping[int, float], stable: int | None = None) -> dict[int, str]:
+    """`stable` for the version that is named so, else for the heaviest (of equals the oldest); `canary` for the others."""
     if not weights:
         return {}
-    stable = max(weights, key=lambda version: (weights[version], -version))
+    if stable is None:
+        stable = max(weights, key=lambda version: (weights[version], -version))
     return {version: "stable" if version == stable else "canary" for version in weights}
 
 

@@ -9,7 +9,7 @@ import msgspec
 import polars as pl
 
 from davy.core.time import EPOCH, MICROSECOND
-from davy.serving.predictions import PredictionRecord
+from davy.serving.predictions import OK, PredictionRecord
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +24,8 @@ _TYPES: dict[Kind, Any] = {"int": pl.Int64, "float": pl.Float64, "decimal": pl.F
 _PLAIN: dict[str, Any] = {"prediction": pl.String, "time": _TIME, "logged_time": _TIME, "model": pl.String, "version": pl.Int64, "arm": pl.String,
                           "pinned": pl.Boolean, "routing_key": pl.String, "feature_set": pl.String}
 _LAST: dict[str, Any] = {"output": pl.Float64, "output_json": pl.String, "latency_us": pl.Int64, "features_us": pl.Int64, "model_us": pl.Int64,
-                         "kernel": pl.String}
+                         "kernel": pl.String, "share": pl.Float64, "status": pl.String, "release": pl.String, "answered": pl.String}
+_ADDED: dict[str, Any] = {"share": 1.0, "status": OK, "release": "", "answered": ""}
 
 
 def to_frame(records: Sequence[PredictionRecord], feature_set: FeatureSet) -> pl.DataFrame:
@@ -48,7 +49,8 @@ def to_frame(records: Sequence[PredictionRecord], feature_set: FeatureSet) -> pl
     for name, values in zip(("latency_us", "features_us", "model_us"), zip(*((r.latency, r.features, r.model_time) for r in records), strict=True),
                             strict=True):
         columns[name] = pl.Series(name, values, pl.Int64)
-    columns["kernel"] = pl.Series("kernel", [r.kernel for r in records], pl.String)
+    for name in ("kernel", *_ADDED):
+        columns[name] = pl.Series(name, [getattr(r, name) for r in records], _LAST[name])
     return pl.DataFrame(columns)
 
 
@@ -93,7 +95,12 @@ def gather(table: Table, feature_set: FeatureSet, pending: Sequence[PredictionRe
         parts += [] if frame is None else [frame.filter(wanted)]
     if not parts:
         return None
-    return pl.concat(parts, how="diagonal").unique("prediction", keep="first").sort("time", "prediction")
+    return completed(pl.concat(parts, how="diagonal")).unique("prediction", keep="first").sort("time", "prediction")
+
+
+def completed(frame: pl.DataFrame) -> pl.DataFrame:
+    """With the columns that rows of an older version of Davy lack."""
+    return frame.with_columns((pl.col(name).fill_null(value) if name in frame.columns else pl.lit(value)).alias(name) for name, value in _ADDED.items())
 
 
 def find_row(table: Table, feature_set: FeatureSet, id: str) -> PredictionRecord | None:
@@ -106,7 +113,7 @@ def find_row(table: Table, feature_set: FeatureSet, id: str) -> PredictionRecord
 
 def to_records(frame: pl.DataFrame, feature_set: FeatureSet) -> list[PredictionRecord]:
     """The records that these rows were made of; the inverse of `to_frame`, bit for bit."""
-    plain = frame.with_columns(pl.col("time", "logged_time").dt.epoch("us"))
+    plain = completed(frame).with_columns(pl.col("time", "logged_time").dt.epoch("us"))
     entities, request = [field.name for field in feature_set.entities], [field.name for field in feature_set.request]
     parts = {name: _rows(frame, name) for name in ("entities", "request", "watermarks", "features")}
     found = []
@@ -117,7 +124,7 @@ def to_records(frame: pl.DataFrame, feature_set: FeatureSet) -> list[PredictionR
             row["prediction"], row["time"], row["logged_time"], row["model"], row["version"], row["arm"], row["pinned"], row["routing_key"], row["feature_set"],
             {name: here["entities"].get(name) for name in entities}, {name: here["request"].get(name) for name in request},
             {name: offset for name, offset in here["watermarks"].items() if offset is not None}, [here["features"].get(name) for name in feature_set.outputs],
-            output, row["latency_us"], row["features_us"], row["model_us"], row["kernel"]))
+            output, row["latency_us"], row["features_us"], row["model_us"], row["kernel"], row["share"], row["status"], row["release"], row["answered"]))
     return found
 
 

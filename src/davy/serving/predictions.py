@@ -37,6 +37,7 @@ SYNC_SECONDS = 0.05
 SEGMENT_BYTES = 16 << 20
 CHUNK = 20_000
 _MOVED, _OWNER = "moved", "owner.lock"
+OK, ERROR, TIMEOUT, FALLBACK = "ok", "error", "timeout", "fallback"
 
 
 class PredictionRecord(msgspec.Struct, array_like=True, gc=False):
@@ -53,6 +54,11 @@ class PredictionRecord(msgspec.Struct, array_like=True, gc=False):
         output: a number, a label, or one probability per class.
         kernel: which code computed the vector (see features/kernel.py).
         latency, features, model_time: microseconds spent in all, on features, and waiting for the model.
+        share: the weight of the version that the request was routed to, in force at that moment; 0 for a shadow, 1 for a pinned version.
+        status: `ok`; `error` or `timeout` when the version failed (`output` is None, and with an empty `kernel` there is no vector either);
+            `fallback` when this version answered because the one that the request was routed to had failed.
+        release: id of the release in force, empty for none.
+        answered: of a failure or a shadow, the id of the record that the request was answered with, where there is one.
     """
 
     id: str
@@ -73,6 +79,10 @@ class PredictionRecord(msgspec.Struct, array_like=True, gc=False):
     features: int
     model_time: int
     kernel: str = ""
+    share: float = 1.0
+    status: str = OK
+    release: str = ""
+    answered: str = ""
 
 
 ENCODER = msgspec.msgpack.Encoder()
@@ -210,12 +220,13 @@ def flush_predictions(home: Home) -> int:
     """
     if not folder_of(home).exists():
         return 0
-    with _flushing(folder_of(home)), _uncollected():
-        return sum(_flush_one(home, directory) for directory in _logs(home))
+    with flushing(folder_of(home)), _uncollected():
+        return sum(_flush_one(home, directory) for directory in logs_of(home))
 
 
 @contextmanager
-def _flushing(folder: Path) -> Iterator[None]:
+def flushing(folder: Path) -> Iterator[None]:
+    """While nothing is moved from the write-ahead logs into tables, or only by this block."""
     descriptor = os.open(folder / "flush.lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -236,14 +247,15 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def _logs(home: Home) -> list[Path]:
+def logs_of(home: Home) -> list[Path]:
+    """The folders of all write-ahead logs, dead gateways' too."""
     folder = folder_of(home)
     return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.exists() else []
 
 
 def _flush_one(home: Home, directory: Path) -> int:
     finished = _is_finished(directory)
-    before, count = _moved(directory), 0
+    before, count = moved_of(directory), 0
     moved = before
     records = read(directory, moved)
     while chunk := list(islice(records, CHUNK)):
@@ -268,7 +280,8 @@ def _is_finished(directory: Path) -> bool:
     return True
 
 
-def _moved(directory: Path) -> int:
+def moved_of(directory: Path) -> int:
+    """Up to which position a log's records are in tables."""
     with suppress(FileNotFoundError, ValueError):
         return int((directory / _MOVED).read_text())
     return 0
@@ -280,7 +293,7 @@ def _append_chunk(home: Home, gateway: str, chunk: list[tuple[int, bytes]]) -> i
     payloads = dict(chunk)
     decoded, aside = [], []
     for position, payload in chunk:
-        record = _decode(payload)
+        record = decode(payload)
         if record is None:
             aside.append(Unreadable(gateway, position, "", "", 0, "", payload, "they are no prediction records"))
         else:
@@ -309,7 +322,7 @@ def _unreadable(gateway: str, position: int, record: PredictionRecord, payloads:
     return Unreadable(gateway, position, record.id, record.model, record.version, record.feature_set, payloads[position], why)
 
 
-def _decode(payload: bytes) -> PredictionRecord | None:
+def decode(payload: bytes) -> PredictionRecord | None:
     """The record; None when it is none, as after a change by hand or by another version of Davy."""
     try:
         return _DECODER.decode(payload)
@@ -335,9 +348,9 @@ def _known_feature_set(home: Home, digest: str) -> FeatureSet | None:
 def pending_predictions(home: Home) -> list[PredictionRecord]:
     """What gateways have logged and nobody has moved into a table yet (some of it may be in a table already)."""
     found = []
-    for directory in _logs(home):
+    for directory in logs_of(home):
         with suppress(FileNotFoundError):  # moved and removed meanwhile
-            found += [record for _, payload in read(directory, _moved(directory)) if (record := _decode(payload)) is not None]
+            found += [record for _, payload in read(directory, moved_of(directory)) if (record := decode(payload)) is not None]
     return found
 
 
@@ -348,12 +361,13 @@ def read_predictions(home: Home, model: str, *, start: int | None = None, end: i
         start, end: microseconds; start <= time < end.
 
     Returns columns prediction, time, logged_time, model, version, arm, pinned, routing_key, feature_set, entities, request, watermarks
-    and features (structs of typed values; absent when they have no field), output, output_json, latency_us, features_us, model_us, kernel.
+    and features (structs of typed values; absent when they have no field), output, output_json, latency_us, features_us, model_us, kernel,
+    share, status, release, answered.
     """
     from davy.serving.prediction_frames import gather
 
     pending = [record for record in pending_predictions(home) if record.model == model]
-    registered = _feature_sets(home, model)
+    registered = feature_sets_of(home, model)
     found = {}
     for digest in dict.fromkeys([*registered, *(record.feature_set for record in pending)]):
         features = feature_set_of(home, digest, verified=False) if digest in registered else _known_feature_set(home, digest)
@@ -364,6 +378,13 @@ def read_predictions(home: Home, model: str, *, start: int | None = None, end: i
         if frame is not None and frame.height:
             found[digest] = frame
     return found
+
+
+def with_vector(frame: pl.DataFrame) -> pl.DataFrame:
+    """Without the failures whose vector could not be computed."""
+    import polars as pl
+
+    return frame.filter((pl.col("status") != ERROR) | (pl.col("kernel") != ""))
 
 
 def find_prediction(home: Home, id: str) -> PredictionRecord:
@@ -378,7 +399,7 @@ def find_prediction(home: Home, id: str) -> PredictionRecord:
         if record.id == id:
             return record
     for model in _models(home):
-        for digest in _feature_sets(home, model):
+        for digest in feature_sets_of(home, model):
             found = find_row(home.table(table_name(model, digest)), feature_set_of(home, digest), id)
             if found is not None:
                 return found
@@ -394,7 +415,8 @@ def _models(home: Home) -> list[str]:
         return [row[0] for row in connection.execute(sa.select(model_versions.c.name).distinct())]
 
 
-def _feature_sets(home: Home, model: str) -> list[str]:
+def feature_sets_of(home: Home, model: str) -> list[str]:
+    """The digests of the feature sets that the model's versions were registered with."""
     import sqlalchemy as sa
 
     from davy.schema.tables import model_versions as versions

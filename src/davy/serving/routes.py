@@ -76,13 +76,21 @@ class VersionRoute:
 
 
 class ModelRoute:
-    """One model's traffic: who answers which routing key."""
+    """One model's traffic: who answers which routing key, who answers when that one fails, and who is asked as well.
+
+    Args:
+        versions: the routes of all that the traffic names, also those that take no traffic.
+    """
 
     def __init__(self, traffic: Traffic, versions: dict[int, VersionRoute]) -> None:
-        self.revision = traffic.revision
-        self.assignment = Assignment(traffic.model, traffic.versions)
-        self.arms = arms(traffic.versions)
+        self.revision, self.release = traffic.revision, traffic.release
+        self.shares = traffic.versions
+        self.assignment = Assignment(traffic.model, self.shares)
+        self.arms = arms(self.shares, traffic.stable)
         self.versions = versions
+        stable = traffic.stable if traffic.stable is not None else next(version for version, arm in self.arms.items() if arm == "stable")
+        self.fallbacks = {version: versions[stable] if version != stable else None for version in versions}
+        self.shadow = versions[traffic.shadow] if traffic.shadow is not None else None
         ordered = [versions[version] for version in sorted(versions)]
         self.schema = ordered[0].schema if len(ordered) == 1 else RequestSchema.union(traffic.model, [route.schema for route in ordered])
         common = set.intersection(*({field.name for field in route.feature_set.entities} for route in ordered))
@@ -180,7 +188,7 @@ class Routes:
             if traffic.revision != revision:
                 if task is not None:
                     task.cancel()
-                self._targets[traffic.model] = tuple(traffic.versions)
+                self._targets[traffic.model] = traffic.standing
                 self._applying[traffic.model] = traffic.revision, asyncio.create_task(self._apply(traffic))
         self._seen, self.looked = seen, True
 
@@ -197,7 +205,7 @@ class Routes:
         pause, longest = _RETRY_SECONDS
         while True:
             try:
-                prepared = [await asyncio.shield(self._prepare(traffic.model, version)) for version in traffic.versions]
+                prepared = [await asyncio.shield(self._prepare(traffic.model, version)) for version in traffic.standing]
                 for route in prepared:
                     await self._until_warm(route.link, worker_name(route.model, route.version))
                 self.models[traffic.model] = ModelRoute(traffic, {route.version: route for route in prepared})

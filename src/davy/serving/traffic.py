@@ -19,6 +19,9 @@ class Traffic(msgspec.Struct, frozen=True):
     Attributes:
         revision: goes up by one with each change.
         updated: microseconds.
+        release: id of the release in force, empty for none.
+        stable: the version that answers what another one fails to; None leaves it to the heaviest.
+        shadow: a version that is asked after each answer, and answers nobody.
     """
 
     model: str
@@ -26,11 +29,19 @@ class Traffic(msgspec.Struct, frozen=True):
     weights: dict[str, float]
     updated: int
     actor: str
+    release: str = ""
+    stable: int | None = None
+    shadow: int | None = None
 
     @property
     def versions(self) -> dict[int, float]:
         """Version number -> weight."""
         return {int(reference.rpartition("@")[2]): weight for reference, weight in self.weights.items()}
+
+    @property
+    def standing(self) -> tuple[int, ...]:
+        """All versions that are kept warm: those with traffic, the one that answers for them, and the shadow."""
+        return tuple(sorted({*self.versions, *(version for version in (self.stable, self.shadow) if version is not None)}))
 
 
 def read_traffic(connection: Connection, model: str | None = None) -> list[Traffic]:
@@ -38,4 +49,5 @@ def read_traffic(connection: Connection, model: str | None = None) -> list[Traff
     query = sa.select(traffic).order_by(traffic.c.model)
     if model is not None:
         query = query.where(traffic.c.model == model)
-    return [Traffic(row.model, row.revision, msgspec.json.decode(row.weights), row.updated, row.actor) for row in connection.execute(query)]
+    return [Traffic(row.model, row.revision, msgspec.json.decode(row.weights), row.updated, row.actor, row.release, row.stable, row.shadow)
+            for row in connection.execute(query)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -38,32 +37,28 @@ class Split:
 
 
 class Row(Protocol):
-    """One row on its way through the gateway: its version, what was read, the microseconds that took, and the model's row of it."""
+    """One row on its way through the gateway: what was read, the microseconds that took, and the model's row of it."""
 
-    route: VersionRoute
-    vector: Vector
+    vector: Vector | None
     features: int
     packed: bytes
 
 
-async def derive(rows: Sequence[Row]) -> None:
-    """Complete the vectors of versions with udfs: each version's worker computes all its rows at once.
+async def derive(rows: Sequence[Row], route: VersionRoute) -> None:
+    """Complete the vectors of a version with udfs: its worker computes all rows at once. Those that it doesn't complete have no vector.
 
     Raises:
         UdfFailed: a udf raised, or returned what it may not. InvalidInput: an int beyond 64 bits. TimedOut, Unavailable: the worker is late or away.
     """
-    groups: dict[VersionRoute, list[Row]] = {}
+    assert route.split is not None
+    before, read = time.perf_counter_ns(), []
     for row in rows:
-        if row.route.split is not None:
-            groups.setdefault(row.route, []).append(row)
-    if not groups:
-        return
-    before = time.perf_counter_ns()
-    found = await asyncio.gather(*(route.link.derive([row.vector.values for row in group]) for route, group in groups.items()))
+        assert row.vector is not None
+        read.append(row.vector)
+        row.vector = None
+    found = await route.link.derive([vector.values for vector in read])
     took = (time.perf_counter_ns() - before) // 1000
-    for (route, group), derived in zip(groups.items(), found, strict=True):
-        assert route.split is not None
-        for row, values in zip(group, derived, strict=True):
-            row.vector = route.split.joined(row.vector, values)
-            row.packed = route.pack(*route.encode(row.vector.values))
-            row.features += took
+    for row, vector, values in zip(rows, read, found, strict=True):
+        row.vector = whole = route.split.joined(vector, values)
+        row.packed = route.pack(*route.encode(whole.values))
+        row.features += took

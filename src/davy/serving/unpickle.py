@@ -102,6 +102,25 @@ def load(data: bytes, allow_globals: Sequence[str] = ()) -> Any:
                           "Train it again in this environment: davy train MODEL") from error
 
 
+def refused_globals(data: bytes, allow_globals: Sequence[str] = ()) -> list[str]:
+    """The names in a pickle that are not on the allow-list, each once, sorted, found without running it or importing the user's code.
+
+    Raises:
+        UnsafeModel: a name that isn't written out plainly.
+        CorruptData: not a pickle.
+    """
+    extra, found = frozenset(allow_globals), []
+    for module, name in named_globals(data):
+        full = f"{module}.{name}"
+        if full in EXACT or full in extra or module in extra:
+            continue
+        try:
+            _resolve(module, name, extra)
+        except UnsafeModel:
+            found.append((module, name))
+    return describe(found)
+
+
 def named_globals(data: bytes) -> list[tuple[str, str]]:
     """Each (module, name) that the pickle would resolve, in order, found without running it.
 

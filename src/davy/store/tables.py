@@ -39,6 +39,14 @@ class Staged(msgspec.Struct, frozen=True):
     stats: str
 
 
+class Addition(msgspec.Struct, frozen=True):
+    """What one commit appended: its version, the addresses of its files, and how many rows they say that they have."""
+
+    version: int
+    files: tuple[str, ...]
+    rows: int
+
+
 class Table:
     """One table, by the address of its folder (a local path or an object store's URL). Safe to use from several threads.
 
@@ -121,6 +129,32 @@ class Table:
 
         if staged:
             obstore.delete(self._store(), [part.path for part in staged])
+
+    def version(self) -> int:
+        """The number of the last commit, -1 when there is none."""
+        delta = self._fresh()
+        return -1 if delta is None else int(delta.version())
+
+    def added(self, after: int) -> list[Addition] | None:
+        """What each commit after this version has appended, in order; merging files appends nothing.
+
+        None when that can't be told any more, because a commit or a file of it is gone: start again from `scan()`.
+        """
+        last, found = self.version(), list[Addition]()
+        if last < after:
+            return None
+        for version in range(after + 1, last + 1):
+            try:
+                commit = self._get(f"_delta_log/{version:020d}.json")
+            except FileNotFoundError:
+                return None
+            actions = [json.loads(line) for line in commit.splitlines() if line.strip()]
+            adds = [action["add"] for action in actions if action.get("add", {}).get("dataChange")]
+            if adds:
+                found.append(Addition(version, tuple(f"{self.uri}/{add['path']}" for add in adds), sum(_rows(add) for add in adds)))
+        if self.local is not None and any(not Path(path).exists() for addition in found for path in addition.files):
+            return None
+        return found
 
     def files(self) -> list[str]:
         """The addresses of the Parquet files that make up the table now.
@@ -251,10 +285,22 @@ class Table:
         sync_folder(folder)
         sync_folder(self.local)
 
+    def _get(self, path: str) -> bytes:
+        import obstore
+
+        try:
+            return bytes(obstore.get(self._store(), path).bytes())
+        except obstore.exceptions.NotFoundError as error:
+            raise FileNotFoundError(path) from error
+
     def _store(self) -> Any:
         from obstore.store import LocalStore, from_url
 
         return from_url(self.uri) if self.local is None else LocalStore(self.local, mkdir=True)
+
+
+def _rows(add: Mapping[str, Any]) -> int:
+    return int(json.loads(add.get("stats") or "{}").get("numRecords", 0))
 
 
 def _position(delta: DeltaTable, writer: str) -> int:

@@ -14,7 +14,7 @@ from davy.registry.signature import Output
 if TYPE_CHECKING:
     from davy.features.training_set import TrainingSet
 
-ARTIFACT, ROWS = "training.json", "training_set.parquet"
+ARTIFACT, ROWS, TEST_ROWS = "training.json", "training_set.parquet", "test_set.parquet"
 LARGEST_FRAME, LARGEST_FILE = 4 << 30, 512 << 20
 
 
@@ -40,7 +40,10 @@ class DataRecord(msgspec.Struct, frozen=True):
 
 
 class TrainingRecord(msgspec.Struct, frozen=True):
-    """A training by its inputs and results. `model_digest` is of the model's own file, `predictions` of its answers for every row."""
+    """A training by its inputs and results. `model_digest` is of the model's own file, `predictions` of its answers for every row.
+
+    `test` describes the held-out rows, on which versions are compared later.
+    """
 
     model: str
     parameters: dict[str, Any]
@@ -55,6 +58,7 @@ class TrainingRecord(msgspec.Struct, frozen=True):
     capture: str
     test_start: int | None = None
     test_end: int | None = None
+    test: DataRecord | None = None
 
     def to_json(self) -> bytes:
         """The artifact's bytes, indented for people."""
@@ -73,11 +77,11 @@ def describe(data: TrainingSet, spine: pl.DataFrame, start: int | None, end: int
                       tuple(spine.columns))
 
 
-def write_rows(frame: pl.DataFrame, folder: Path) -> Path | None:
+def write_rows(frame: pl.DataFrame, folder: Path, name: str = ROWS) -> Path | None:
     """The frame as a Parquet file in `folder`, or None when it is too large to be kept with every run, or Parquet has no such type."""
     if frame.estimated_size() > LARGEST_FRAME or any(dtype == pl.Object for dtype in frame.dtypes):
         return None
-    path = folder / ROWS
+    path = folder / name
     frame.write_parquet(path, compression="zstd", compression_level=1)
     if path.stat().st_size > LARGEST_FILE:
         path.unlink()

@@ -135,6 +135,7 @@ class _Training:
         self.project, self.home, self.definition, self.run, self.report = project, home, definition, run, report
         self.notices: list[str] = []
         self.metrics: dict[str, float] = {}
+        self.tested: record.DataRecord | None = None
 
     def carry_out(self, parameters: dict[str, Any], span: Span, as_known: AsKnown, seed: int) -> TrainResult:
         self.report("capturing code and environment")
@@ -161,7 +162,7 @@ class _Training:
         kept = record.TrainingRecord(
             model=self.definition.name, parameters=parameters, seed=seed, data=described, format=fitted.saved.format, output=fitted.saved.output,
             classes=fitted.saved.classes, files=fitted.files, model_digest=fitted.saved.digest, predictions=fitted.predictions, capture=taken.digest,
-            test_start=span.test_start, test_end=span.test_end)
+            test_start=span.test_start, test_end=span.test_end, test=self.tested)
         version = self._register(fitted, data, kept)
         return TrainResult(
             run=self.run.id, model=version.name, version=version.version, reference=version.reference, rows=len(data), metrics=self.metrics,
@@ -180,11 +181,11 @@ class _Training:
                        **({"mlflow.source.git.repoURL": source.remote} if source.remote else {})})
         return taken
 
-    def _keep_rows(self, data: TrainingSet) -> None:
+    def _keep_rows(self, data: TrainingSet, what: str = "training set", name: str = record.ROWS) -> None:
         with tempfile.TemporaryDirectory(prefix="davy-train-") as folder:
-            path = record.write_rows(data.frame, Path(folder))
+            path = record.write_rows(data.frame, Path(folder), name)
             if path is None:
-                self.notices.append("The training set's rows are not kept with the run, because they are too large or hold Python objects; their digests are.")
+                self.notices.append(f"The {what}'s rows are not kept with the run, because they are too large or hold Python objects; their digests are.")
             else:
                 self.run.artifact(path)
 
@@ -197,6 +198,8 @@ class _Training:
     def _test(self, fitted: Fitted, data: TrainingSet, span: Span, as_known: AsKnown) -> None:
         spine = make_spine(self.definition, self.project.root, start=span.test_start, end=span.test_end)
         held_out = encode_like(build(self.home, self.definition, spine, as_known=as_known), data)
+        self.tested = record.describe(held_out, spine, span.test_start, span.test_end)
+        self._keep_rows(held_out, "test set", record.TEST_ROWS)
         answers = fitted.loaded.predict(held_out.X)
         positive = positives(held_out.y, fitted.saved.classes)
         interval = None

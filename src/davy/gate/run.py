@@ -1,0 +1,147 @@
+"""The gate: all checks over one version, and their evidence in one transaction."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from davy.errors import ConfigError, DavyError, DefinitionError, NotEnoughData, nearest
+from davy.gate import record
+from davy.gate.candidate import Candidate
+from davy.gate.check import FAIL, NO_DATA, Check, Finding, Verdict, chosen
+from davy.project import FILES, load_module, load_project
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from davy.home import Home
+
+CHECKS_FILE = "checks"
+
+
+class Result(msgspec.Struct, frozen=True):
+    """A check's finding, and whether it stops the version."""
+
+    check: str
+    title: str
+    verdict: Verdict
+    blocks: bool
+    summary: str
+    fix: str
+    evidence: dict[str, Any]
+    seconds: float
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What a gate found.
+
+    Attributes:
+        digest: of the version (files, signature, feature set).
+        stable: the version that it was compared with; None: it was judged by itself, and `alone` says why.
+        complete: whether all checks ran that the project asks for; only such a run decides how the version stands.
+        time: microseconds; seconds: how long it took.
+    """
+
+    model: str
+    version: int
+    digest: str | None
+    stable: int | None
+    alone: str
+    passed: bool
+    complete: bool
+    time: int
+    seconds: float
+    results: tuple[Result, ...]
+
+    @property
+    def reference(self) -> str:
+        """`model@version`."""
+        return f"{self.model}@{self.version}"
+
+    @property
+    def failed(self) -> list[Result]:
+        """What stops the version."""
+        return [result for result in self.results if result.blocks]
+
+
+def built_in() -> list[Check]:
+    """Davy's own checks, in the order in which they run: what is cheap and damning first."""
+    from davy.gate import baseline, batches, calibration, features, files, inputs, quality, replayed, rollback, signature, speed
+
+    modules = (files, signature, quality, baseline, calibration, features, batches, inputs, speed, replayed, rollback)
+    return [item for module in modules for item in module.CHECKS]
+
+
+def checks_of(home: Home) -> list[Check]:
+    """Davy's checks, then the project's own from features.py, models.py and checks.py.
+
+    Raises:
+        DefinitionError: a file that can't be read, or two checks of one name.
+    """
+    import sys
+
+    load_project(home.root)
+    files = [sys.modules.get(name) for name in FILES if (home.root / f"{name}.py").exists()]
+    files.append(load_module(home.root, CHECKS_FILE))
+    own = {id(value): value for module in files if module is not None for value in vars(module).values() if isinstance(value, Check)}
+    return [*built_in(), *own.values()]
+
+
+def run(home: Home, reference: str, *, only: Sequence[str] = (), skip: Sequence[str] = (), began: Callable[[Check], None] = lambda _: None,
+        ended: Callable[[Result], None] = lambda _: None) -> tuple[Report, record.Standing]:
+    """Judge a version, and keep what was found with a journal entry `gate.passed` or `gate.failed`.
+
+    Args:
+        only, skip: names of checks; a run with either is kept as evidence and does not change how the version stands.
+        began, ended: told of each check.
+
+    Raises:
+        NotFound: no such version or check. ConfigError: `[gate]` names a check that there isn't.
+    """
+    settings, known = home.config.gate, checks_of(home)
+    for name in (*settings.required, *settings.skip):
+        if name not in {item.name for item in known}:
+            raise ConfigError(f"[gate] in davy.toml names the check {name!r}.", nearest(name, [item.name for item in known]), "See them all: davy gate --list")
+    candidate = Candidate(home, reference)
+    wanted = chosen(known, candidate.model, only=only, skip=(*skip, *settings.skip))
+    started, now = time.perf_counter(), home.clock.now()
+    try:
+        if not only:
+            candidate.warm_up()
+        results = []
+        for item in wanted:
+            began(item)
+            results.append(_result(item, candidate, required=item.required or item.name in settings.required))
+            ended(results[-1])
+    finally:
+        candidate.close()
+    stable = candidate.stable
+    report = Report(candidate.model, candidate.version.version, candidate.version.digest, None if stable is None else stable.version, candidate.alone,
+                    not any(result.blocks for result in results), not only and not skip, now, round(time.perf_counter() - started, 3), tuple(results))
+    with home.database.begin() as connection:
+        return report, record.keep(connection, report, clock=home.clock, actor=home.actor)
+
+
+def _result(item: Check, candidate: Candidate, *, required: bool) -> Result:
+    began = time.perf_counter()
+    found = _carried_out(item, candidate)
+    blocks = found.verdict == FAIL or (found.verdict == NO_DATA and required)
+    fix = found.fix or (item.fix if found.verdict == FAIL else "")
+    return Result(item.name, item.title, found.verdict, blocks, found.summary, fix, found.evidence, round(time.perf_counter() - began, 3))
+
+
+def _carried_out(item: Check, candidate: Candidate) -> Finding:
+    """A check that can't be carried out is a failure with its reason, unless the reason is that there are no data."""
+    try:
+        return item.run(candidate)
+    except NotEnoughData as error:
+        return Finding(NO_DATA, error.came, {}, error.fix)
+    except DefinitionError:
+        raise
+    except DavyError as error:
+        return Finding(FAIL, error.came, {"error": error.code}, error.fix)
+    except Exception as error:  # noqa: BLE001 - a project's own check may raise anything
+        return Finding(FAIL, f"The check raised {type(error).__name__}: {error}", {"traceback": traceback.format_exc()}, "Mend the check, or what it met.")

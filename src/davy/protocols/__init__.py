@@ -1,0 +1,1 @@
+"""Protocols that others speak, translated thinly."""

@@ -1,0 +1,131 @@
+"""A version that raises, hangs, answers the wrong number of rows or dies: stable answers, and the version is charged."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+import pytest
+
+from davy.home import Home
+from davy.release.traffic import move_traffic
+from davy.serving.assignment import Assignment
+from davy.serving.predictions import read_predictions
+from server_kit import BODY, Running, until
+from serving_kit import DIES, HANGS, RAISES, ROWS, add_moody
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from davy.registry.models import ModelVersion
+
+SHARE = 0.3
+
+
+@pytest.fixture
+def moody(shop: Path) -> Iterator[tuple[Home, ModelVersion]]:
+    (shop / "davy.toml").write_text('project = "shop"\n[serving]\ntimeout = "500ms"\nallow_globals = ["moody.Moody"]\n')
+    home = Home(shop)
+    yield home, add_moody(home)
+    home.close()
+
+
+def give(home: Home, weights: dict[str, float], **more: Any) -> None:
+    with home.database.begin() as connection:
+        move_traffic(connection, "fraud", weights, clock=home.clock, actor="tester", release="r1", **more)
+
+
+def logged(home: Home) -> pl.DataFrame:
+    frames = [frame.select("prediction", "version", "arm", "share", "status", "release", "answered", "output", "routing_key", "model_us", "kernel")
+              for frame in read_predictions(home, "fraud").values()]
+    return pl.concat(frames) if frames else pl.DataFrame(schema={"status": pl.String, "arm": pl.String})
+
+
+def wait_for(home: Home, wanted: pl.Expr, count: int) -> pl.DataFrame:
+    """The log's rows of this kind, once there are so many."""
+    found: list[pl.DataFrame] = []
+
+    def there() -> bool:
+        found[:] = [logged(home).filter(wanted)]
+        return found[0].height == count
+
+    until(there)
+    return found[0]
+
+
+def keys_of(bad: ModelVersion, version: int, count: int) -> list[str]:
+    """Routing keys that fall on this version when the bad one has its share."""
+    assignment = Assignment("fraud", {1: 1 - SHARE, bad.version: SHARE})
+    return [key for number in range(10_000) if assignment.version(key := f"c{number}") == version][:count]
+
+
+@pytest.mark.parametrize(("amount", "status"), [(RAISES, "error"), (ROWS, "error"), (HANGS, "timeout"), (DIES, "error")])
+def test_stable_answers_what_another_version_fails_to_and_that_one_is_charged(moody: tuple[Home, ModelVersion], amount: float, status: str) -> None:
+    home, bad = moody
+    give(home, {"fraud@1": 1 - SHARE, bad.reference: SHARE}, stable=1)
+    with Running(home.root) as server:
+        key = keys_of(bad, bad.version, 1)[0]
+        assert server.post("/predict/fraud", {**BODY, "card": key})[1]["version"] == bad.version
+        code, answer = server.post("/predict/fraud", {**BODY, "card": key, "amount": amount})
+        assert (code, answer["version"], answer["arm"]) == (200, 1, "stable")
+        found = wait_for(home, pl.col("status") != "ok", 2)
+        failure = found.filter(pl.col("status") == status).row(0, named=True)
+        assert (failure["version"], failure["arm"], failure["share"], failure["release"], failure["output"]) == (bad.version, "canary", SHARE, "r1", None)
+        assert failure["answered"] == answer["prediction_id"]
+        rescue = found.filter(pl.col("status") == "fallback").row(0, named=True)
+        assert (rescue["prediction"], rescue["version"], rescue["share"]) == (answer["prediction_id"], 1, SHARE)
+        assert rescue["output"] == answer["prediction"]
+        until(lambda: server.post("/predict/fraud", {**BODY, "card": key})[1]["version"] == bad.version)  # it comes back by itself
+
+
+def test_an_array_with_one_bad_row_is_answered_whole(moody: tuple[Home, ModelVersion]) -> None:
+    home, bad = moody
+    give(home, {"fraud@1": 1 - SHARE, bad.reference: SHARE}, stable=1)
+    with Running(home.root) as server:
+        theirs = keys_of(bad, bad.version, 3)
+        rows = [{**BODY, "card": card} for card in (*theirs, *keys_of(bad, 1, 4))]
+        rows[1]["amount"] = RAISES
+        code, answers = server.post("/predict/fraud", rows)
+        assert code == 200
+        assert [answer["version"] for answer in answers][:3] == [1, 1, 1]  # the batch was one call, so all of its rows fell back
+        assert len({answer["prediction_id"] for answer in answers}) == 7
+        assert wait_for(home, pl.col("status") == "error", 3).height
+
+
+def test_a_failure_without_anyone_to_answer_is_an_error_and_logged(moody: tuple[Home, ModelVersion]) -> None:
+    home, bad = moody
+    give(home, {bad.reference: 1.0})
+    with Running(home.root) as server:
+        assert server.post("/predict/fraud", {**BODY, "amount": RAISES})[0] == 500
+        assert server.post("/predict/fraud", {**BODY, "amount": HANGS})[0] == 504
+        found = wait_for(home, pl.lit(True), 2)
+        assert sorted(found["status"]) == ["error", "timeout"]
+        assert found["share"].to_list() == [1.0, 1.0]
+        assert set(found["answered"]) == {""}
+
+
+def test_a_version_without_weight_answers_for_the_one_that_has_it_all(moody: tuple[Home, ModelVersion]) -> None:
+    home, bad = moody
+    give(home, {bad.reference: 1.0}, stable=2)
+    with Running(home.root) as server:
+        assert server.post("/predict/fraud", BODY)[1]["version"] == bad.version
+        code, answer = server.post("/predict/fraud", {**BODY, "amount": RAISES})
+        assert (code, answer["version"], answer["arm"]) == (200, 2, "stable")
+
+
+def test_a_shadow_is_asked_the_same_and_answers_nobody(moody: tuple[Home, ModelVersion]) -> None:
+    home, bad = moody
+    give(home, {"fraud@1": 1.0}, stable=1, shadow=bad.version)
+    with Running(home.root) as server:
+        answers = [server.post("/predict/fraud", {**BODY, "card": f"c{number}"})[1] for number in range(20)]
+        answers.append(server.post("/predict/fraud", {**BODY, "amount": RAISES})[1])
+        answers.append(server.post("/predict/fraud", {**BODY, "amount": HANGS})[1])
+        assert {answer["version"] for answer in answers} == {1}
+        found = wait_for(home, pl.col("arm") == "shadow", 22)
+        assert set(found["answered"]) == {answer["prediction_id"] for answer in answers}
+        assert set(found["version"]) == {bad.version}
+        assert set(found["share"]) == {0.0}
+        assert sorted(found["status"].value_counts().rows()) == [("error", 1), ("ok", 20), ("timeout", 1)]
+        shadow = server.health()["shadow"]
+        assert shadow == {"asked": 22, "dropped": 0}
