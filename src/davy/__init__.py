@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from davy.features.define import agg as agg
     from davy.features.define import derive as derive
     from davy.features.define import model as model
+    from davy.features.define import udf as udf
     from davy.features.expression import abs as abs  # noqa: A004 - named as the builtin that it stands for
     from davy.features.expression import case as case
     from davy.features.expression import ceil as ceil
@@ -59,7 +60,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "davy.core.fields": ("Decimal", "Float", "Time"),
-    "davy.features.define": ("Outcome", "Stream", "View", "agg", "derive", "model"),
+    "davy.features.define": ("Outcome", "Stream", "View", "agg", "derive", "model", "udf"),
     "davy.features.expression": ("abs", "case", "ceil", "clip", "coalesce", "exp", "floor", "hash_bucket", "is_null", "log", "log1p", "maximum",
                                  "minimum", "round", "sqrt", "when"),
     "davy.features.kpi": ("kpi",),

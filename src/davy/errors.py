@@ -122,6 +122,10 @@ class ModelFailed(DavyError):
     """A model's own code raised an error for a request that was in order."""
 
 
+class UdfFailed(DavyError):
+    """A udf raised an error, returned another kind of value than it declares, or two values for one row."""
+
+
 class MissingExtra(DavyError):
     """A package that an optional part needs is not installed."""
 

@@ -128,6 +128,27 @@ def test_ids_are_taken_once_across_histories_and_pushes(tmp_path: Path) -> None:
     log.close()
 
 
+def test_ids_that_are_joined_and_ids_that_are_looked_up_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Histories and pushes with ids of 40 orders, some of them set aside until later."""
+    found, receipts = [], []
+    for way, most in (("joined", history.MOST_JOINED), ("looked-up", 0)):
+        monkeypatch.setattr(history, "MOST_JOINED", most)
+        monkeypatch.setattr(history, "CHUNK", 9)
+        chance, log, seen = random.Random(5), open_log(driven_home(tmp_path / way), ORDERS.spec), set[str]()
+        for turn in range(6):
+            rows = [order(f"o{chance.randrange(40)}", NOON + chance.choice([-HOUR, -2, -1, 0, HOUR])) for _ in range(20)]
+            receipt = log.append("orders", rows[:5]) if turn % 2 else log.append_history("orders", frame(rows))
+            names = {row["order"] for row in (rows[:5] if turn % 2 else rows)}
+            assert receipt.accepted + receipt.set_aside == len(names - seen)
+            seen |= names
+            receipts.append((receipt.accepted, receipt.duplicates, receipt.set_aside))
+        found.append([(row["order"], row["at"]) for row in contents(log, "orders")])
+        log.close()
+    assert found[0] == found[1]
+    assert receipts[:6] == receipts[6:]
+    assert sum(aside for _, _, aside in receipts) > 5
+
+
 def test_a_history_after_one_that_the_online_state_has_not_taken_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = open_log(driven_home(tmp_path), ORDERS.spec)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 import signal
 import subprocess
 import sys
@@ -19,13 +18,13 @@ from davy.serving.prediction_frames import to_frame, to_records
 from davy.serving.predictions import (
     PredictionLog,
     PredictionRecord,
-    Unreadable,
     find_prediction,
     flush_predictions,
     folder_of,
     pending_predictions,
     read_predictions,
 )
+from davy.serving.unreadable import Unreadable
 from davy.store.tables import Table
 from davy.store.wal import Wal
 from serving_kit import add_version, feature_set
@@ -140,6 +139,33 @@ def test_records_of_an_unknown_feature_set_are_set_aside_once_and_hold_up_nothin
     assert [msgspec.msgpack.decode(line.record, type=PredictionRecord) for line in sorted(lines, key=lambda line: line.position)] == lost
 
 
+def test_what_is_no_record_or_does_not_fit_is_set_aside_once_and_holds_up_nothing(shop: Home, caplog: pytest.LogCaptureFixture) -> None:
+    log = PredictionLog(folder_of(shop))
+    misfits = [
+        record(2, values=[1, 2.0]), record(3, values=["one", 0.1, None, 0.1, 0.1, "books"]), record(4, entities={"card": 7}), record(6, values=[0.0] * 7)]
+    log.append([record(1), *misfits[:2]])
+    foreign = [b"", b"\xc1", msgspec.msgpack.encode({"id": "x"}), msgspec.msgpack.encode(["x"] * 18), b"\x92\xa1\xff"]
+    log._wal.append(foreign)
+    log.append([*misfits[2:], record(5)])
+    assert sorted(ids(shop)) == [record(1).id, record(5).id]
+    assert find_prediction(shop, record(5).id) == record(5)
+    assert flush_predictions(shop) == 2
+    assert "no prediction records" in caplog.text
+    assert "don't fit the feature set" in caplog.text
+    path = folder_of(shop) / "unreadable"
+    before = path.read_bytes()
+    (folder_of(shop) / log.id / "moved").write_text("0")
+    assert flush_predictions(shop) == 0
+    assert path.read_bytes() == before
+    log.append([record(7)])
+    log.close()
+    assert flush_predictions(shop) == 1
+    assert sorted(stored(shop)) == [record(number).id for number in (1, 5, 7)]
+    lines = sorted((msgspec.json.decode(line, type=Unreadable) for line in before.splitlines()), key=lambda line: line.position)
+    assert [line.record for line in lines if not line.id] == foreign
+    assert [msgspec.msgpack.decode(line.record, type=PredictionRecord) for line in lines if line.id] == misfits
+
+
 CRASHING = """
 import os, sys
 from pathlib import Path
@@ -185,8 +211,7 @@ for number in range(100_000):
 def test_a_killed_gateway_loses_nothing_that_it_has_answered(shop: Home) -> None:
     from pathlib import Path
 
-    process = subprocess.Popen([sys.executable, "-c", WRITING, str(folder_of(shop)), str(Path(__file__).parent.parent)], stdout=subprocess.PIPE, text=True,
-                               env={**os.environ, "PYTHONPATH": ""})
+    process = subprocess.Popen([sys.executable, "-c", WRITING, str(folder_of(shop)), str(Path(__file__).parent.parent)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     answered = [int(process.stdout.readline()) for _ in range(300)]
     process.kill()

@@ -56,7 +56,7 @@ def typed(spec: StreamSpec, stored: pl.DataFrame) -> pl.DataFrame:
 def untyped(spec: StreamSpec, frame: pl.DataFrame) -> pl.DataFrame:
     """A frame of the table back in stored form; a declared field that the table lacks is null."""
     present = set(frame.columns)
-    fields = [(_untyped(field) if field.name in present else pl.lit(None, dtype=stored_type(field)).alias(field.name)) for field in spec.fields]
+    fields = [(untyped_field(field) if field.name in present else pl.lit(None, dtype=stored_type(field)).alias(field.name)) for field in spec.fields]
     return frame.select(pl.col(OFFSET), pl.col(INGEST).cast(pl.Int64), pl.col(spec.time).cast(pl.Int64), *fields)
 
 
@@ -110,7 +110,8 @@ def _typed(field: Field) -> pl.Expr:
     return column.cast(pl.Boolean) if field.kind == "bool" else column
 
 
-def _untyped(field: Field) -> pl.Expr:
+def untyped_field(field: Field) -> pl.Expr:
+    """A column of the table back in stored form."""
     column = pl.col(field.name)
     if field.kind in ("float", "decimal"):
         return column.to_physical().cast(pl.Int64)

@@ -18,7 +18,7 @@ import polars as pl
 from davy.core.clock import new_id
 from davy.core.fields import Field
 from davy.errors import CorruptData, DavyError, InvalidInput, InvalidTime, nearest
-from davy.events.frames import INGEST, OFFSET, ContentDigest, stored_type, typed
+from davy.events.frames import INGEST, OFFSET, ContentDigest, stored_type, typed, untyped_field
 from davy.events.records import Aside, Receipt, Rows, encode
 from davy.events.segments import record, segment_of
 from davy.events.streams import WRITER, Stream
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from davy.store.tables import Staged
 
 CHUNK = 500_000
+LOOKUP_COST = 20  # looking one id up costs as much as reading so many of the table's
+MOST_JOINED = 5_000_000
 _FIRST = "_first"
 
 
@@ -76,6 +78,7 @@ class _Loader:
         self.later: list[Rows] = []
         self.segments: list[Segment] = []
         self.digest = ContentDigest()
+        self.looked_up = True
         self.source = _Source(self.spec, frame)
         self.empty = typed(self.spec, pl.DataFrame(schema={OFFSET: pl.Int64, INGEST: pl.Int64, self.spec.time: pl.Int64,
                                                            **{field.name: stored_type(field) for field in self.spec.fields}}))
@@ -83,6 +86,7 @@ class _Loader:
     def load(self) -> Receipt:
         """Stage all chunks, then make them part of the log."""
         state, total = self.state, self.source.height
+        self.looked_up = not self._join_ids()
         for base, stored in self.source.chunks():
             self._stage(base, stored)
         key = f"load:{self.digest.hexdigest()}"
@@ -126,6 +130,8 @@ class _Loader:
         if self.spec.id is None:
             return np.ones(stored.height, dtype=bool)
         fresh: np.ndarray[Any, np.dtype[np.bool_]] = stored[_FIRST].to_numpy().copy()
+        if not self.looked_up:
+            return fresh
         waiting, table = self.state.waiting.ids, f"ids/{self.spec.name}"
         if self.state.offset or waiting:
             with self.log.online.store.snapshot() as snapshot:
@@ -133,6 +139,22 @@ class _Loader:
                     if fresh[i] and (identity in waiting or snapshot.get(table, encode_id(identity)) is not None):
                         fresh[i] = False
         return fresh
+
+    def _join_ids(self) -> bool:
+        """Leave out the events whose ids the table has, all at once, unless looking up each is cheaper or these are too many; whether it was done."""
+        source, offset = self.source, self.state.offset
+        if self.spec.id is None or source.first is None or not offset or offset > LOOKUP_COST * source.height or offset + source.height > MOST_JOINED:
+            return False
+        field = self.spec.field(self.spec.id)
+        ids = source.ids(field)
+        if ids is None:
+            return False
+        table = self.state.table
+        known = ids.is_in(table.collect(table.scan().select(untyped_field(field))).to_series().implode())
+        if self.state.waiting.ids:
+            known |= ids.cast(pl.String).is_in(pl.Series(list(self.state.waiting.ids), dtype=pl.String).implode())
+        source.first &= ~known.to_numpy()
+        return True
 
     def _commit(self, key: str, accepted: int) -> None:
         log, state, name, attempt = self.log, self.state, self.spec.name, new_id(self.log.home.clock)
@@ -181,6 +203,17 @@ class _Source:
         self.order = None if bool(np.all(base[1:] >= base[:-1])) else np.argsort(base, kind="stable")
         self.base = base if self.order is None else base[self.order]
         self.first = self._first_of_id(keys)
+        self._ids = keys[spec.id] if spec.id else None
+
+    def ids(self, field: Field) -> pl.Series | None:
+        """In the order of the log, each event's id in stored form, asked for once; None when one is wrong, which is told with its row when it is read."""
+        raw, self._ids = self._ids, None
+        assert raw is not None
+        try:
+            stored = encode_column(raw, field)
+        except InvalidInput:
+            return None
+        return stored if self.order is None else stored[self.order]
 
     def chunks(self) -> Iterator[tuple[np.ndarray[Any, np.dtype[np.int64]], pl.DataFrame]]:
         """(arrival times, events) of consecutive parts."""
@@ -252,7 +285,7 @@ class _Source:
             row = int(keys[name].is_null().arg_max() or 0)
             raise InvalidInput(f"Row {row} has no {name!r}.", f"{name!r} is the id of the stream {self.spec.name!r}.", "Give every event its id.")
         ids = keys[name] if self.order is None else keys[name][self.order]
-        first: np.ndarray[Any, np.dtype[np.bool_]] = ids.is_first_distinct().to_numpy()
+        first: np.ndarray[Any, np.dtype[np.bool_]] = ids.is_first_distinct().to_numpy().copy()
         return first
 
 

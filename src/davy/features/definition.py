@@ -74,13 +74,18 @@ class ViewSpec(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self, digest=digest_json([body, stream.time, fields]))
 
 
-class DerivedSpec(msgspec.Struct, frozen=True):
-    """A row-wise expression over features and request fields; `expression` is JSON (see features/expression.py)."""
+class DerivedSpec(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A row-wise expression over features and request fields; `expression` is JSON (see features/expression.py).
+
+    Attributes:
+        program: a udf's Python (see features/udf.py); its expression then lists its inputs, and ends with `udf`.
+    """
 
     name: str
     inputs: tuple[str, ...]
     expression: Any
     kind: Kind
+    program: str | None = None
 
 
 class FeatureSet(msgspec.Struct, frozen=True):
@@ -106,6 +111,11 @@ class FeatureSet(msgspec.Struct, frozen=True):
         """This set with its digest. Where a stream's source lies does not change what a feature means, so it is left out."""
         body = msgspec.to_builtins(msgspec.structs.replace(self, streams=(), digest=""))
         return msgspec.structs.replace(self, digest=digest_json([body, [view.digest for view in self.views]]))
+
+    @property
+    def has_udfs(self) -> bool:
+        """Whether a derived feature is a user's program, which needs a process that may run it."""
+        return any(spec.program is not None for spec in self.derived)
 
     def stream(self, name: str) -> StreamSpec:
         """The stream of that name."""

@@ -41,6 +41,8 @@ def _feature(view: ViewSpec, feature: FeatureSpec) -> str:
 
 def expression(derived: DerivedSpec) -> str:
     """A traced expression as one line of what the user wrote, near enough to recognise it."""
+    if derived.program is not None:
+        return f"udf {derived.name}({', '.join(derived.inputs)})"
     texts: list[tuple[str, bool]] = []
     for operation, _, operands, parameter in derived.expression:
         texts.append(_text(operation, [texts[index] for index in operands], parameter))

@@ -129,7 +129,7 @@ def training_set(
     for stream in feature_set.streams:
         known = engine.known_at(stream, micros) if as_known == "ingest" else np.full(len(micros), bounds[stream.name], dtype=np.int64)
         seen[stream.name] = np.minimum(known, bounds[stream.name])
-    vectors = compute_vectors(engine, feature_set, spine, micros, seen)
+    vectors = compute_vectors(engine, feature_set, spine, micros, seen, check_udfs=True)
     names = {name: f"feature.{name}" if name in spine.columns else name for name in vectors.columns}
     frame = spine.hstack(vectors.rename(names).get_columns())
     spine_digest, labels = frame_digest(spine), "" if label is None else frame_digest(label.to_frame())
@@ -149,16 +149,26 @@ def training_set(
 
 
 def compute_vectors(
-    engine: OfflineEngine, feature_set: FeatureSet, spine: pl.DataFrame, times: np.ndarray, watermarks: Mapping[str, np.ndarray]
+    engine: OfflineEngine,
+    feature_set: FeatureSet,
+    spine: pl.DataFrame,
+    times: np.ndarray,
+    watermarks: Mapping[str, np.ndarray],
+    *,
+    check_udfs: bool = False,
 ) -> pl.DataFrame:
     """The feature vectors of every row as of (time, watermark): what a request at that moment was, or would have been, given.
 
     Args:
         times: int64 microseconds, shape (rows,).
         watermarks: per stream int64 offsets, shape (rows,).
+        check_udfs: compute a sample of the rows of udfs twice, and refuse what comes out differently.
 
     Returns:
         One column per output, in order, typed.
+
+    Raises:
+        UdfFailed: a udf raised, returned another kind, or was not repeatable; names the row.
     """
     given = {field.name: encode_column(_column(spine, field.name, f"a {field.kind}"), field) for field in (*feature_set.entities, *feature_set.request)}
     keys = pl.DataFrame([given[field.name] for field in feature_set.entities])
@@ -171,11 +181,11 @@ def compute_vectors(
     for field in (*feature_set.entities, *feature_set.request):
         columns[field.name] = decode_column(given[field.name], field).alias(field.name)
     if feature_set.derived:
-        columns |= _derive(feature_set, columns)
+        columns |= _derive(feature_set, columns, check_udfs)
     return pl.DataFrame([columns[name] for name in feature_set.outputs])
 
 
-def _derive(feature_set: FeatureSet, columns: Mapping[str, pl.Series]) -> dict[str, pl.Series]:
+def _derive(feature_set: FeatureSet, columns: Mapping[str, pl.Series], check_udfs: bool) -> dict[str, pl.Series]:
     """The row kernel over every row: one function, one value at a time, so that training and serving can't differ."""
     from davy.features.expression import compile_kernel
 
@@ -183,11 +193,18 @@ def _derive(feature_set: FeatureSet, columns: Mapping[str, pl.Series]) -> dict[s
     kernel = compile_kernel(feature_set.derived, needed)
     length = len(next(iter(columns.values())))
     rows = zip(*(columns[name].to_list() for name in needed), strict=True) if needed else iter([()] * length)
-    results = [kernel(row) for row in rows]
+    results = _elsewhere(kernel, list(rows), check_udfs) if feature_set.has_udfs else [kernel(row) for row in rows]
     return {
         spec.name: pl.Series(spec.name, [row[index] for row in results], dtype=DECODED[spec.kind], strict=True)
         for index, spec in enumerate(feature_set.derived)
     }
+
+
+def _elsewhere(kernel: Any, rows: list[tuple[Any, ...]], check: bool) -> list[list[Any]]:
+    found: list[list[Any]] = kernel.many(rows)
+    if check:
+        kernel.check_repeatable(rows, found)
+    return found
 
 
 def _column(frame: pl.DataFrame, name: str, what: str) -> pl.Series:

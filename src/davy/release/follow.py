@@ -64,7 +64,7 @@ class Follower:
                 self._tails[name] = Tail(directory, moved_of(directory))
         found = []
         for name, tail in list(self._tails.items()):
-            found += [decode(payload, name) for _, payload in tail.read() if self._mark in payload]
+            found += [record for _, payload in tail.read() if self._mark in payload and (record := decode(payload)) is not None]
             if name not in present:
                 tail.close()
                 del self._tails[name]

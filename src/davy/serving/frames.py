@@ -1,8 +1,9 @@
 """The bytes between the gateway and a worker, on a socket of this machine.
 
 A request is a header (u32 bytes that follow, u32 request id, u32 rows) and rows x columns little-endian float64, row by row.
+With DERIVE added to the rows, what follows is msgpack instead: per row the inputs of the version's derived features.
 An answer is a header (u32 bytes that follow, u32 request id, u32 rows, u32 columns) and float64 values, or JSON when
-columns is LABELS (a list of answers) or ERROR (an error's parts).
+columns is LABELS (a list of answers) or ERROR (an error's parts), or msgpack when it is DERIVED (per row its derived values).
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ ANSWER = struct.Struct("<IIII")
 LENGTH = struct.Struct("<I")
 LABELS = 0xFFFF_FFFF
 ERROR = 0xFFFF_FFFE
+DERIVED = 0xFFFF_FFFD
+DERIVE = 0x8000_0000
 WARM_UP = 0
 REQUEST_REST = REQUEST.size - LENGTH.size
 ANSWER_REST = ANSWER.size - LENGTH.size

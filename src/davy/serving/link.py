@@ -10,19 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from davy.errors import InvalidInput, ModelFailed, TimedOut, Unavailable
+from davy.errors import DavyError, InvalidInput, ModelFailed, TimedOut, UdfFailed, Unavailable
 from davy.serving import frames
 from davy.serving.sockets import address
 from davy.serving.worker_spec import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 MOST_SENDS = 3
 STUCK_SECONDS = 10.0
 _SWEEP_SECONDS = 0.02
 _RETRY_SECONDS = 0.02
+_TOLD: dict[str, type[DavyError]] = {"InvalidInput": InvalidInput, "UdfFailed": UdfFailed}
 _doubles: dict[int, struct.Struct] = {}
 
 
@@ -72,6 +73,17 @@ class Link(asyncio.Protocol):
         Raises (through the future):
             TimedOut: no answer in time. Unavailable: the worker is away. ModelFailed: its predict raised.
         """
+        return self._ask(rows, values)
+
+    def derive(self, rows: Sequence[Sequence[Any]]) -> asyncio.Future[list[Any]]:
+        """The derived values of these rows of inputs, by the version's own process, since they hold a user's code.
+
+        Raises (through the future):
+            UdfFailed: a udf raised, or returned what it may not. InvalidInput: an int beyond 64 bits. TimedOut, Unavailable: as `predict`.
+        """
+        return self._ask(len(rows) | frames.DERIVE, msgspec.msgpack.encode(rows))
+
+    def _ask(self, rows: int, values: bytes) -> asyncio.Future[list[Any]]:
         self._number = number = self._number % 0xFFFF_FFFF + 1
         future: asyncio.Future[list[Any]] = self._loop.create_future()
         pending = self._pending[number] = _Pending(frames.request(number, rows, values), self._loop.time() + self._timeout, future)
@@ -134,7 +146,7 @@ class Link(asyncio.Protocol):
             return
         if columns == frames.ERROR:
             problem = msgspec.json.decode(body, type=Problem)
-            kind = InvalidInput if problem.code == "InvalidInput" else ModelFailed
+            kind = _TOLD.get(problem.code, ModelFailed)
             pending.future.set_exception(kind(problem.came, problem.allowed, problem.fix))
         else:
             pending.future.set_result(decode(rows, columns, body))
@@ -196,6 +208,8 @@ def decode(rows: int, columns: int, body: bytes) -> list[Any]:
     """The answers in a frame's body, one for each row."""
     if columns == frames.LABELS:
         return msgspec.json.decode(body)  # type: ignore[no-any-return]
+    if columns == frames.DERIVED:
+        return msgspec.msgpack.decode(body)  # type: ignore[no-any-return]
     count = rows * columns
     doubles = _doubles.get(count)
     if doubles is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from davy.features.definition import FeatureSet
     from davy.store.tables import Table
 
+_MISFIT = (pl.exceptions.PolarsError, TypeError, ValueError, OverflowError)
 _TIME = pl.Datetime("us", "UTC")
 _TYPES: dict[Kind, Any] = {"int": pl.Int64, "float": pl.Float64, "decimal": pl.Float64, "str": pl.String, "bool": pl.Boolean, "time": _TIME}
 _PLAIN: dict[str, Any] = {"prediction": pl.String, "time": _TIME, "logged_time": _TIME, "model": pl.String, "version": pl.Int64, "arm": pl.String,
@@ -52,6 +54,31 @@ def to_frame(records: Sequence[PredictionRecord], feature_set: FeatureSet) -> pl
     return pl.DataFrame(columns)
 
 
+def fitting(records: Sequence[PredictionRecord], feature_set: FeatureSet) -> tuple[pl.DataFrame | None, list[int]]:
+    """`to_frame` of the records that fit the feature set, None without any, and the positions of those that don't.
+
+    A record doesn't fit when it has another number of values, or one of another kind.
+    """
+    if not records:
+        return None, []
+    width = len(feature_set.outputs)
+    with suppress(*_MISFIT):
+        if all(len(record.values) == width for record in records):
+            return to_frame(records, feature_set), []
+    misfits = [position for position, record in enumerate(records) if len(record.values) != width or not _fits(record, feature_set)]
+    apart = set(misfits)
+    fit = [record for position, record in enumerate(records) if position not in apart]
+    return to_frame(fit, feature_set) if fit else None, misfits
+
+
+def _fits(record: PredictionRecord, feature_set: FeatureSet) -> bool:
+    try:
+        to_frame([record], feature_set)
+    except _MISFIT:
+        return False
+    return True
+
+
 def gather(table: Table, feature_set: FeatureSet, pending: Sequence[PredictionRecord], *, start: int | None, end: int | None,
            version: int | None) -> pl.DataFrame | None:
     """Stored and pending predictions of one table, each once."""
@@ -64,7 +91,8 @@ def gather(table: Table, feature_set: FeatureSet, pending: Sequence[PredictionRe
         wanted = wanted & (pl.col("version") == version)
     parts = [table.scan().filter(wanted).collect()] if table.exists() else []
     if pending:
-        parts.append(to_frame(pending, feature_set).filter(wanted))
+        frame, _ = fitting(pending, feature_set)  # the next flush sets the others aside, and says so
+        parts += [] if frame is None else [frame.filter(wanted)]
     if not parts:
         return None
     return completed(pl.concat(parts, how="diagonal")).unique("prediction", keep="first").sort("time", "prediction")

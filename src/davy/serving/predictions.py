@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import gc
-import logging
 import os
 import shutil
 import threading
@@ -22,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from davy.core.clock import SystemClock, new_id
-from davy.errors import CorruptData, DavyError, NotFound, Unavailable
+from davy.errors import DavyError, NotFound, Unavailable
+from davy.serving.unreadable import Unreadable, set_aside
 from davy.store.wal import Wal, read, truncate
 
 if TYPE_CHECKING:
@@ -36,8 +36,7 @@ if TYPE_CHECKING:
 SYNC_SECONDS = 0.05
 SEGMENT_BYTES = 16 << 20
 CHUNK = 20_000
-_MOVED, _OWNER, _UNREADABLE = "moved", "owner.lock", "unreadable"
-_LOG = logging.getLogger("davy.serving")
+_MOVED, _OWNER = "moved", "owner.lock"
 OK, ERROR, TIMEOUT, FALLBACK = "ok", "error", "timeout", "fallback"
 
 
@@ -88,21 +87,6 @@ class PredictionRecord(msgspec.Struct, array_like=True, gc=False):
 
 ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(PredictionRecord)
-
-
-class Unreadable(msgspec.Struct):
-    """A line of the file `unreadable`: a record whose feature set is unknown, and where it was. `record` is its MessagePack, in Base64."""
-
-    gateway: str
-    position: int
-    id: str
-    model: str
-    version: int
-    feature_set: str
-    record: bytes
-
-
-_LINE = msgspec.json.Decoder(Unreadable)
 
 
 class PredictionLog:
@@ -231,8 +215,8 @@ def table_name(model: str, feature_set: str) -> str:
 def flush_predictions(home: Home) -> int:
     """Move what all gateways have logged, dead ones too, into Delta tables, exactly once. Returns how many were moved.
 
-    Any process may call it; one at a time works, the others wait. Records whose feature set is unknown can't be read: they are
-    appended to the file `unreadable` beside the logs, a JSON object a line, and a warning names it.
+    Any process may call it; one at a time works, the others wait. What is no prediction record, or one whose feature set is unknown or
+    doesn't fit, is appended to the file `unreadable` beside the logs, a JSON object a line, and a warning names it.
     """
     if not folder_of(home).exists():
         return 0
@@ -304,49 +288,46 @@ def moved_of(directory: Path) -> int:
 
 
 def _append_chunk(home: Home, gateway: str, chunk: list[tuple[int, bytes]]) -> int:
-    from davy.serving.prediction_frames import to_frame
+    from davy.serving.prediction_frames import fitting
 
-    decoded = sorted(((position, decode(payload, gateway)) for position, payload in chunk), key=lambda item: (item[1].model, item[1].feature_set, item[0]))
+    payloads = dict(chunk)
+    decoded, aside = [], []
+    for position, payload in chunk:
+        record = decode(payload)
+        if record is None:
+            aside.append(Unreadable(gateway, position, "", "", 0, "", payload, "they are no prediction records"))
+        else:
+            decoded.append((position, record))
+    decoded.sort(key=lambda item: (item[1].model, item[1].feature_set, item[0]))
     count = 0
     for (model, feature_set), group in groupby(decoded, key=lambda item: (item[1].model, item[1].feature_set)):
-        features = _known_feature_set(home, feature_set)
+        features, records = _known_feature_set(home, feature_set), list(group)
         if features is None:
-            _set_aside(home, gateway, list(group))
+            aside += [_unreadable(gateway, position, record, payloads, f"the feature set {feature_set} is not known here") for position, record in records]
             continue
         table, writer = home.table(table_name(model, feature_set)), f"gateway/{gateway}"
         committed = table.committed(writer)
-        fresh = [(position, record) for position, record in group if position > committed]
-        if fresh:
-            table.append(to_frame([record for _, record in fresh], features), writer=writer, position=fresh[-1][0])
-            count += len(fresh)
+        fresh = [(position, record) for position, record in records if position > committed]
+        frame, misfits = fitting([record for _, record in fresh], features)
+        aside += [_unreadable(gateway, *fresh[index], payloads, f"their values don't fit the feature set {feature_set}") for index in misfits]
+        if frame is not None:
+            table.append(frame, writer=writer, position=fresh[-1][0])
+            count += frame.height
+    if aside:
+        set_aside(folder_of(home), aside)
     return count
 
 
-def _set_aside(home: Home, gateway: str, records: Sequence[tuple[int, PredictionRecord]]) -> None:
-    """Keep records that nobody can read now; one that is kept already, because a flush was killed after it, is passed over."""
-    from davy.events.streams import replace_file
-
-    path = folder_of(home) / _UNREADABLE
-    lines = path.read_bytes().splitlines() if path.exists() else []
-    kept = {(line.gateway, line.position) for line in map(_LINE.decode, lines)}
-    fresh = [Unreadable(gateway, position, record.id, record.model, record.version, record.feature_set, ENCODER.encode(record))
-             for position, record in records if (gateway, position) not in kept]
-    replace_file(path, b"".join(line + b"\n" for line in (*lines, *map(msgspec.json.encode, fresh))))
-    _LOG.warning("%d predictions of %s were made with the feature set %s, which is not known here: they are in %s instead of a table.",
-                 len(fresh), records[0][1].model, records[0][1].feature_set, path)
+def _unreadable(gateway: str, position: int, record: PredictionRecord, payloads: dict[int, bytes], why: str) -> Unreadable:
+    return Unreadable(gateway, position, record.id, record.model, record.version, record.feature_set, payloads[position], why)
 
 
-def decode(payload: bytes, gateway: str) -> PredictionRecord:
-    """One record of a gateway's log.
-
-    Raises:
-        CorruptData: it is none.
-    """
+def decode(payload: bytes) -> PredictionRecord | None:
+    """The record; None when it is none, as after a change by hand or by another version of Davy."""
     try:
         return _DECODER.decode(payload)
-    except msgspec.DecodeError as error:
-        raise CorruptData(f"The prediction log of gateway {gateway} holds a record that is no prediction: {error}.", "",
-                          "Move its folder in .davy/wal/predictions away to go on without it.") from error
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
 
 
 def feature_set_of(home: Home, digest: str, *, verified: bool = True) -> FeatureSet:
@@ -369,7 +350,7 @@ def pending_predictions(home: Home) -> list[PredictionRecord]:
     found = []
     for directory in logs_of(home):
         with suppress(FileNotFoundError):  # moved and removed meanwhile
-            found += [decode(payload, directory.name) for _, payload in read(directory, moved_of(directory))]
+            found += [record for _, payload in read(directory, moved_of(directory)) if (record := decode(payload)) is not None]
     return found
 
 

@@ -19,6 +19,7 @@ from davy.serving.fleet import worker_name, workers_folder
 from davy.serving.link import Link
 from davy.serving.requests import RequestSchema
 from davy.serving.traffic import Traffic, read_traffic
+from davy.serving.udfs import Split
 from davy.serving.worker_spec import Problem, WorkerSpec
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class VersionRoute:
 
     Attributes:
         in_flight: requests that have chosen this version and have no answer yet.
+        split: how its vectors are put together when its worker computes the derived features; None when the gateway does.
     """
 
     def __init__(self, found: ModelVersion, feature_set: FeatureSet, features: OnlineFeatures, link: Link, home: Home) -> None:
@@ -50,7 +52,8 @@ class VersionRoute:
         self.model, self.version, self.reference = found.name, found.version, found.reference
         self.feature_set = feature_set
         self.schema = RequestSchema(found.reference, feature_set.entities, feature_set.request)
-        self.reader = features.reader(feature_set, home.clock)
+        self.split = Split(feature_set) if feature_set.has_udfs else None
+        self.reader = features.reader(feature_set if self.split is None else self.split.base, home.clock)
         self.encode = found.signature.encode
         self.pack = struct.Struct(f"<{len(found.signature.columns)}d").pack
         self.link = link
@@ -63,7 +66,9 @@ class VersionRoute:
         """Read one vector of nobody, so that what is opened at the first read is open, and a state that is not built yet is told now."""
         entities = {field.name: "" if field.kind == "str" else 0 for field in self.feature_set.entities}
         with suppress(InvalidInput):
-            self.encode(self.reader.read_encoded(entities, {field.name: None for field in self.feature_set.request}).values)
+            vector = self.reader.read_encoded(entities, {field.name: None for field in self.feature_set.request})
+            if self.split is None:
+                self.encode(vector.values)
 
     def typed(self, entities: dict[str, Any], request: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Entity keys and request fields of this version as the log keeps them, from their stored form."""
@@ -256,7 +261,7 @@ class Routes:
             target.parent.mkdir(parents=True, exist_ok=True)
             self._home.blobs.download(digest, target)
         spec = WorkerSpec(model, version, found.format, str(files), found.files, found.signature.output, len(found.signature.columns), str(self._home.root),
-                          self._home.config.serving.allow_globals)
+                          self._home.config.serving.allow_globals, *((feature_set.derived, Split(feature_set).base.outputs) if feature_set.has_udfs else ()))
         (folder / f"{name}.error").unlink(missing_ok=True)
         (folder / f"{name}.json").write_bytes(msgspec.json.encode(spec))
         return found, feature_set

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from davy.errors import DavyError, TimedOut
 from davy.serving.predictions import ERROR, FALLBACK, TIMEOUT
+from davy.serving.udfs import derive
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,6 +60,8 @@ class Shadows:
             before = time.perf_counter_ns()
             try:
                 copy.read()
+                if route.split is not None:
+                    await derive([copy], route)
                 before = time.perf_counter_ns()
                 copy.output = (await route.link.predict(1, copy.packed))[0]
             except Exception as error:  # noqa: BLE001 - whatever the shadow does wrong is its record, and nobody's answer

@@ -64,9 +64,14 @@ class _Peer:
 
 
 class Worker:
-    """Serves one model over a listening socket until its parent is gone."""
+    """Serves one model over a listening socket until its parent is gone.
 
-    def __init__(self, model: Model, width: int, listener: socket.socket, parent: int) -> None:
+    Args:
+        kernel: of the version's derived features, when it computes them here.
+    """
+
+    def __init__(self, model: Model, width: int, listener: socket.socket, parent: int, kernel: Any = None) -> None:
+        self._kernel = kernel
         self._model, self._width, self._listener, self._parent = model, width, listener, parent
         self._poll = select.poll()
         self._peers: dict[int, _Peer] = {}
@@ -102,7 +107,11 @@ class Worker:
             if peer.received:
                 taken, requests = split(peer.received, self._width)
                 if requests:
-                    peer.unsent += predict_batch(self._model, self._width, requests)
+                    if self._kernel is not None:
+                        peer.unsent += b"".join(derive(self._kernel, request) for request in requests if request[1] & frames.DERIVE)
+                        requests = [request for request in requests if not request[1] & frames.DERIVE]
+                    if requests:
+                        peer.unsent += predict_batch(self._model, self._width, requests)
                     del requests
                     del peer.received[:taken]
             if not peer.unsent:
@@ -123,9 +132,21 @@ def split(received: bytearray, width: int) -> tuple[int, list[tuple[int, int, by
         if len(received) < end:
             break
         found.append((number, rows, bytes(received[at + frames.REQUEST.size : end])))
-        rows_taken += rows
+        rows_taken += rows & ~frames.DERIVE
         at = end
     return at, found
+
+
+def derive(kernel: Any, request: tuple[int, int, bytes]) -> bytes:
+    """The derived values of one request's rows, or the error of the first that fails."""
+    from davy.features.rows import Failed, compute
+
+    number, rows, body = request
+    found = compute(kernel, msgspec.msgpack.decode(body))
+    if isinstance(found, Failed):
+        error = found.error(0 if rows & ~frames.DERIVE > 1 else None)
+        return frames.answer(number, rows, frames.ERROR, msgspec.json.encode(Problem.of(error)))
+    return frames.answer(number, rows, frames.DERIVED, msgspec.msgpack.encode(found.rows))
 
 
 def predict_batch(model: Model, width: int, requests: list[tuple[int, int, bytes]]) -> bytes:
@@ -194,13 +215,22 @@ def open_model(spec: WorkerSpec) -> Model:
     return model
 
 
+def open_kernel(spec: WorkerSpec) -> Any:
+    """The kernel of the derived features that this process computes, if any."""
+    if not spec.derived:
+        return None
+    from davy.features.expression import compile_kernel
+
+    return compile_kernel(spec.derived, spec.inputs, udfs_here=True)
+
+
 def main(arguments: list[str]) -> int:
     """Load, then serve. What keeps it from serving is written beside the specification, for the gateway to tell."""
     path, descriptor, parent = Path(arguments[0]), int(arguments[1]), int(arguments[2])
     trouble = path.with_suffix(".error")
     try:
         spec = msgspec.json.decode(path.read_bytes(), type=WorkerSpec)
-        model = open_model(spec)
+        model, kernel = open_model(spec), open_kernel(spec)
     except Exception as error:  # noqa: BLE001 - a user's model may raise anything while it loads or warms up
         scratch = path.with_suffix(f".error.{os.getpid()}")
         scratch.write_bytes(msgspec.json.encode(Problem.of(error)))
@@ -208,7 +238,7 @@ def main(arguments: list[str]) -> int:
         return 1
     trouble.unlink(missing_ok=True)
     with contextlib.suppress(KeyboardInterrupt):
-        Worker(model, spec.width, socket.socket(fileno=descriptor), parent).serve()
+        Worker(model, spec.width, socket.socket(fileno=descriptor), parent, kernel).serve()
     return 0
 
 

@@ -7,10 +7,15 @@ from typing import Literal
 import msgspec
 
 from davy.errors import DavyError
+from davy.features.definition import DerivedSpec
 
 
 class WorkerSpec(msgspec.Struct, frozen=True):
-    """What a worker loads: the files of one version in a folder, with their digests."""
+    """What a worker loads: the files of one version in a folder, with their digests.
+
+    Attributes:
+        derived: the derived features that it computes itself, as udfs are among them; from `inputs`, in this order.
+    """
 
     model: str
     version: int
@@ -21,6 +26,8 @@ class WorkerSpec(msgspec.Struct, frozen=True):
     width: int
     project: str
     allow_globals: tuple[str, ...] = ()
+    derived: tuple[DerivedSpec, ...] = ()
+    inputs: tuple[str, ...] = ()
 
 
 class Problem(msgspec.Struct, frozen=True):

@@ -22,12 +22,13 @@ import numpy as np
 import polars as pl
 
 from davy.errors import CorruptData
-from davy.events.frames import INGEST, OFFSET, untyped
+from davy.events.frames import OFFSET, stored_type, untyped_field
 from davy.features.tiles import NONE_YET as NULL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from davy.core.fields import Field
     from davy.features.definition import StreamSpec
     from davy.store.tables import Table
 
@@ -150,7 +151,25 @@ class Runs:
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir()
         chosen = self.table.scan().filter(pl.col(OFFSET).is_between(first, last))
-        skeleton = self._read(chosen, self.entity).rename({self.stream.time: "_time"})
+        arrange, layers, loose = self._arrange(place, chosen, first, last)
+        columns = {field.name: self._write_column(place, chosen, field, arrange, layers) for field in self.stream.fields}
+        manifest = Manifest(FORMAT, first, last, [len(rows) for rows in layers], loose, columns)
+        _on_disk(*(path for path in place.rglob("*") if path.is_file()))
+        (place / "manifest.json").write_bytes(msgspec.json.encode(manifest))
+        _on_disk(place / "manifest.json")
+        final = self._place(manifest)
+        shutil.rmtree(final, ignore_errors=True)
+        place.rename(final)
+        return manifest
+
+    def _arrange(self, place: Path, chosen: pl.LazyFrame, first: int, last: int) -> tuple[np.ndarray | None, list[np.ndarray], bool]:
+        """Write the keys, and where each entity's rows begin, with their times and offsets.
+
+        Returns:
+            The rows of the table in order of offset (None when they are), then of these the rows of each layer, and whether the last is loose.
+        """
+        entity = [self.stream.field(name) for name in self.entity]
+        skeleton = self.table.collect(chosen.select(OFFSET, pl.col(self.stream.time).cast(pl.Int64).alias("_time"), *map(untyped_field, entity)))
         if skeleton.height != last - first + 1:
             raise CorruptData(
                 f"The table of the stream {self.stream.name!r} has {skeleton.height} of the events {first} to {last}.",
@@ -163,35 +182,25 @@ class Runs:
         keys = skeleton.select(self.entity).drop_nulls().unique().sort(self.entity)
         keys.write_ipc(place / "_keys.arrow")
         codes = skeleton.select(self.entity).join(keys.with_row_index("_code"), on=self.entity, how="left", maintain_order="left")["_code"]
-        order = np.flatnonzero(codes.is_not_null().to_numpy())
-        code = codes.cast(pl.Int64).fill_null(0).to_numpy()
-        order = order[np.argsort(code[order], kind="stable")]
+        named = codes.is_not_null()
+        order = None if named.all() else np.flatnonzero(named.to_numpy())
+        code = codes.fill_null(0).to_numpy()
+        order = np.argsort(code, kind="stable") if order is None else order[np.argsort(code[order], kind="stable")]
         layers, loose = _layers(code, skeleton["_time"].to_numpy(), order)
         for index, rows in enumerate(layers):
             folder = place / f"layer{index}"
             folder.mkdir()
             np.save(folder / "_starts.npy", np.searchsorted(code[rows], np.arange(keys.height + 1)))
-            _save(folder / "_time.npy", skeleton["_time"].to_numpy()[rows])
-            _save(folder / "_offset.npy", skeleton[OFFSET].to_numpy()[rows])
-        columns = {name: self._write_column(place, chosen, name, arrange, layers) for name in (field.name for field in self.stream.fields)}
-        manifest = Manifest(FORMAT, first, last, [len(rows) for rows in layers], loose, columns)
-        _on_disk(*(path for path in place.rglob("*") if path.is_file()))
-        (place / "manifest.json").write_bytes(msgspec.json.encode(manifest))
-        _on_disk(place / "manifest.json")
-        final = self._place(manifest)
-        shutil.rmtree(final, ignore_errors=True)
-        place.rename(final)
-        return manifest
+            _save(folder / "_time.npy", skeleton["_time"].to_numpy(), rows)
+            _save(folder / "_offset.npy", skeleton[OFFSET].to_numpy(), rows)
+        return arrange, layers, loose
 
-    def _read(self, chosen: pl.LazyFrame, names: tuple[str, ...]) -> pl.DataFrame:
-        """Offset, ingest time, event time and these fields, in stored form."""
-        present = [name for name in names if name in chosen.collect_schema()]
-        only = msgspec.structs.replace(self.stream, fields=tuple(self.stream.field(name) for name in names))
-        return untyped(only, self.table.collect(chosen.select(OFFSET, INGEST, self.stream.time, *present)))
-
-    def _write_column(self, place: Path, chosen: pl.LazyFrame, name: str, arrange: np.ndarray | None, layers: list[np.ndarray]) -> Column:
-        field = self.stream.field(name)
-        series = self._read(chosen, (name,))[name]
+    def _write_column(self, place: Path, chosen: pl.LazyFrame, field: Field, arrange: np.ndarray | None, layers: list[np.ndarray]) -> Column:
+        name = field.name
+        if name in chosen.collect_schema():
+            series = self.table.collect(chosen.select(untyped_field(field)))[name]
+        else:  # declared after these events were written
+            series = pl.select(pl.repeat(None, chosen.select(pl.len()).collect().item(), dtype=stored_type(field)).alias(name)).to_series()
         if field.kind == "str":
             texts = series.drop_nulls().unique().sort()
             texts.to_frame().write_ipc(place / f"{name}.arrow")
@@ -202,7 +211,7 @@ class Runs:
         if arrange is not None:
             values = values[arrange]
         for index, rows in enumerate(layers):
-            _save(place / f"layer{index}" / f"{name}.npy", values[rows])
+            _save(place / f"layer{index}" / f"{name}.npy", values, rows)
         return Column(series.null_count() > 0, max(abs(int(low or 0)), abs(int(high or 0))))  # type: ignore[arg-type]
 
 
@@ -228,9 +237,9 @@ def _on_disk(*paths: Path) -> None:
             os.fsync(file.fileno())
 
 
-def _save(path: Path, values: np.ndarray) -> None:
-    padded = np.empty(len(values) + 1, dtype=np.int64)
-    padded[:-1] = values
+def _save(path: Path, values: np.ndarray, rows: np.ndarray) -> None:
+    padded = np.empty(len(rows) + 1, dtype=np.int64)
+    np.take(values, rows, out=padded[:-1], mode="clip")  # all are in range; "raise" would go through a copy
     padded[-1] = NULL
     np.save(path, padded)
 

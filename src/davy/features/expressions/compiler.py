@@ -21,7 +21,7 @@ from davy.features.definition import DerivedSpec
 from davy.features.expressions.nodes import Instruction, from_json
 from davy.features.expressions.operations import CHECKS, HELPERS, OPERATIONS, Call, Operand, nulls
 
-FILES = ("nodes.py", "zones.py", "operations.py", "compiler.py")
+FILES = ("nodes.py", "zones.py", "operations.py", "compiler.py", "program.py")
 
 
 class Kernel(Protocol):
@@ -38,12 +38,19 @@ class Kernel(Protocol):
     def __call__(self, values: Sequence[Any], /) -> tuple[Any, ...]: ...
 
 
-def compile_kernel(derived: Sequence[DerivedSpec], inputs: Sequence[str]) -> Kernel:
+def compile_kernel(derived: Sequence[DerivedSpec], inputs: Sequence[str], *, udfs_here: bool = False) -> Kernel:
     """The kernel of these derived features, which may use one another in any order.
+
+    Args:
+        udfs_here: run udfs in this process. Otherwise a kernel with udfs asks a process of its own (see features/rows.py).
 
     Raises:
         DefinitionError: a cycle, a name that is neither an input nor derived, or a name that is both.
     """
+    if not udfs_here and any(spec.program is not None for spec in derived):
+        from davy.features.rows import RowsProcess
+
+        return cast("Kernel", RowsProcess(derived, inputs))
     specs = {spec.name: spec for spec in derived}
     _check_names(derived, specs, inputs)
     writer = _Writer(inputs)
@@ -116,6 +123,9 @@ class _Writer:
 
     def feature(self, spec: DerivedSpec) -> None:
         """Writes what this feature needs and is not written yet."""
+        if spec.program is not None:
+            self.results[spec.name] = self._udf(spec)
+            return
         places: list[int] = []
         for instruction in from_json(spec.expression):
             own = instruction._replace(operands=tuple(places[operand] for operand in instruction.operands))
@@ -137,6 +147,15 @@ class _Writer:
         result = "".join(f"{self.results[name].text}, " for name in names)
         body = [*head, *self.lines, f"return ({result})"]
         return "def kernel(values):\n" + "".join(f"    {line}\n" for line in body)
+
+    def _udf(self, spec: DerivedSpec) -> Operand:
+        from davy.features.expressions.program import inputs, load
+
+        given = [self._input(instruction.parameter, instruction.kind, spec.name).text for instruction in inputs(spec)]
+        result = Operand(f"t{len(self.operands)}", spec.kind, True)
+        self.operands.append(result)
+        self.lines.append(f"{result.text} = {self._bind('udf', load(spec))}({', '.join(given)})")
+        return result
 
     def _write(self, instruction: Instruction, feature: str) -> Operand:
         operation, kind, places, parameter = instruction
