@@ -64,6 +64,7 @@ class Release(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     unit: Literal["key", "request"] = "key"
     delta: dict[str, float] = {}
     tolerated: dict[str, float] = {}
+    latency_slack: str = "1ms"
     min_time: str = "1min"
     min_requests: int = 100
     max_time: str = "1d"

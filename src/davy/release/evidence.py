@@ -152,7 +152,7 @@ class Judge:
         if failed:
             self._failed_by_stable(record, canary)
         elif self._thresholds:
-            taken = record.features + record.model_time
+            taken = record.features + record.model_time - (self._policy.latency_slack if canary else 0)
             for threshold, events in zip(self._thresholds, self._latency, strict=True):
                 events.trial(canary, share, key, taken > threshold)
         elif not canary:
