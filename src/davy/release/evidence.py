@@ -20,7 +20,8 @@ from davy.release.kernels import NOT_WORSE, WORSE, Bets, log_labels, log_mean, l
 from davy.serving.predictions import ERROR, FALLBACK, TIMEOUT
 
 if TYPE_CHECKING:
-    from davy.release.policy import Kpi, Policy
+    from davy.config import Kpi
+    from davy.release.policy import Policy
     from davy.serving.predictions import PredictionRecord
 
 QUANTILES = (0.5, 0.9, 0.99, 0.999)
