@@ -37,12 +37,13 @@ class Predictions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Serving(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """[serving]: the address, how long a model may take, and which further modules a pickled model may name."""
+    """[serving]: the address, how long a model may take and how much memory its process, and which further modules a pickled model may name."""
 
     host: str = "127.0.0.1"
     port: int = 8080
     timeout: str = "2s"
     allow_globals: tuple[str, ...] = ()
+    memory_mb: int = 4096
 
 
 class Kpi(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -65,6 +66,7 @@ class Release(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     unit: Literal["key", "request"] = "key"
     delta: dict[str, float] = {}
     tolerated: dict[str, float] = {}
+    latency_slack: str = "1ms"
     min_time: str = "1min"
     min_requests: int = 100
     max_time: str = "1d"

@@ -12,7 +12,7 @@ from davy.release.traffic import move_traffic
 from davy.serving.assignment import Assignment
 from davy.serving.predictions import read_predictions
 from server_kit import BODY, Running, until
-from serving_kit import DIES, HANGS, RAISES, ROWS, add_moody
+from serving_kit import DIES, HANGS, LEAKS, RAISES, ROWS, add_moody
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,6 +91,24 @@ def test_an_array_with_one_bad_row_is_answered_whole(moody: tuple[Home, ModelVer
         assert [answer["version"] for answer in answers][:3] == [1, 1, 1]  # the batch was one call, so all of its rows fell back
         assert len({answer["prediction_id"] for answer in answers}) == 7
         assert wait_for(home, pl.col("status") == "error", 3).height
+
+
+def test_a_model_that_leaks_is_ended_before_the_machine_is_full_and_stable_answers_meanwhile(moody: tuple[Home, ModelVersion]) -> None:
+    home, bad = moody
+    with (home.root / "davy.toml").open("a") as file:
+        file.write("memory_mb = 400\n")
+    give(home, {"fraud@1": 1 - SHARE, bad.reference: SHARE}, stable=1)
+    with Running(home.root) as server:
+        key, answers = keys_of(bad, bad.version, 1)[0], []
+
+        def charged() -> bool:
+            answers.append(server.post("/predict/fraud", {**BODY, "card": key, "amount": LEAKS}))
+            return "limit of serving.memory_mb" in server.log() and answers[-1][1]["version"] == 1
+
+        until(charged)
+        assert {status for status, _ in answers} == {200}
+        assert logged(home).filter((pl.col("status") == "error") & (pl.col("version") == bad.version)).height > 0
+        until(lambda: server.post("/predict/fraud", {**BODY, "card": key})[1]["version"] == bad.version)
 
 
 def test_a_failure_without_anyone_to_answer_is_an_error_and_logged(moody: tuple[Home, ModelVersion]) -> None:

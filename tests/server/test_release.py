@@ -32,6 +32,7 @@ allow_globals = ["moody.Moody"]
 steps = [20, 50]
 min_time = "0s"
 min_requests = 30
+latency_slack = "50ms"
 delta = {{ errors = 1.0, latency = 4.0 }}
 tolerated = {{ errors = 0.05 }}
 {more}
@@ -57,8 +58,11 @@ def now(home: Home, release: Release) -> Release:
 
 
 def until_phase(home: Home, release: Release, *phases: str, seconds: float = 60) -> Release:
-    until(lambda: now(home, release).state.phase in phases, seconds)
-    return now(home, release)
+    deadline = time.monotonic() + seconds
+    while (found := now(home, release)).state.phase not in phases:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.02)
+    return found
 
 
 def weights(home: Home) -> dict[str, float]:
@@ -76,6 +80,7 @@ class Bad(Load):
             if self._stopped.is_set():
                 break
             self.answers.append(client.post("/predict/fraud", {**BODY, "card": f"c{number}", "amount": RAISES}))
+        client.connection.close()
 
 
 def test_a_good_version_is_promoted_on_evidence(stand: Home) -> None:
@@ -114,7 +119,7 @@ def test_a_version_that_raises_is_rolled_back_within_a_second_and_nobody_notices
         assert done.findings.worse == ("errors",)
         frame = pl.concat([frame.select("logged_time", "status", "release") for frame in read_predictions(stand, "fraud").values()])
         errors = frame.filter(pl.col("status") == "error").sort("logged_time")["logged_time"].dt.epoch("us").to_list()
-        deciding = errors[int(done.findings.canary.__index__()) - 1]
+        deciding = errors[done.findings.canary - 1]
         assert errors[-1] - deciding < 1_000_000
         assert done.updated - deciding < 1_000_000
 

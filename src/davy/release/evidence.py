@@ -20,7 +20,8 @@ from davy.release.kernels import NOT_WORSE, WORSE, Bets, log_labels, log_mean, l
 from davy.serving.predictions import ERROR, FALLBACK, TIMEOUT
 
 if TYPE_CHECKING:
-    from davy.release.policy import Kpi, Policy
+    from davy.config import Kpi
+    from davy.release.policy import Policy
     from davy.serving.predictions import PredictionRecord
 
 QUANTILES = (0.5, 0.9, 0.99, 0.999)
@@ -98,10 +99,13 @@ class _Events:
                 step[1] += canary
 
     def log_worse(self) -> float:
-        return float(log_labels([(share, *counts) for share, counts in self.steps.items()], WORSE))
+        return float(log_labels(self._sums(), WORSE))
 
     def log_fine(self, delta: float) -> float:
-        return float(log_labels([(share, *counts) for share, counts in self.steps.items()], NOT_WORSE, 1 + delta))
+        return float(log_labels(self._sums(), NOT_WORSE, 1 + delta))
+
+    def _sums(self) -> list[tuple[float, int, int]]:
+        return [(share, events, canary) for share, (events, canary) in sorted(self.steps.items())]
 
     def arm(self, canary: bool) -> Arm:
         return Arm(self.events[canary], self.trials[canary])
@@ -152,7 +156,7 @@ class Judge:
         if failed:
             self._failed_by_stable(record, canary)
         elif self._thresholds:
-            taken = record.features + record.model_time
+            taken = record.features + record.model_time - (self._policy.latency_slack if canary else 0)
             for threshold, events in zip(self._thresholds, self._latency, strict=True):
                 events.trial(canary, share, key, taken > threshold)
         elif not canary:
@@ -192,10 +196,22 @@ class Judge:
             metrics = [self._finding("errors", self._errors, limit, enough), self._latency_finding(limit, enough)]
             metrics += [self._finding(name, events, limit, enough) for name, events in self._kpis.items()]
             metrics += [mean.finding(name, limit, enough) for name, mean in self._means.items()]
-        ratio = float(log_sample_ratio((share, *counts) for share, counts in self._split.items()))
+        ratio = float(log_sample_ratio((share, units, canary) for share, (units, canary) in sorted(self._split.items())))
         return Findings(tuple(metrics), self._requests[0], self._requests[1], self.shadowed, ratio, math.log(1 / SAMPLE_RATIO_ALPHA), paired)
 
     def _finding(self, metric: str, events: _Events, limit: float, enough: float) -> Finding:
+        fine, needed = self._harmless(metric, events, enough)
+        return Finding(metric, events.log_worse(), limit, fine, enough, events.arm(False), events.arm(True), needed)
+
+    def _latency_finding(self, limit: float, enough: float) -> Finding:
+        """Harm at any threshold, as the mean of their e-values; harmlessness at one."""
+        worse = [events.log_worse() for events in self._latency]
+        detail = {f"p{quantile * 100:g}": round(found, 3) for quantile, found in zip(QUANTILES, worse, strict=True)}
+        found = self._finding("latency", self._latency[PROMOTED_AT], limit, enough)
+        return msgspec.structs.replace(found, worse=float(log_mean(worse)), detail=detail)
+
+    def _harmless(self, metric: str, events: _Events, enough: float) -> tuple[float, int | None]:
+        """(ln E that the rate is below 1 + delta times stable's or below what is tolerated, requests until that is enough)."""
         delta, tolerated = self._policy.delta_of(metric), self._policy.tolerated_of(metric)
         fine, needed = events.log_fine(delta), _labels_needed(events, self._share, delta, enough)
         if tolerated > 0:
@@ -203,14 +219,7 @@ class Judge:
             rate = float(log_rate(bad, total - bad, tolerated, [tolerated * part for part in _LOWER]))
             fine = float(log_mean([fine, rate]))
             needed = _smaller(needed, _rate_needed(bad, total, tolerated, rate, enough + math.log(2), self._share))
-        return Finding(metric, events.log_worse(), limit, fine, enough, events.arm(False), events.arm(True), needed)
-
-    def _latency_finding(self, limit: float, enough: float) -> Finding:
-        worse = [events.log_worse() for events in self._latency]
-        events, delta = self._latency[PROMOTED_AT], self._policy.delta_of("latency")
-        detail = {f"p{quantile * 100:g}": round(found, 3) for quantile, found in zip(QUANTILES, worse, strict=True)}
-        return Finding("latency", float(log_mean(worse)), limit, events.log_fine(delta), enough, events.arm(False), events.arm(True),
-                       _labels_needed(events, self._share, delta, enough), detail)
+        return fine, 0 if fine >= enough else needed
 
     def _alone(self, metric: str, events: _Events, bad: int, total: int, limit: float, enough: float) -> Finding:
         """Against bounds of stable's past rate: half of each error budget is the bound's, so both limits rise by ln 2."""

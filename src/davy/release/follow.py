@@ -49,6 +49,7 @@ class Follower:
         folder = folder_of(self._home)
         folder.mkdir(parents=True, exist_ok=True)
         with flushing(folder):
+            self._tails = {directory.name: Tail(directory, moved_of(directory)) for directory in logs_of(self._home)}
             fresh = self.poll()
             stored = [record for digest in feature_sets_of(self._home, self._model) for record in self._stored(digest)]
         known = {record.id for record in stored}
@@ -61,7 +62,7 @@ class Follower:
             present = {directory.name: directory for directory in logs_of(self._home)}
         for name, directory in present.items():
             if name not in self._tails:
-                self._tails[name] = Tail(directory, moved_of(directory))
+                self._tails[name] = Tail(directory)  # from its first record on: what was moved already hasn't been read
         found = []
         for name, tail in list(self._tails.items()):
             found += [record for _, payload in tail.read() if self._mark in payload and (record := decode(payload)) is not None]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Strategy = Literal["canary", "blue-green", "shadow", "all-at-once"]
 STRATEGIES: tuple[Strategy, ...] = ("canary", "blue-green", "shadow", "all-at-once")
 DELTAS = {"errors": 1.0, "latency": 0.5}
-TOLERATED = {"errors": 0.001}
+TOLERATED = {"errors": 0.001, "latency": 0.1}
 _STEPS = "Steps are percentages above 0 and up to 100, rising, such as 1,5,25,50,100."
 
 
@@ -30,6 +30,7 @@ class Policy(msgspec.Struct, frozen=True):
         steps: the canary's share at each step, all below 1; after the last one comes promotion.
         alpha: with what probability a version that is as good as stable may be rolled back, over all metrics and looks.
         beta: with what probability a bad one may be promoted: one whose rate, on some metric, is 1 + delta times stable's and above `tolerated`.
+        latency_slack: microseconds that the canary may take longer without it being harm: a process with less to do is a little slower.
         unit: `key` when a routing key comes again and again, `request` when each request has its own.
         min_time, min_requests: what each step lasts at least; the requests are the canary's (or the shadow's).
         max_time, deadline: what each step, and the whole, lasts at most; then `at_deadline`.
@@ -43,6 +44,7 @@ class Policy(msgspec.Struct, frozen=True):
     unit: Literal["key", "request"] = "key"
     delta: dict[str, float] = {}
     tolerated: dict[str, float] = {}
+    latency_slack: int = 1_000
     min_time: int = 60_000_000
     min_requests: int = 100
     max_time: int = 86_400_000_000
@@ -80,12 +82,12 @@ class Policy(msgspec.Struct, frozen=True):
             _need(math.isfinite(kpi.cap) and kpi.cap > 0, f"release.kpis.{name}.cap", kpi.cap, "It is above 0.")
             _need(kpi.delta > 0 and (kpi.better == "lower" or kpi.delta < 1), f"release.kpis.{name}.delta", kpi.delta, "It is above 0, and below 1 for a mean.")
             _need(0 <= kpi.tolerated < 1, f"release.kpis.{name}.tolerated", kpi.tolerated, "It is a rate from 0 to below 1.")
-        times = {name: parse_duration(getattr(settings, name)) for name in ("min_time", "max_time", "deadline")}
+        times = {name: parse_duration(getattr(settings, name)) for name in ("latency_slack", "min_time", "max_time", "deadline")}
         _need(times["min_time"] <= times["max_time"] <= times["deadline"], "release.max_time", settings.max_time, "min_time <= max_time <= deadline.")
         chosen = strategy or settings.strategy
         shares = _shares(steps or settings.steps) if chosen in ("canary", "shadow") else ()
-        return cls(chosen, shares, settings.alpha, settings.beta, settings.unit, dict(settings.delta), dict(settings.tolerated), times["min_time"],
-                   settings.min_requests, times["max_time"], times["deadline"], settings.at_deadline, settings.approval, dict(settings.kpis))
+        return cls(chosen, shares, settings.alpha, settings.beta, settings.unit, dict(settings.delta), dict(settings.tolerated), times["latency_slack"],
+                   times["min_time"], settings.min_requests, times["max_time"], times["deadline"], settings.at_deadline, settings.approval, dict(settings.kpis))
 
 
 def _need(holds: bool, name: str, value: object, allowed: str) -> None:

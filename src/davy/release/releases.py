@@ -219,7 +219,7 @@ def _place(connection: Connection, release: Release, decision: Decision, evidenc
     found = read_traffic(connection, release.model)
     there = found and found[0].weights == release.weights and all(getattr(found[0], name) == value for name, value in wanted.items())
     if not there:
-        move_traffic(connection, release.model, release.weights, clock=clock, actor=actor, evidence=evidence, **wanted)
+        move_traffic(connection, release.model, release.weights, clock=clock, actor=actor, evidence={"release": release.id, **evidence}, **wanted)
 
 
 def _add_point(connection: Connection, release: Release, decision: Decision, now: int) -> None:

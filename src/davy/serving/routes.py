@@ -261,7 +261,8 @@ class Routes:
             target.parent.mkdir(parents=True, exist_ok=True)
             self._home.blobs.download(digest, target)
         spec = WorkerSpec(model, version, found.format, str(files), found.files, found.signature.output, len(found.signature.columns), str(self._home.root),
-                          self._home.config.serving.allow_globals, *((feature_set.derived, Split(feature_set).base.outputs) if feature_set.has_udfs else ()))
+                          self._home.config.serving.allow_globals, self._home.config.serving.memory_mb,
+                          *((feature_set.derived, Split(feature_set).base.outputs) if feature_set.has_udfs else ()))
         (folder / f"{name}.error").unlink(missing_ok=True)
         (folder / f"{name}.json").write_bytes(msgspec.json.encode(spec))
         return found, feature_set

@@ -14,6 +14,7 @@ class WorkerSpec(msgspec.Struct, frozen=True):
     """What a worker loads: the files of one version in a folder, with their digests.
 
     Attributes:
+        memory: megabytes beyond which it ends, 0 for no limit.
         derived: the derived features that it computes itself, as udfs are among them; from `inputs`, in this order.
     """
 
@@ -26,6 +27,7 @@ class WorkerSpec(msgspec.Struct, frozen=True):
     width: int
     project: str
     allow_globals: tuple[str, ...] = ()
+    memory: int = 0
     derived: tuple[DerivedSpec, ...] = ()
     inputs: tuple[str, ...] = ()
 
