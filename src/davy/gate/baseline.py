@@ -96,7 +96,7 @@ def _simple_answers(signature: Signature, matrix: np.ndarray, y: np.ndarray, ask
     """The baseline's answers, its name, and how many rows it was fitted on (spread evenly over time)."""
     if signature.output == "label":
         values, counts = np.unique(y, return_counts=True)
-        return [values[counts.argmax()].item()] * len(asked), "the commonest label", len(y)
+        return [values.tolist()[int(counts.argmax())]] * len(asked), "the commonest label", len(y)
     if signature.output == "probability" and len(signature.classes) > 2:
         shares = np.array([float(np.mean(y == label)) for label in signature.classes])
         return np.tile(shares, (len(asked), 1)), "the classes' shares", len(y)

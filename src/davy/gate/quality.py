@@ -142,7 +142,7 @@ def _of_a_constant(candidate: Candidate, rows: Rows) -> tuple[str, np.ndarray] |
     signature, count = candidate.signature, len(rows)
     if signature.output == "label":
         values, counts = np.unique(learned, return_counts=True)
-        return row_losses(signature, [values[counts.argmax()].item()] * count, rows.y)
+        return row_losses(signature, [values.tolist()[int(counts.argmax())]] * count, rows.y)
     if signature.output == "probability" and len(signature.classes) > 2:
         shares = np.array([float(np.mean(learned == label)) for label in signature.classes])
         return row_losses(signature, np.tile(shares, (count, 1)), rows.y)

@@ -154,12 +154,10 @@ def _artifact(home: Home, version: ModelVersion, path: str) -> bytes | None:
 
 
 class Logged:
-    """The last requests that were really asked, the oldest first.
+    """The last requests that were really asked.
 
     Attributes:
-        given: entity keys and request fields.
-        times: int64 microseconds; watermarks: per stream int64 offsets.
-        served: the version that answered each.
+        frames: per feature set's digest the logged predictions, in order of time, with the columns of `read_predictions`.
     """
 
     def __init__(self, candidate: Candidate, frames: dict[str, pl.DataFrame]) -> None:
