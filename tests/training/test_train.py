@@ -81,8 +81,8 @@ def test_a_run_and_a_version_that_hold_together(shop: Home) -> None:
     assert run.tags["davy.dirty"] == "false"
     assert {"train_auc", "train_logloss", "train_seconds", "test_auc", "test_auc_low", "test_brier"} <= set(run.metrics)
     assert (run.metrics["train_rows"], run.metrics["test_rows"]) == (192, 48)
-    assert paths == {"capture.json", "training.json", "training_set.parquet", "test_set.parquet", "importance.json", "importance.svg", "test_roc.svg", "test_calibration.svg",
-                     "model/model.txt", "model/davy.json"}
+    assert paths == {"capture.json", "training.json", "training_set.parquet", "test_set.parquet", "importance.json", "importance.svg", "test_roc.svg",
+                     "test_calibration.svg", "model/model.txt", "model/davy.json"}
     assert (version.format, set(version.files), version.run_id) == ("lightgbm", {"model.txt", "davy.json"}, run.id)
     assert version.signature is not None
     assert [(column.name, column.kind, column.categories) for column in version.signature.columns] == [

@@ -66,7 +66,8 @@ def _beside_stable(candidate: Candidate, rows: Rows, told: str, evidence: dict[s
     stable = candidate.stable
     assert stable is not None
     assert stable.signature is not None
-    found = compare(candidate.signature, rows.predict(candidate.version), stable.signature, rows.predict(stable), rows.y, candidate.settings.margin)
+    found = compare(candidate.signature, rows.predict(candidate.version), stable.signature, rows.predict(stable), rows.y, candidate.settings.margin,
+                    rows.blocks)
     if found is None:
         return no_data(f"{told}; {len(rows):,} rows are too few, or of another kind, to compare with {stable.reference}.", **evidence)
     evidence["against"] = {"version": stable.reference, "learned_from_these_rows": _overlap(candidate, rows), **found.evidence()}
@@ -96,7 +97,7 @@ def slices(candidate: Candidate) -> Finding:
     groups = _groups(candidate, rows)
     if not groups:
         return no_data(f"No value of a text feature or entity key has {candidate.settings.slice_rows} held-out rows.")
-    found = judge(metric, losses, theirs[1], groups, candidate.settings.slice_margin)
+    found = judge(metric, losses, theirs[1], groups, candidate.settings.slice_margin, rows.blocks)
     worse = [item for item in found if item.is_worse]
     evidence = {"beside": beside, "metric": metric, "slices": len(found), "method": f"{MEANS}, Holm over all slices at level {LEVEL}",
                 "margin": candidate.settings.slice_margin, "rows_at_least": candidate.settings.slice_rows,
@@ -111,9 +112,10 @@ def slices(candidate: Candidate) -> Finding:
     return passed(f"None of {len(found)} slices is worse than with {beside}; the nearest to it is {told}.", **evidence)
 
 
-def judge(metric: str, losses: np.ndarray, reference: np.ndarray, groups: list[tuple[str, Any, np.ndarray]], margin: float) -> list[Slice]:
+def judge(metric: str, losses: np.ndarray, reference: np.ndarray, groups: list[tuple[str, Any, np.ndarray]], margin: float,
+          blocks: np.ndarray | None = None) -> list[Slice]:
     """The slices with p-values adjusted for their number, the worst first."""
-    compared = [loss_comparison(metric, losses[picked], reference[picked], margin) for _, _, picked in groups]
+    compared = [loss_comparison(metric, losses[picked], reference[picked], margin, None if blocks is None else blocks[picked]) for _, _, picked in groups]
     adjusted = holm([item.p_worse for item in compared])
     found = [Slice(column, value, item, p) for (column, value, _), item, p in zip(groups, compared, adjusted, strict=True)]
     return sorted(found, key=lambda item: (not item.is_worse, item.p, item.comparison.gain))

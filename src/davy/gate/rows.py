@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from davy.core.fields import Field
 from davy.engines.offline.local import LocalEngine
 from davy.errors import DavyError, NotEnoughData, NotFound
 from davy.features.columns import encode_times
-from davy.features.training_set import compute_vectors, frame_digest, training_set
+from davy.features.training_set import TIME, compute_vectors, frame_digest, training_set
 from davy.tracking.artifacts import read_artifact
 from davy.training import record
 from davy.training.spine import build, make_spine
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from davy.registry.models import ModelVersion
 
 _LABEL = "label"
+HOUR = 3_600_000_000
 
 
 class Rows:
@@ -51,6 +53,11 @@ class Rows:
         """The labels, shape (rows,): int64 for bools and ints, float64 for floats, objects for texts."""
         label = self.frame[_LABEL]
         return (label.cast(pl.Int64) if label.dtype == pl.Boolean else label).to_numpy()
+
+    @cached_property
+    def blocks(self) -> np.ndarray:
+        """The hour of each row since 1970, int64: rows of one hour may hang together."""
+        return encode_times(self.frame[TIME], Field(TIME, "time")).to_numpy() // HOUR
 
     def features(self, version: ModelVersion) -> pl.DataFrame:
         """The vectors that this version is asked with, typed: as they were kept, or for another feature set rebuilt from the same spine and log."""
