@@ -85,6 +85,8 @@ class Rule:
             time.sleep(0.012)
         if self.kind == "stumbling" and (size == 3).any():
             time.sleep(0.012)
+        if self.kind == "hangs" and (size == 3).any():
+            time.sleep(0.5)
         if self.kind == "sleepy":
             time.sleep(0.08)
         if self.kind == "leaky":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -101,7 +102,8 @@ def sign_test(more: int, less: int) -> float:
     0.03125
     """
     count = more + less
-    return sum(math.comb(count, hits) for hits in range(more, count + 1)) / 2**count
+    ways: int = sum(math.comb(count, hits) for hits in range(more, count + 1))
+    return float(Fraction(ways, 2**count))
 
 
 def memory(candidate: Candidate) -> Finding:

@@ -98,7 +98,10 @@ class Stand:
         return self._run(asking.time_pairs({version: self.ready(version).link for version in rows}, rows, pairs, seconds))
 
     def ask_all(self, version: int, bodies: Sequence[bytes]) -> list[tuple[int, Any]]:
-        """The HTTP status and the decoded answer that the gateway gives each body for a pinned version, one after the other."""
+        """The HTTP status and the decoded answer that the gateway gives each body for a pinned version, one after the other.
+
+        Fewer than bodies when the worker was silent several times.
+        """
         self.ready(version)
         return self._run(asking.ask_all(self._gateway, self.model, bodies, version))
 
