@@ -14,6 +14,8 @@ from davy.engines.offline.local import LocalEngine
 from davy.errors import DavyError, NotEnoughData, NotFound
 from davy.features.columns import encode_times
 from davy.features.training_set import TIME, compute_vectors, frame_digest, training_set
+from davy.registry.models import list_versions
+from davy.serving.predictions import pending_predictions, table_name
 from davy.tracking.artifacts import read_artifact
 from davy.training import record
 from davy.training.spine import build, make_spine
@@ -192,6 +194,18 @@ class Logged:
         watermarks = {stream.name: marks[stream.name].fill_null(0).to_numpy() if stream.name in marks.columns else engine.known_at(stream, times)
                       for stream in wanted.streams}
         return compute_vectors(engine, wanted, given, times, watermarks)
+
+
+def logged_times(home: Home, model: str) -> np.ndarray:
+    """When each logged request of the model was asked, int64 microseconds, in no order; reads that one column alone."""
+    with home.database.read() as connection:
+        digests = {version.feature_set for version in list_versions(connection, model) if version.feature_set is not None}
+    found = [np.array([record.time for record in pending_predictions(home) if record.model == model], dtype=np.int64)]
+    for digest in sorted(digests):
+        table = home.table(table_name(model, digest))
+        if table.exists():
+            found.append(table.collect(table.scan().select("time"))["time"].dt.epoch("us").to_numpy())
+    return np.concatenate(found)
 
 
 def vectors_in(frame: pl.DataFrame, feature_set: FeatureSet) -> pl.DataFrame:
