@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from davy.gate.candidate import Candidate
     from davy.gate.rows import Rows
 
+METRICS = ("auc", "accuracy", "logloss", "brier", "rmse", "mae")
 HIGHER_IS_BETTER = frozenset(("auc", "accuracy"))
 MOST_SLICES = 200
 SHOWN_SLICES = 30
@@ -48,9 +49,12 @@ def quality(candidate: Candidate) -> Finding:
     if positive is not None and isinstance(answers, np.ndarray) and answers.ndim == 1 and (ends := auc_interval(answers, positive)) is not None:
         found["auc_low"], found["auc_high"] = ends
     evidence: dict[str, Any] = {"rows": len(rows), "held_out_by": rows.origin.reference, "digest": rows.digest, "metrics": found}
-    limits = _limits(candidate)
+    limits = evidence["limits"] = _limits(candidate)
+    absent = [metric for metric in limits if metric not in found]
+    if absent:
+        return failed(f"[gate.quality] asks for {', '.join(absent)}, and these answers have {', '.join(found)}.",
+                      fix=f"Ask for another metric, or hold out rows of both classes: davy train {candidate.model} --test-start TIME", **evidence)
     short = [f"{metric} is {found[metric]:.4g}, and {_sense(metric)} {limit:g} is asked" for metric, limit in limits.items() if _misses(found, metric, limit)]
-    evidence["limits"] = limits
     if short:
         return failed(f"On {len(rows):,} held-out rows {'; '.join(short)}.", fix="Train a better model, or change [gate.quality] in davy.toml.", **evidence)
     told = ", ".join(f"{metric} {value:.4f}" for metric, value in list(found.items())[:2])
@@ -160,8 +164,6 @@ def _limits(candidate: Candidate) -> dict[str, float]:
 
 
 def _misses(found: dict[str, float], metric: str, limit: float) -> bool:
-    if metric not in found:
-        raise NotEnoughData(f"[gate.quality] asks for {metric}, and the metrics here are {', '.join(found)}.")
     return found[metric] < limit if metric in HIGHER_IS_BETTER else found[metric] > limit
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from davy.registry.models import ModelVersion
 
 _LABEL = "label"
+_JSON: dict[str, Any] = {"float": pl.Float64, "decimal": pl.Float64, "str": pl.String}
 HOUR = 3_600_000_000
 
 
@@ -181,7 +182,7 @@ class Logged:
         wanted = self._candidate.feature_set(version)
         parts = []
         for digest, frame in self.frames.items():
-            parts.append(encoded(version, frame["features"].struct.unnest() if digest == wanted.digest else self._computed(wanted, frame)))
+            parts.append(encoded(version, frame["features"].struct.unnest().select(wanted.outputs) if digest == wanted.digest else self._computed(wanted, frame)))
         return np.concatenate(parts)
 
     def _computed(self, wanted: FeatureSet, frame: pl.DataFrame) -> pl.DataFrame:
@@ -229,5 +230,6 @@ def bodies(frame: pl.DataFrame, feature_set: FeatureSet, count: int) -> list[dic
     picked = frame[np.linspace(0, frame.height - 1, min(count, frame.height)).astype(int).tolist()]
     for field in fields:
         series = picked[field.name]
-        columns.append(encode_times(series, field) if field.kind == "time" else series.cast(pl.Float64) if field.kind in ("float", "decimal") else series)
+        plain = series.cast(_JSON[field.kind]) if field.kind in _JSON else series
+        columns.append(encode_times(series, field) if field.kind == "time" else plain)
     return pl.DataFrame([series.alias(field.name) for field, series in zip(fields, columns, strict=True)]).to_dicts()
