@@ -117,13 +117,17 @@ class Load(threading.Thread):
         while not self._stopped.is_set():
             number += 1
             try:
-                self.answers.append(client.post(self.path, {**BODY, "card": f"c{number}"}))
+                self.answers.append(client.post(self.path, self.body(number)))
             except (OSError, http.client.HTTPException):
                 self.broken += 1
                 client.connection.close()
                 time.sleep(0.01)
             time.sleep(self.pause)
         client.connection.close()
+
+    def body(self, number: int) -> Any:
+        """What is asked in this turn."""
+        return {**BODY, "card": f"c{number}"}
 
     def finish(self) -> list[tuple[int, Any]]:
         self._stopped.set()

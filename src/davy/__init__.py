@@ -8,8 +8,9 @@ A feature is a function of (entity, what was known at time *t*). Training and se
        └───────────────────────── outcomes (what turned out to be true) ◀──────────────┘
 
 The folders are the stages of that route: `events`, `features` (with `engines`, which move rows), `training`,
-`tracking`, `registry`, `serving`, `release`. Below them lie `core` (pure rules), `store` (where bytes live) and `schema`
-(the tables); above them `server`, `web` and `cli`. Every name here is imported when it is first used.
+`tracking`, `registry`, `gate` (what a version shows before it may serve), `serving`, `release`. Below them lie `core`
+(pure rules), `store` (where bytes live) and `schema` (the tables); above them `server`, `web` and `cli`. Every name here is
+imported when it is first used.
 """
 
 from __future__ import annotations

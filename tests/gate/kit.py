@@ -83,6 +83,10 @@ class Rule:
             os._exit(3)
         if self.kind == "slow":
             time.sleep(0.012)
+        if self.kind == "stumbling" and (size == 3).any():
+            time.sleep(0.012)
+        if self.kind == "hangs" and (size == 3).any():
+            time.sleep(0.5)
         if self.kind == "sleepy":
             time.sleep(0.08)
         if self.kind == "leaky":

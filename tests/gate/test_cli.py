@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as Xml
 
 import pytest
 
 from davy.cli.main import run as davy
+from davy.gate.record import runs
 from davy.gate.report import to_junit, to_markdown
 from davy.gate.run import Report, Result
 from gate.kit import ask, trained
+from server_kit import alive, children, command_line, until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,6 +64,22 @@ def test_a_gate_that_fails(here: Home, capsys: pytest.CaptureFixture[str]) -> No
     assert davy(["gate", version.reference, "--override", "the shops asked for it"]) == 0
     assert davy(["gate", version.reference, "--history", "--json"]) == 0
     assert [item["state"] for item in json.loads(capsys.readouterr().out.splitlines()[-1])] == ["overridden", "failed"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_gate_that_is_stopped_leaves_nothing(quick: Home, tmp_path: Path, number: signal.Signals) -> None:
+    version = trained(quick, "sleepy")
+    command, pipe = [sys.executable, "-m", "davy", "gate", version.reference], subprocess.PIPE
+    judged = subprocess.Popen(command, cwd=quick.root, stdout=pipe, stderr=pipe, text=True, env={**os.environ, "TMPDIR": str(tmp_path)})
+    workers = until(lambda: [pid for pid in children(judged.pid) if "davy.serving.worker" in command_line(pid)])
+    judged.send_signal(number)
+    error = judged.communicate(timeout=30)[1]
+    assert judged.returncode == 130
+    assert "Interrupted" in error
+    until(lambda: not any(alive(pid) for pid in workers))
+    assert list(tmp_path.iterdir()) == []
+    with quick.database.read() as connection:
+        assert runs(connection, "returns", version.version) == []
 
 
 def test_wrong_input_is_told(here: Home, capsys: pytest.CaptureFixture[str]) -> None:

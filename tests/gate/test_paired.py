@@ -68,6 +68,34 @@ def test_an_equally_good_model_is_called_worse_in_one_run_of_forty() -> None:
     assert worse <= 20  # expected 10, two-sided 95 %; P(> 20) is 0.0016
 
 
+@pytest.mark.parametrize("kind", ["auc", "loss"])
+def test_rows_that_hang_together_count_as_less(kind: str) -> None:
+    """Each hour favours one of two equally good versions: single rows would call one of them worse far too often."""
+    random = np.random.default_rng(12)
+    blocks = np.repeat(np.arange(60), 20)
+    worse = {"rows": 0, "blocks": 0}
+    for _ in range(200):
+        positive = random.random(1200) < 0.4
+        favour = (positive - 0.4) * random.normal(size=60)[blocks]
+        signal = positive + random.normal(size=1200)
+        for name, given in (("rows", None), ("blocks", blocks)):
+            if kind == "auc":
+                found = compare_auc(signal + favour, signal - favour, positive, 0.0, given)
+            else:
+                found = loss_comparison("loss", signal + random.normal(size=60)[blocks], signal, 0.0, given)
+            worse[name] += found.is_worse
+    assert worse["rows"] > 20
+    assert worse["blocks"] <= 12  # expected 5; P(> 12) is 0.002
+
+
+def test_blocks_of_one_row_change_nothing() -> None:
+    random = np.random.default_rng(13)
+    positive = random.random(300) < 0.4
+    one, other = random.random(300), random.random(300)
+    assert compare_auc(one, other, positive, 0, np.arange(300)).high == pytest.approx(compare_auc(one, other, positive, 0).high, rel=0.01)
+    assert loss_comparison("loss", one, other, 0, np.arange(300)).high == pytest.approx(loss_comparison("loss", one, other, 0).high, rel=0.01)
+
+
 def test_slices_together_raise_a_false_alarm_in_one_run_of_twenty() -> None:
     random = np.random.default_rng(5)
     groups = [("shop", number, np.arange(4000) % 20 == number) for number in range(20)]

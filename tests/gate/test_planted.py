@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from davy.gate.check import FAIL, NO_DATA, PASS
-from gate.kit import judged, planted, result, trained
+from gate.kit import judged, make_shop, planted, result, serving, trained
 
 if TYPE_CHECKING:
     from davy.home import Home
@@ -50,6 +50,7 @@ def test_a_good_version_passes_them_all(shop: Home) -> None:
     ("fragile", "inputs", "The worker died"),
     ("nan", "inputs", "NaN or infinity"),
     ("slow", "latency", "times returns@1 in the same run"),
+    ("stumbling", "latency", "its tail is slower"),
     ("sleepy", "latency", "longer than 50ms"),
     ("leaky", "memory", "grew round after round"),
 ])  # fmt: skip
@@ -59,6 +60,14 @@ def test_a_planted_fault_is_found(shop: Home, kind: str, check: str, words: str)
     assert words in found.summary
     assert found.evidence
     assert found.fix
+
+
+def test_a_limit_that_stable_breaks_too_stops_nobody(tmp_path: Path) -> None:
+    home = make_shop(tmp_path / "shop", '[gate]\nlatency = "10us"\n')
+    serving(home, trained(home))
+    found = result(home, good(home), "latency")
+    home.close()
+    assert (found.verdict, "returns@1 is beyond the limit in the same run too" in found.summary) == (NO_DATA, True)
 
 
 def test_a_slice_is_named_with_its_rows_and_the_others_are_left_alone(shop: Home) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from davy.features.training_set import frame_digest
 from davy.gate.check import FAIL, NO_DATA, PASS
+from davy.home import Home
 from davy.project import load_project
 from davy.registry.definitions import get_feature_set
 from davy.registry.models import get_version, register
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from davy.home import Home
     from davy.registry.models import ModelVersion
 
 
@@ -85,6 +85,20 @@ def test_an_error_where_stable_answers_is_charged_to_the_candidate(asked: Home, 
     assert found.verdict == FAIL
     assert found.evidence["only_the_candidate_errs"] == 1
     assert "no size" in found.summary
+
+
+def test_a_model_that_hangs_is_not_waited_for_again_and_again(tmp_path: Path) -> None:
+    home = make_shop(tmp_path / "shop")
+    (home.root / "davy.toml").write_text('[serving]\nallow_globals = ["models.Rule"]\ntimeout = "100ms"\n')
+    home.close()
+    home = Home(home.root)
+    ask(home, serving(home, trained(home)), 60)
+    report = judged(home, trained(home, "hangs"))
+    home.close()
+    found = {item.check: item for item in report.results}
+    assert {"quality", "batches", "requests", "latency", "rollback"} <= {item.check for item in report.failed}
+    assert "did not answer within 0.1 s" in found["quality"].summary
+    assert found["requests"].evidence["errors"] > 40
 
 
 def test_a_feature_that_disagrees_with_its_replay(tmp_path: Path) -> None:

@@ -159,6 +159,20 @@ def test_a_project_has_checks_of_its_own(quick: Home) -> None:
     assert (found["undecided"].verdict, found["undecided"].blocks) == (NO_DATA, True)
 
 
+def test_a_limit_is_never_passed_over(tmp_path: Path) -> None:
+    home = make_shop(tmp_path / "shop", "[gate.quality]\nrmse = 0.1\n")
+    version = trained(home)
+    found = run(home, version.reference, only=["quality"])[0].results[0]
+    home.close()
+    assert (found.verdict, "asks for rmse" in found.summary) == (FAIL, True)
+    settings = home.root / "davy.toml"
+    settings.write_text(settings.read_text().replace("rmse", '"returns.aucc"'))
+    home = Home(home.root)
+    with pytest.raises(ConfigError, match="did you mean 'auc'"):
+        run(home, version.reference)
+    home.close()
+
+
 @pytest.mark.parametrize(("text", "error", "words"), [
     ("import davy\n@davy.check\ndef integrity(candidate): return True\n", DefinitionError, "two checks named 'integrity'"),
     ("import davy\n@davy.check\ndef odd(candidate): return 7\n", DefinitionError, "returned 7"),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from davy.errors import CorruptData, UnsafeModel
-from davy.serving.unpickle import load, named_globals
+from davy.serving.unpickle import load, named_globals, refused_globals
 from serving_kit import rows
 
 WIDTH = 7
@@ -64,6 +64,7 @@ def test_a_gadget_is_named_and_does_not_run(tmp_path: Path, module: str, name: s
     with pytest.raises(UnsafeModel, match=f"{module}.{name}") as caught:
         load(write(module, name, argument.format(trace)))
     assert "allow_globals" in caught.value.fix
+    assert refused_globals(write(module, name, argument.format(trace))) == [f"{module}.{name}"]
     assert not trace.exists()
 
 
@@ -127,8 +128,18 @@ def test_estimators_load_and_answer_the_same(estimator) -> None:  # type: ignore
     matrix, label = rows(WIDTH)
     matrix = np.nan_to_num(matrix)
     estimator.fit(matrix, label)
-    loaded = load(pickle.dumps(estimator, protocol=5))
+    data = pickle.dumps(estimator, protocol=5)
+    assert refused_globals(data) == []
+    loaded = load(data)
     assert np.array_equal(loaded.predict(matrix), estimator.predict(matrix))
+
+
+def test_the_walk_imports_nothing_of_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "untouched.py").write_text("raise SystemExit\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    data = b"cuntouched\nModel\n."
+    assert refused_globals(data) == ["untouched.Model"]
+    assert refused_globals(data, ["untouched"]) == refused_globals(data, ["untouched.Model"]) == []
 
 
 def test_lightgbm_inside_a_pipeline_loads() -> None:

@@ -17,6 +17,7 @@ import pytest
 
 from davy.cli.main import run as davy
 from davy.errors import Conflict, DavyError, DefinitionError, InvalidInput, NotFound, UnsafeModel
+from davy.features.training_set import frame_digest
 from davy.home import Home
 from davy.project import load_project
 from davy.registry.definitions import get_feature_set, get_training_set
@@ -80,8 +81,8 @@ def test_a_run_and_a_version_that_hold_together(shop: Home) -> None:
     assert run.tags["davy.dirty"] == "false"
     assert {"train_auc", "train_logloss", "train_seconds", "test_auc", "test_auc_low", "test_brier"} <= set(run.metrics)
     assert (run.metrics["train_rows"], run.metrics["test_rows"]) == (192, 48)
-    assert paths == {"capture.json", "training.json", "training_set.parquet", "importance.json", "importance.svg", "test_roc.svg", "test_calibration.svg",
-                     "model/model.txt", "model/davy.json"}
+    assert paths == {"capture.json", "training.json", "training_set.parquet", "test_set.parquet", "importance.json", "importance.svg", "test_roc.svg",
+                     "test_calibration.svg", "model/model.txt", "model/davy.json"}
     assert (version.format, set(version.files), version.run_id) == ("lightgbm", {"model.txt", "davy.json"}, run.id)
     assert version.signature is not None
     assert [(column.name, column.kind, column.categories) for column in version.signature.columns] == [
@@ -90,6 +91,20 @@ def test_a_run_and_a_version_that_hold_together(shop: Home) -> None:
     assert feature_set.outputs == ("sales_1d", "mean_7d", "size", "shop")
     assert (training_set.rows, training_set.digest, training_set.details["watermarks"]) == (192, result.training_set, {"sales": 600})
     assert "version.register" in entries
+
+
+def test_the_held_out_rows_are_frozen(shop: Home) -> None:
+    result = trained(shop, end=1704499200000000, test_end=1704585600000000)
+    kept = TrainingRecord.from_json(artifact(shop, result.run, "training.json")).test
+    frame = pl.read_parquet(artifact(shop, result.run, "test_set.parquet"))
+    assert kept is not None
+    assert (kept.rows, kept.start, kept.end, kept.watermarks) == (48, 1704499200000000, 1704585600000000, {"sales": 600})
+    assert kept.spine_columns == ("shop", "size", "time", "returned")
+    assert kept.columns == {name: frame_digest(frame.select(name)) for name in frame.columns}
+    ingest(shop, sales(600, 50))
+    definition = load_project(shop.root).model("returns")
+    again = build(shop, definition, frame.select(kept.spine_columns), watermarks=kept.watermarks)
+    assert again.digest == kept.digest
 
 
 def test_the_predictions_digest_is_that_of_the_registered_files(shop: Home) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 import msgspec
@@ -74,7 +75,11 @@ def _judge(home: Home, version: str, only: tuple[str, ...], skip: tuple[str, ...
         if result.fix and result.verdict != "pass":
             print(f"  {'':12} → {result.fix}", flush=True)
 
-    report, standing = run(home, version, only=only, skip=skip, began=began, ended=ended)
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        report, standing = run(home, version, only=only, skip=skip, began=began, ended=ended)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     if junit is not None:
         _write(junit, to_junit(report))
     if markdown is not None:
@@ -84,6 +89,11 @@ def _judge(home: Home, version: str, only: tuple[str, ...], skip: tuple[str, ...
     elif not quiet:
         print(f"\n{headline(report, standing)}")
     return report.passed
+
+
+def _interrupt(*_: Any) -> NoReturn:
+    """Being stopped is being interrupted: the workers are ended on the way out."""
+    raise KeyboardInterrupt
 
 
 def _as_json(report: Report, standing: Standing) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from davy.errors import DavyError, ModelFailed
+from davy.errors import DavyError, ModelFailed, Unavailable
 from davy.serving.routes import ModelRoute
 from davy.serving.traffic import Traffic
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from davy.serving.routes import VersionRoute
 
 INTERNAL_ERROR = 500
+MOST_SILENT = 5
 _STRIDE = 1009
 
 
@@ -54,13 +55,20 @@ async def predict(link: Link, matrix: np.ndarray, batch: int) -> list[Any]:
 
 
 async def predict_each(link: Link, matrix: np.ndarray) -> list[Any]:
-    """The answers to all rows, each asked alone; an error takes the place of an answer that did not come."""
+    """The answers to all rows, each asked alone; an error takes the place of an answer that did not come.
+
+    A worker that was silent several times is not waited for again: its last error stands for all other rows.
+    """
     found: list[Any] = []
+    silent = 0
     for row in np.ascontiguousarray(matrix, dtype="<f8"):
         try:
             found += await link.predict(1, row.tobytes())
         except DavyError as error:
             found.append(error)
+            silent += isinstance(error, Unavailable)
+            if silent >= MOST_SILENT:
+                return [*found, *[error] * (len(matrix) - len(found))]
     return found
 
 
@@ -91,8 +99,13 @@ async def ask(gateway: Gateway, model: str, body: bytes, version: int | None, ke
 
 
 async def ask_all(gateway: Gateway, model: str, bodies: Sequence[bytes], version: int) -> list[tuple[int, Any]]:
-    """`ask` for each, one after the other."""
-    return [await ask(gateway, model, body, version) for body in bodies]
+    """`ask` for each, one after the other; fewer answers than bodies when the server was silent (503, 504) several times."""
+    found: list[tuple[int, Any]] = []
+    for body in bodies:
+        found.append(await ask(gateway, model, body, version))
+        if found[-1][0] > INTERNAL_ERROR and sum(status > INTERNAL_ERROR for status, _ in found) >= MOST_SILENT:
+            break
+    return found
 
 
 async def rehearse(gateway: Gateway, routes: Mapping[int, VersionRoute], plan: Sequence[Mapping[int, float]], asking: Callable[[int], Any],

@@ -8,6 +8,7 @@ import numpy as np
 
 from davy.gate.check import Check, Finding, failed, no_data, passed
 from davy.gate.paired import compare
+from davy.gate.rows import encoded
 from davy.training.evaluation import positives
 
 if TYPE_CHECKING:
@@ -80,11 +81,13 @@ def _sigmoid(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def baseline(candidate: Candidate) -> Finding:
     held, learned, signature = candidate.held_out, candidate.training_rows, candidate.signature
-    answers, what, used = _simple_answers(signature, learned.matrix(candidate.version), learned.y, held.matrix(candidate.version))
-    found = compare(signature, held.predict(candidate.version), signature, answers, held.y, candidate.settings.margin)
+    picked = np.linspace(0, len(learned) - 1, min(len(learned), MOST_ROWS)).astype(int)
+    matrix = encoded(candidate.version, learned.features(candidate.version)[picked.tolist()])
+    answers, what = _simple_answers(signature, matrix, learned.y[picked], held.matrix(candidate.version))
+    found = compare(signature, held.predict(candidate.version), signature, answers, held.y, candidate.settings.margin, held.blocks)
     if found is None:
         return no_data("Too few rows were held out, or the answers are of another kind.")
-    evidence = {"baseline": what, "fitted_on": used, **found.evidence()}
+    evidence = {"baseline": what, "fitted_on": len(picked), **found.evidence()}
     words = (f"{found.metric} {found.candidate:.4f} against {found.reference:.4f} of {what}: a gain of {found.gain:+.4f}, "
              f"95 % [{found.low:+.4f}, {found.high:+.4f}]")
     if found.is_worse:
@@ -92,19 +95,18 @@ def baseline(candidate: Candidate) -> Finding:
     return passed(f"{words}.", **evidence)
 
 
-def _simple_answers(signature: Signature, matrix: np.ndarray, y: np.ndarray, asked: np.ndarray) -> tuple[Any, str, int]:
-    """The baseline's answers, its name, and how many rows it was fitted on (spread evenly over time)."""
+def _simple_answers(signature: Signature, matrix: np.ndarray, y: np.ndarray, asked: np.ndarray) -> tuple[Any, str]:
+    """The baseline's answers, and its name."""
     if signature.output == "label":
         values, counts = np.unique(y, return_counts=True)
-        return [values[counts.argmax()].item()] * len(asked), "the commonest label", len(y)
+        return [values.tolist()[int(counts.argmax())]] * len(asked), "the commonest label"
     if signature.output == "probability" and len(signature.classes) > 2:
         shares = np.array([float(np.mean(y == label)) for label in signature.classes])
-        return np.tile(shares, (len(asked), 1)), "the classes' shares", len(y)
+        return np.tile(shares, (len(asked), 1)), "the classes' shares"
     positive = positives(y, signature.classes)
-    picked = np.linspace(0, len(y) - 1, min(len(y), MOST_ROWS)).astype(int)
-    target = (y if positive is None else positive)[picked].astype(np.float64)
-    model = Linear(matrix[picked], target, signature.categorical, logistic=positive is not None)
-    return model.predict(asked), "logistic regression" if positive is not None else "linear regression", len(picked)
+    target = np.asarray(y if positive is None else positive, dtype=np.float64)
+    model = Linear(matrix, target, signature.categorical, logistic=positive is not None)
+    return model.predict(asked), "logistic regression" if positive is not None else "linear regression"
 
 
 CHECKS = (Check("baseline", "A simple model on the same rows does not do better", baseline),)

@@ -85,12 +85,13 @@ class Candidate:
     def stand(self) -> Stand:
         """Real workers and a real gateway, aside from those that serve."""
         if self._stand is None:
-            self._stand = Stand(self.home, self.model, [version.version for version in self.both])
+            self._stand = Stand(self.home, self.model)
         return self._stand
 
     def warm_up(self) -> None:
         """Let the versions be loaded while other things are done."""
-        _ = self.stand
+        for version in self.both:
+            self.stand.start(version.version)
 
     @cached_property
     def held_out(self) -> rows.Rows:
@@ -105,13 +106,11 @@ class Candidate:
     @cached_property
     def logged(self) -> rows.Logged:
         """The last `[gate] requests` logged requests of the model, whichever version answered."""
-        found = read_predictions(self.home, self.model)
-        if not found:
+        times = np.sort(rows.logged_times(self.home, self.model))
+        if not len(times):
             raise NotEnoughData(f"No request to {self.model} has been logged yet.")
-        times = np.sort(np.concatenate([frame["time"].dt.epoch("us").to_numpy() for frame in found.values()]))
-        first = int(times[-self.settings.requests :][0])
-        recent = {digest: frame.filter(pl.col("time").dt.epoch("us") >= first).tail(self.settings.requests) for digest, frame in found.items()}
-        return rows.Logged(self, {digest: frame for digest, frame in recent.items() if frame.height})
+        found = read_predictions(self.home, self.model, start=int(times[-self.settings.requests :][0]))
+        return rows.Logged(self, {digest: frame.tail(self.settings.requests) for digest, frame in found.items()})
 
     @cached_property
     def sample(self) -> np.ndarray:

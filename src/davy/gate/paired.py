@@ -2,9 +2,11 @@
 
 For two classes the area under the curve is compared by DeLong's method for correlated curves (DeLong, DeLong and Clarke-Pearson,
 Biometrics 44, 1988; the mid-rank form of Sun and Xu, IEEE Signal Processing Letters 21, 2014). For everything that is a mean over
-rows (Brier score, squared error, log loss, accuracy) the difference of each row's loss is taken, and its mean has the normal interval
-of the central limit theorem. Several slices are judged together by Holm's step-down method (Scandinavian Journal of Statistics 6,
-1979), which keeps the chance of a single false alarm among all of them at the level of one.
+rows (Brier score, squared error, log loss, error rate) the difference of each row's loss is taken, and its mean has the normal interval
+of the central limit theorem. Rows of one block (an hour, say) may hang together: both variances are then those of sums over blocks
+(Obuchowski, Biometrics 53, 1997; Liang and Zeger, Biometrika 73, 1986), and never less than those of single rows. Several slices
+are judged together by Holm's step-down method (Scandinavian Journal of Statistics 6, 1979), which keeps the chance of a single false
+alarm among all of them at the level of one.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ FEWEST_OF_A_CLASS = 10
 FEWEST_ROWS = 30
 LEVEL = 0.05
 DELONG, MEANS = "DeLong for paired curves", "normal interval of the paired difference"
+FEWEST_BLOCKS = 30
 
 
 class Comparison(msgspec.Struct, frozen=True):
@@ -69,8 +72,12 @@ class Comparison(msgspec.Struct, frozen=True):
         return msgspec.to_builtins(self)  # type: ignore[no-any-return]
 
 
-def compare(signature: Signature, candidate: Any, other: Signature, reference: Any, y: NDArray[Any], margin: float) -> Comparison | None:
+def compare(signature: Signature, candidate: Any, other: Signature, reference: Any, y: NDArray[Any], margin: float,
+            blocks: NDArray[np.int64] | None = None) -> Comparison | None:
     """The metric that fits this output: AUC for two classes (its margin is absolute), else the mean loss (its margin is a share of the reference's).
+
+    Args:
+        blocks: for each row which rows it may hang together with; None: every row stands for itself.
 
     None when there are too few rows of a class, or nothing to compare in kind.
     """
@@ -80,33 +87,34 @@ def compare(signature: Signature, candidate: Any, other: Signature, reference: A
     if positive is not None and _is_flat(candidate) and _is_flat(reference):
         if min(int(positive.sum()), int((~positive).sum())) < FEWEST_OF_A_CLASS:
             return None
-        return compare_auc(np.asarray(candidate, dtype=np.float64), np.asarray(reference, dtype=np.float64), positive, margin)
-    return compare_losses(signature, candidate, other, reference, y, margin)
-
-
-def compare_auc(candidate: Floats, reference: Floats, positive: NDArray[np.bool_], margin: float) -> Comparison:
-    """DeLong's interval for the difference of two correlated areas under the curve."""
-    above, below = zip(*(_placements(answers, positive) for answers in (candidate, reference)), strict=True)
-    gain = float(above[0].mean() - above[1].mean())
-    variance = float((above[0] - above[1]).var(ddof=1)) / len(above[0]) + float((below[0] - below[1]).var(ddof=1)) / len(below[0])
-    return _comparison("auc", len(positive), auc(candidate, positive), auc(reference, positive), gain, math.sqrt(variance), margin, DELONG)
-
-
-def compare_losses(signature: Signature, candidate: Any, other: Signature, reference: Any, y: NDArray[Any], margin: float,
-                   picked: NDArray[np.bool_] | None = None) -> Comparison | None:
-    """The interval of the mean difference of the rows' losses, overall or of the picked rows; the margin is a share of the reference's loss."""
+        return compare_auc(np.asarray(candidate, dtype=np.float64), np.asarray(reference, dtype=np.float64), positive, margin, blocks)
     ours, theirs = row_losses(signature, candidate, y), row_losses(other, reference, y)
     if ours is None or theirs is None or ours[0] != theirs[0]:
         return None
-    metric, mine, its = ours[0], ours[1], theirs[1]
-    return loss_comparison(metric, mine if picked is None else mine[picked], its if picked is None else its[picked], margin)
+    return loss_comparison(ours[0], ours[1], theirs[1], margin, blocks)
 
 
-def loss_comparison(metric: str, mine: Floats, its: Floats, margin: float) -> Comparison:
-    """`compare_losses` on losses that are there already."""
+def compare_auc(candidate: Floats, reference: Floats, positive: NDArray[np.bool_], margin: float,
+                blocks: NDArray[np.int64] | None = None) -> Comparison:
+    """DeLong's interval for the difference of two correlated areas under the curve."""
+    (above, below), (its_above, its_below) = (_placements(answers, positive) for answers in (candidate, reference))
+    up, down = above - its_above, below - its_below
+    gain = float(up.mean())
+    variance = float(up.var(ddof=1)) / len(up) + float(down.var(ddof=1)) / len(down)
+    if blocks is not None and len(np.unique(blocks)) >= FEWEST_BLOCKS:
+        components = np.zeros(len(positive))
+        components[positive], components[~positive] = (up - gain) / len(up), (down - gain) / len(down)
+        variance = max(variance, _variance_of_blocks(components, blocks))
+    return _comparison("auc", len(positive), auc(candidate, positive), auc(reference, positive), gain, math.sqrt(variance), margin, DELONG)
+
+
+def loss_comparison(metric: str, mine: Floats, its: Floats, margin: float, blocks: NDArray[np.int64] | None = None) -> Comparison:
+    """The interval of the mean difference of the rows' losses; the margin is a share of the reference's loss."""
     difference = its - mine
-    error = float(difference.std(ddof=1)) / math.sqrt(len(difference)) if len(difference) > 1 else math.inf
-    base = float(its.mean())
+    variance = float(difference.var(ddof=1)) / len(difference) if len(difference) > 1 else math.inf
+    if blocks is not None and len(np.unique(blocks)) >= FEWEST_BLOCKS:
+        variance = max(variance, _variance_of_blocks((difference - difference.mean()) / len(difference), blocks))
+    error, base = math.sqrt(variance), float(its.mean())
     return _comparison(metric, len(mine), float(mine.mean()), base, float(difference.mean()), error, margin * base, MEANS)
 
 
@@ -144,6 +152,13 @@ def _placements(answers: Floats, positive: NDArray[np.bool_]) -> tuple[Floats, F
     ups, downs = answers[positive], answers[~positive]
     ranks = mid_ranks(answers)
     return (ranks[positive] - mid_ranks(ups)) / len(downs), 1 - (ranks[~positive] - mid_ranks(downs)) / len(ups)
+
+
+def _variance_of_blocks(components: Floats, blocks: NDArray[np.int64]) -> float:
+    """The variance of the sum of centred components when only blocks are independent of each other."""
+    _, places = np.unique(blocks, return_inverse=True)
+    sums = np.bincount(places, weights=components)
+    return float((sums**2).sum()) * len(sums) / (len(sums) - 1)
 
 
 def _comparison(metric: str, count: int, ours: float, theirs: float, gain: float, error: float, margin: float, method: str) -> Comparison:

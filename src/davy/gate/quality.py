@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from davy.gate.candidate import Candidate
     from davy.gate.rows import Rows
 
+METRICS = ("auc", "accuracy", "logloss", "brier", "rmse", "mae")
 HIGHER_IS_BETTER = frozenset(("auc", "accuracy"))
 MOST_SLICES = 200
 SHOWN_SLICES = 30
@@ -48,9 +49,12 @@ def quality(candidate: Candidate) -> Finding:
     if positive is not None and isinstance(answers, np.ndarray) and answers.ndim == 1 and (ends := auc_interval(answers, positive)) is not None:
         found["auc_low"], found["auc_high"] = ends
     evidence: dict[str, Any] = {"rows": len(rows), "held_out_by": rows.origin.reference, "digest": rows.digest, "metrics": found}
-    limits = _limits(candidate)
+    limits = evidence["limits"] = _limits(candidate)
+    absent = [metric for metric in limits if metric not in found]
+    if absent:
+        return failed(f"[gate.quality] asks for {', '.join(absent)}, and these answers have {', '.join(found)}.",
+                      fix=f"Ask for another metric, or hold out rows of both classes: davy train {candidate.model} --test-start TIME", **evidence)
     short = [f"{metric} is {found[metric]:.4g}, and {_sense(metric)} {limit:g} is asked" for metric, limit in limits.items() if _misses(found, metric, limit)]
-    evidence["limits"] = limits
     if short:
         return failed(f"On {len(rows):,} held-out rows {'; '.join(short)}.", fix="Train a better model, or change [gate.quality] in davy.toml.", **evidence)
     told = ", ".join(f"{metric} {value:.4f}" for metric, value in list(found.items())[:2])
@@ -66,7 +70,8 @@ def _beside_stable(candidate: Candidate, rows: Rows, told: str, evidence: dict[s
     stable = candidate.stable
     assert stable is not None
     assert stable.signature is not None
-    found = compare(candidate.signature, rows.predict(candidate.version), stable.signature, rows.predict(stable), rows.y, candidate.settings.margin)
+    found = compare(candidate.signature, rows.predict(candidate.version), stable.signature, rows.predict(stable), rows.y, candidate.settings.margin,
+                    rows.blocks)
     if found is None:
         return no_data(f"{told}; {len(rows):,} rows are too few, or of another kind, to compare with {stable.reference}.", **evidence)
     evidence["against"] = {"version": stable.reference, "learned_from_these_rows": _overlap(candidate, rows), **found.evidence()}
@@ -96,7 +101,7 @@ def slices(candidate: Candidate) -> Finding:
     groups = _groups(candidate, rows)
     if not groups:
         return no_data(f"No value of a text feature or entity key has {candidate.settings.slice_rows} held-out rows.")
-    found = judge(metric, losses, theirs[1], groups, candidate.settings.slice_margin)
+    found = judge(metric, losses, theirs[1], groups, candidate.settings.slice_margin, rows.blocks)
     worse = [item for item in found if item.is_worse]
     evidence = {"beside": beside, "metric": metric, "slices": len(found), "method": f"{MEANS}, Holm over all slices at level {LEVEL}",
                 "margin": candidate.settings.slice_margin, "rows_at_least": candidate.settings.slice_rows,
@@ -111,9 +116,10 @@ def slices(candidate: Candidate) -> Finding:
     return passed(f"None of {len(found)} slices is worse than with {beside}; the nearest to it is {told}.", **evidence)
 
 
-def judge(metric: str, losses: np.ndarray, reference: np.ndarray, groups: list[tuple[str, Any, np.ndarray]], margin: float) -> list[Slice]:
+def judge(metric: str, losses: np.ndarray, reference: np.ndarray, groups: list[tuple[str, Any, np.ndarray]], margin: float,
+          blocks: np.ndarray | None = None) -> list[Slice]:
     """The slices with p-values adjusted for their number, the worst first."""
-    compared = [loss_comparison(metric, losses[picked], reference[picked], margin) for _, _, picked in groups]
+    compared = [loss_comparison(metric, losses[picked], reference[picked], margin, None if blocks is None else blocks[picked]) for _, _, picked in groups]
     adjusted = holm([item.p_worse for item in compared])
     found = [Slice(column, value, item, p) for (column, value, _), item, p in zip(groups, compared, adjusted, strict=True)]
     return sorted(found, key=lambda item: (not item.is_worse, item.p, item.comparison.gain))
@@ -142,7 +148,7 @@ def _of_a_constant(candidate: Candidate, rows: Rows) -> tuple[str, np.ndarray] |
     signature, count = candidate.signature, len(rows)
     if signature.output == "label":
         values, counts = np.unique(learned, return_counts=True)
-        return row_losses(signature, [values[counts.argmax()].item()] * count, rows.y)
+        return row_losses(signature, [values.tolist()[int(counts.argmax())]] * count, rows.y)
     if signature.output == "probability" and len(signature.classes) > 2:
         shares = np.array([float(np.mean(learned == label)) for label in signature.classes])
         return row_losses(signature, np.tile(shares, (count, 1)), rows.y)
@@ -158,8 +164,6 @@ def _limits(candidate: Candidate) -> dict[str, float]:
 
 
 def _misses(found: dict[str, float], metric: str, limit: float) -> bool:
-    if metric not in found:
-        raise NotEnoughData(f"[gate.quality] asks for {metric}, and the metrics here are {', '.join(found)}.")
     return found[metric] < limit if metric in HIGHER_IS_BETTER else found[metric] > limit
 
 

@@ -40,7 +40,8 @@ def line(result: Result) -> str:
 def to_junit(report: Report) -> bytes:
     """A test suite with one case for each check: a check that stops the version is a failure, one without enough data is skipped."""
     failures, skipped = len(report.failed), sum(result.verdict == NO_DATA and not result.blocks for result in report.results)
-    counts: dict[str, str] = {"tests": str(len(report.results)), "failures": str(failures), "errors": "0", "skipped": str(skipped), "time": f"{report.seconds:.3f}"}
+    counts: dict[str, str] = {"tests": str(len(report.results)), "failures": str(failures), "errors": "0", "skipped": str(skipped),
+                              "time": f"{report.seconds:.3f}"}
     root = Xml.Element("testsuites", {"name": "davy gate", **counts})
     named = {"name": f"davy gate {report.reference}", "timestamp": format_time(report.time)[:19]}
     suite = Xml.SubElement(root, "testsuite", {**named, **counts})

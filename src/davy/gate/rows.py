@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from davy.core.fields import Field
 from davy.engines.offline.local import LocalEngine
 from davy.errors import DavyError, NotEnoughData, NotFound
 from davy.features.columns import encode_times
-from davy.features.training_set import compute_vectors, frame_digest, training_set
+from davy.features.training_set import TIME, compute_vectors, frame_digest, training_set
+from davy.registry.models import list_versions
+from davy.serving.predictions import pending_predictions, table_name
 from davy.tracking.artifacts import read_artifact
 from davy.training import record
 from davy.training.spine import build, make_spine
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
     from davy.registry.models import ModelVersion
 
 _LABEL = "label"
+_JSON: dict[str, Any] = {"float": pl.Float64, "decimal": pl.Float64, "str": pl.String}
+HOUR = 3_600_000_000
 
 
 class Rows:
@@ -51,6 +56,11 @@ class Rows:
         """The labels, shape (rows,): int64 for bools and ints, float64 for floats, objects for texts."""
         label = self.frame[_LABEL]
         return (label.cast(pl.Int64) if label.dtype == pl.Boolean else label).to_numpy()
+
+    @cached_property
+    def blocks(self) -> np.ndarray:
+        """The hour of each row since 1970, int64: rows of one hour may hang together."""
+        return encode_times(self.frame[TIME], Field(TIME, "time")).to_numpy() // HOUR
 
     def features(self, version: ModelVersion) -> pl.DataFrame:
         """The vectors that this version is asked with, typed: as they were kept, or for another feature set rebuilt from the same spine and log."""
@@ -154,12 +164,10 @@ def _artifact(home: Home, version: ModelVersion, path: str) -> bytes | None:
 
 
 class Logged:
-    """The last requests that were really asked, the oldest first.
+    """The last requests that were really asked.
 
     Attributes:
-        given: entity keys and request fields.
-        times: int64 microseconds; watermarks: per stream int64 offsets.
-        served: the version that answered each.
+        frames: per feature set's digest the logged predictions, in order of time, with the columns of `read_predictions`.
     """
 
     def __init__(self, candidate: Candidate, frames: dict[str, pl.DataFrame]) -> None:
@@ -174,7 +182,7 @@ class Logged:
         wanted = self._candidate.feature_set(version)
         parts = []
         for digest, frame in self.frames.items():
-            parts.append(encoded(version, frame["features"].struct.unnest() if digest == wanted.digest else self._computed(wanted, frame)))
+            parts.append(encoded(version, frame["features"].struct.unnest().select(wanted.outputs) if digest == wanted.digest else self._computed(wanted, frame)))
         return np.concatenate(parts)
 
     def _computed(self, wanted: FeatureSet, frame: pl.DataFrame) -> pl.DataFrame:
@@ -187,6 +195,18 @@ class Logged:
         watermarks = {stream.name: marks[stream.name].fill_null(0).to_numpy() if stream.name in marks.columns else engine.known_at(stream, times)
                       for stream in wanted.streams}
         return compute_vectors(engine, wanted, given, times, watermarks)
+
+
+def logged_times(home: Home, model: str) -> np.ndarray:
+    """When each logged request of the model was asked, int64 microseconds, in no order; reads that one column alone."""
+    with home.database.read() as connection:
+        digests = {version.feature_set for version in list_versions(connection, model) if version.feature_set is not None}
+    found = [np.array([record.time for record in pending_predictions(home) if record.model == model], dtype=np.int64)]
+    for digest in sorted(digests):
+        table = home.table(table_name(model, digest))
+        if table.exists():
+            found.append(table.collect(table.scan().select("time"))["time"].dt.epoch("us").to_numpy())
+    return np.concatenate(found)
 
 
 def vectors_in(frame: pl.DataFrame, feature_set: FeatureSet) -> pl.DataFrame:
@@ -210,5 +230,6 @@ def bodies(frame: pl.DataFrame, feature_set: FeatureSet, count: int) -> list[dic
     picked = frame[np.linspace(0, frame.height - 1, min(count, frame.height)).astype(int).tolist()]
     for field in fields:
         series = picked[field.name]
-        columns.append(encode_times(series, field) if field.kind == "time" else series.cast(pl.Float64) if field.kind in ("float", "decimal") else series)
+        plain = series.cast(_JSON[field.kind]) if field.kind in _JSON else series
+        columns.append(encode_times(series, field) if field.kind == "time" else plain)
     return pl.DataFrame([series.alias(field.name) for field, series in zip(fields, columns, strict=True)]).to_dicts()

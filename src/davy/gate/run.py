@@ -17,6 +17,7 @@ from davy.project import FILES, load_module, load_project
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from davy.config import Gate
     from davy.home import Home
 
 CHECKS_FILE = "checks"
@@ -102,9 +103,7 @@ def run(home: Home, reference: str, *, only: Sequence[str] = (), skip: Sequence[
         NotFound: no such version or check. ConfigError: `[gate]` names a check that there isn't.
     """
     settings, known = home.config.gate, checks_of(home)
-    for name in (*settings.required, *settings.skip):
-        if name not in {item.name for item in known}:
-            raise ConfigError(f"[gate] in davy.toml names the check {name!r}.", nearest(name, [item.name for item in known]), "See them all: davy gate --list")
+    _refuse_misspelt(settings, known)
     candidate = Candidate(home, reference)
     wanted = chosen(known, candidate.model, only=only, skip=(*skip, *settings.skip))
     started, now = time.perf_counter(), home.clock.now()
@@ -123,6 +122,20 @@ def run(home: Home, reference: str, *, only: Sequence[str] = (), skip: Sequence[
                     not any(result.blocks for result in results), not only and not skip, now, round(time.perf_counter() - started, 3), tuple(results))
     with home.database.begin() as connection:
         return report, record.keep(connection, report, clock=home.clock, actor=home.actor)
+
+
+def _refuse_misspelt(settings: Gate, known: Sequence[Check]) -> None:
+    """A misspelt name would silently let through what was meant to be stopped."""
+    from davy.gate.quality import METRICS
+
+    names = [item.name for item in known]
+    for name in (*settings.required, *settings.skip):
+        if name not in names:
+            raise ConfigError(f"[gate] in davy.toml names the check {name!r}.", nearest(name, names), "See them all: davy gate --list")
+    for name in settings.quality:
+        metric = name.rpartition(".")[2]
+        if metric not in METRICS:
+            raise ConfigError(f"[gate.quality] in davy.toml names the metric {name!r}.", nearest(metric, METRICS), f"Known: {', '.join(METRICS)}.")
 
 
 def _result(item: Check, candidate: Candidate, *, required: bool) -> Result:

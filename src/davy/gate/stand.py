@@ -30,7 +30,8 @@ from davy.serving.predictions import PredictionLog, folder_of
 from davy.serving.routes import Routes, VersionRoute
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable, Mapping, Sequence
+    from collections.abc import Coroutine, Mapping, Sequence
+    from concurrent.futures import Future
 
     from davy.features.definition import FeatureSet
 
@@ -39,13 +40,9 @@ T = TypeVar("T")
 
 
 class Stand:
-    """Versions of one model, ready to be asked.
+    """Versions of one model, each started when it is first asked for."""
 
-    Args:
-        versions: they are started at once, and warm up while other things are done.
-    """
-
-    def __init__(self, home: Home, model: str, versions: Iterable[int]) -> None:
+    def __init__(self, home: Home, model: str) -> None:
         self.model = model
         self._real, self._folder = home, Path(tempfile.mkdtemp(prefix="davy-gate-"))
         self._home = _Aside(home, self._folder)
@@ -54,7 +51,13 @@ class Stand:
         self._thread.start()
         self._log = PredictionLog(folder_of(self._home))
         self._fleet, self._gateway = self._run(self._assemble())
-        self._starting = {version: asyncio.run_coroutine_threadsafe(self._gateway.routes.version(model, version), self._loop) for version in versions}
+        self._starting: dict[int, Future[VersionRoute]] = {}
+
+    def start(self, version: int) -> Future[VersionRoute]:
+        """Let a version be loaded and warm up while other things are done."""
+        if version not in self._starting:
+            self._starting[version] = asyncio.run_coroutine_threadsafe(self._gateway.routes.version(self.model, version), self._loop)
+        return self._starting[version]
 
     def route(self, version: int) -> VersionRoute:
         """The version, once it has answered its warm-up.
@@ -62,7 +65,7 @@ class Stand:
         Raises:
             DavyError: why it can't be loaded.
         """
-        return self._starting[version].result()
+        return self.start(version).result()
 
     def ready(self, version: int) -> VersionRoute:
         """`route` for those who measure.
@@ -95,10 +98,15 @@ class Stand:
             rows: per version the rows that it is asked with.
             seconds: no more are begun after this time.
         """
+        for version in rows:
+            self.start(version)
         return self._run(asking.time_pairs({version: self.ready(version).link for version in rows}, rows, pairs, seconds))
 
     def ask_all(self, version: int, bodies: Sequence[bytes]) -> list[tuple[int, Any]]:
-        """The HTTP status and the decoded answer that the gateway gives each body for a pinned version, one after the other."""
+        """The HTTP status and the decoded answer that the gateway gives each body for a pinned version, one after the other.
+
+        Fewer than bodies when the worker was silent several times.
+        """
         self.ready(version)
         return self._run(asking.ask_all(self._gateway, self.model, bodies, version))
 

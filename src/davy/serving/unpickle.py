@@ -105,6 +105,8 @@ def load(data: bytes, allow_globals: Sequence[str] = ()) -> Any:
 def refused_globals(data: bytes, allow_globals: Sequence[str] = ()) -> list[str]:
     """The names in a pickle that are not on the allow-list, each once, sorted, found without running it or importing the user's code.
 
+    A module that is listed as a whole is taken at its word; `load` then sees whether the name is its own.
+
     Raises:
         UnsafeModel: a name that isn't written out plainly.
         CorruptData: not a pickle.
