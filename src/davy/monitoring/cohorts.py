@@ -65,6 +65,7 @@ def update_cohorts(home: Home, definition: ModelDefinition) -> int:
     table = home.table(f"outcomes/{model}")
     reached = table.version()
     additions = table.added(standing.position) if reached >= 0 else []
+    events: pl.DataFrame | None
     if additions is None:
         events = outcome_columns(table.collect(table.scan()))
     else:
@@ -72,12 +73,12 @@ def update_cohorts(home: Home, definition: ModelDefinition) -> int:
         events = outcome_columns(pl.concat([table.collect(pl.scan_parquet(path)) for path in files], how="diagonal")) if files else None
     now = home.clock.now()
     ids = [*standing.waiting, *(events[PREDICTION].drop_nulls().to_list() if events is not None else [])]
-    hours = {_hour_of(name) for name in ids} - {None}
+    hours = {hour for name in ids if (hour := _hour_of(name)) is not None}
     if events is not None:
         hours |= _hours_of_entities(events, definition)
     whole = _complete_hours(home, model, now)
     behind = {hour for hour in whole if whole[hour]}
-    dirty = sorted((hours & set(whole)) | behind)  # type: ignore[arg-type]
+    dirty = sorted((hours & set(whole)) | behind)
     for first, last in _ranges(dirty):
         _compute(home, definition, first, last + HOUR)
     waiting = _still_waiting(home, model, ids, now)
@@ -126,11 +127,11 @@ def kpi_events(home: Home, definition: ModelDefinition, kpi: Kpi, *, since: int 
         return
     known = frame.filter(pl.col("value").is_not_null() & (pl.col("arrived") > since) & pl.col("status").is_in(["ok", "fallback"]) & ~pl.col("pinned"))
     known = known.sort("arrived", "time", "prediction")
-    columns = known.select("prediction", "version", "arm", "share", "routing_key", "release", "time", "arrived", "value")
-    for output, row in zip(outputs_of(known), columns.iter_rows(), strict=True):
-        number = kpi_value(kpi, output, row[-1])
+    for output, row in zip(outputs_of(known), known.iter_rows(named=True), strict=True):
+        number = kpi_value(kpi, output, row["value"])
         if number is not None:
-            yield KpiEvent(*row[:-1], value=number, bad=kpi.is_bad(number))
+            yield KpiEvent(row["prediction"], row["version"], row["arm"], row["share"], row["routing_key"], row["release"], row["time"], row["arrived"],
+                           number, kpi.is_bad(number))
 
 
 def _compute(home: Home, definition: ModelDefinition, start: int, end: int) -> None:
@@ -168,10 +169,10 @@ def _hour_of(id: str) -> int | None:
         return None
 
 
-def _hours_of_entities(events: pl.DataFrame, definition: ModelDefinition) -> set[int | None]:
+def _hours_of_entities(events: pl.DataFrame, definition: ModelDefinition) -> set[int]:
     known = events.filter(pl.col(PREDICTION).is_null() & pl.col(ENTITY).is_not_null())["known"]
     reach = min(definition.spec.outcome.matures_after or _LONGEST, _LONGEST)
-    found: set[int | None] = set()
+    found: set[int] = set()
     for hour in (known // HOUR * HOUR).unique().to_list():
         found.update(range((hour - reach) // HOUR * HOUR, hour + HOUR, HOUR))
     return found

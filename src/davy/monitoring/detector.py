@@ -171,7 +171,7 @@ class Bank:
         if column.by_hour is not None and rows < FEWEST_IN_HOUR:
             return found
         width = len(counts)
-        p = (counts + 0.5) / (rows + 0.5 * width)
+        p: NDArray[np.float64] = np.asarray((counts + 0.5) / (rows + 0.5 * width), dtype=np.float64)
         worth = rows / (1 + within * max(column.per_block - 1, 0))
         slack = tolerance + math.sqrt(2 * self._log_odds / worth[-1])
         if column.kind == "number":

@@ -79,8 +79,8 @@ def drift(reference: Reference, profiles: Mapping[str, ColumnProfile], *, tolera
     known = [index for index, one in enumerate(tested) if one.p is not None]
     correct = bonferroni if correction == "bonferroni" else benjamini_yekutieli
     adjusted = dict(zip(known, correct([tested[index].p or 0.0 for index in known]), strict=True))
-    limit = (lambda name: tolerance.get(name, TOLERANCE)) if not isinstance(tolerance, (int, float)) else (lambda name: float(tolerance))
-    found = [_judged(column, profiles[column.name], one, adjusted.get(index), alpha, limit(column.name))
+    limits = dict.fromkeys(profiles, float(tolerance)) if isinstance(tolerance, (int, float)) else tolerance
+    found = [_judged(column, profiles[column.name], one, adjusted.get(index), alpha, limits.get(column.name, TOLERANCE))
              for index, (column, one) in enumerate(zip(columns, tested, strict=True))]
     return sorted(found, key=lambda item: (-(item.psi or 0.0), item.feature))
 

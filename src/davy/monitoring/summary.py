@@ -199,7 +199,7 @@ def _harm(hours: list[tuple[int, str, int, Cohort]], version: int, began: int, c
 def _margin(metric: str, before: Cohort, since: Cohort) -> float:
     """Two standard errors of the difference, or for unbounded losses a tenth of what it was."""
     if metric == "auc":
-        return 2 * (_auc_variance(before) + _auc_variance(since)) ** 0.5
+        return float(2 * (_auc_variance(before) + _auc_variance(since)) ** 0.5)
     if metric == "accuracy":
         shares = [(cohort.correct / cohort.judged, cohort.judged) for cohort in (before, since)]
         return float(2 * sum(share * (1 - share) / count for share, count in shares) ** 0.5)

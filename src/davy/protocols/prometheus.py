@@ -85,10 +85,10 @@ def render(samples: Iterable[Sample]) -> str:
         told = ",".join(f'{key}="{_escaped(str(label))}"' for key, label in labels.items())
         families[family].append(f"{name}{{{told}}} {value:.10g}")
     lines = []
-    for name, told in families.items():
-        if told:
-            kind, text = HELP[name]
-            lines += [f"# HELP {name} {text}", f"# TYPE {name} {kind}", *told]
+    for family, members in families.items():
+        if members:
+            kind, text = HELP[family]
+            lines += [f"# HELP {family} {text}", f"# TYPE {family} {kind}", *members]
     return "\n".join(lines) + "\n" if lines else ""
 
 

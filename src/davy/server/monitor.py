@@ -21,12 +21,12 @@ from davy.core.time import parse_duration
 from davy.errors import Conflict
 from davy.home import Home
 from davy.monitoring.monitor import Monitor
-from davy.protocols.prometheus import write_metrics
+from davy.protocols.prometheus import FILE, write_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-WRITTEN_EVERY, FIRST_PAUSE = 15.0, 2.0
+FIRST_PAUSE = 2.0
 
 
 def take_lock(home: Home) -> int:
@@ -46,14 +46,13 @@ def take_lock(home: Home) -> int:
 
 def watch(home: Home, pause: Callable[[float], None]) -> None:
     """Rounds without end. Nothing is left half done by whoever ends this process."""
-    monitor, every, written = Monitor(home), parse_duration(home.config.monitoring.every) / 1e6, -WRITTEN_EVERY
+    monitor, every = Monitor(home), parse_duration(home.config.monitoring.every) / 1e6
     pause(min(every, FIRST_PAUSE))
     while True:
         began = time.monotonic()
-        monitor.round()
-        if began - written >= WRITTEN_EVERY:
+        counted = monitor.round()
+        if counted or not home.place("run", FILE).exists() or monitor.judged:
             monitor.attempt("writing /metrics", lambda: write_metrics(home, monitor))
-            written = began
         pause(max(every - (time.monotonic() - began), every / 10))
 
 
