@@ -145,6 +145,9 @@ def thin(home: Home, model: str, *, before: int) -> int:
     """Sum the slices before this moment up into days; returns how many were replaced."""
     day_start = before // DAY * DAY
     query = sa.select(stored).where(stored.c.model == model, stored.c.span == SLICE, stored.c.start < day_start)
+    with home.database.read() as connection:
+        if connection.execute(query.with_only_columns(stored.c.start).limit(1)).first() is None:
+            return 0
     with home.database.begin() as connection:
         rows = connection.execute(query).all()
         days: dict[tuple[Key, int], Profile] = {}

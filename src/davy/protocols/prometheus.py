@@ -74,10 +74,10 @@ def exposition(home: Home, monitor: Monitor) -> str:
 def render(samples: Iterable[Sample]) -> str:
     """Samples as text, each family under its own head.
 
-    >>> print(render([("davy_alert_firing", {"alert": 'a "b"'}, 1.0)]), end="")
+    >>> print(render([("davy_alert_firing", {"alert": "slow", "subject": "late@2"}, 1.0)]), end="")
     # HELP davy_alert_firing 1 while an alert fires.
     # TYPE davy_alert_firing gauge
-    davy_alert_firing{alert="a \\\\"b\\\\""} 1
+    davy_alert_firing{alert="slow",subject="late@2"} 1
     """
     families: dict[str, list[str]] = {name: [] for name in HELP}
     for name, labels, value in samples:
