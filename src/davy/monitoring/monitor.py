@@ -41,11 +41,7 @@ _LOG = logging.getLogger("davy.monitoring")
 
 
 class Monitor:
-    """One home's watch.
-
-    Attributes:
-        judged: whether the last round has also judged.
-    """
+    """One home's watch."""
 
     def __init__(self, home: Home) -> None:
         self.home, self.collector, self.courier = home, Collector(home), Courier(home)
@@ -53,7 +49,6 @@ class Monitor:
         self._told: dict[str, str] = {}
         self._evaluated = self._replayed = -1e9
         self._pause = 0.0
-        self.judged = False
 
     def round(self, *, everything: bool = False) -> int:
         """Count what is new, and judge and replay when it is time; returns how many predictions were counted.
@@ -63,8 +58,7 @@ class Monitor:
         """
         found = self.attempt("counting", self.collector.collect)
         settings, now = self.home.config.monitoring, time.monotonic()
-        self.judged = everything or now - self._evaluated >= parse_duration(settings.evaluate_every) / 1e6
-        if self.judged:
+        if everything or now - self._evaluated >= parse_duration(settings.evaluate_every) / 1e6:
             self._evaluated = now
             for model in self.models():
                 self.attempt(f"judging {model}", lambda model=model: self.judge(model))  # type: ignore[misc]

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from davy.home import Home
     from davy.store.tables import Table
 
+DAY = 86_400_000_000
 _PREDICTION = ("prediction", "time", "version", "arm", "pinned", "routing_key", "output", "output_json", "kernel", "latency_us")
 _ADDED: dict[str, Any] = {"share": 1.0, "status": "ok", "release": "", "answered": ""}
 _EMPTY = {"id": pl.String, "known": pl.Int64, "offset": pl.Int64, "arrived": pl.Int64}
@@ -64,7 +65,9 @@ def labelled(home: Home, model: str, *, matures_after: int = 0, start: int | Non
     predictions = read_served(home, model, start=start, end=reach, version=None)
     if not predictions.height:
         return predictions
-    best = _best(_named(home, model, predictions, matures_after))
+    # No outcome arrives before its prediction is made; a day allows for clocks that disagree.
+    events = read_outcomes(home, model, since=None if start is None else start - DAY)
+    best = _best(_named(predictions, matures_after, events))
     asked = predictions.filter(pl.col("time") < end) if end is not None else predictions
     if version is not None:
         asked = asked.filter(pl.col("version") == version)
@@ -78,7 +81,7 @@ def count_outcomes(home: Home, model: str, *, matures_after: int = 0) -> Outcome
     predictions = read_served(home, model)
     if events is None or not predictions.height:
         return OutcomeCounts(outcomes=total, unknown=total)
-    named = _named(home, model, predictions, matures_after, events)
+    named = _named(predictions, matures_after, events)
     known = named.join(predictions.select("prediction"), left_on="id", right_on="prediction", how="semi")
     own = predictions.filter(pl.col("answered") == "").join(_best(known), left_on="prediction", right_on="id", how="inner")
     return OutcomeCounts(total, own.height, own.filter(pl.col("values") > 1).height, own.filter(pl.col("known") < pl.col("time")).height,
@@ -114,12 +117,18 @@ def _served(table: Table, start: int | None, end: int | None, version: int | Non
     return frame.with_columns(pl.col("time").dt.epoch("us"), origin)
 
 
-def read_outcomes(home: Home, model: str) -> pl.DataFrame | None:
-    """All outcomes of a model that have reached their table: prediction, entity (JSON), value, known, arrived (microseconds), offset."""
+def read_outcomes(home: Home, model: str, *, since: int | None = None) -> pl.DataFrame | None:
+    """The outcomes of a model that have reached their table: prediction, entity (JSON), value, known, arrived (microseconds), offset.
+
+    Args:
+        since: only what arrived from this moment on (microseconds).
+    """
     table = home.table(f"outcomes/{model}")
     if not table.exists():
         return None
     lazy = table.scan()
+    if since is not None:
+        lazy = lazy.filter(pl.col(INGEST) >= EPOCH + since * MICROSECOND)
     return outcome_columns(table.collect(lazy))
 
 
@@ -133,9 +142,8 @@ def outcome_columns(frame: pl.DataFrame) -> pl.DataFrame:
                         pl.col(INGEST).dt.epoch("us").alias("arrived"), pl.col(OFFSET).alias("offset"))
 
 
-def _named(home: Home, model: str, predictions: pl.DataFrame, matures_after: int, events: pl.DataFrame | None = None) -> pl.DataFrame:
+def _named(predictions: pl.DataFrame, matures_after: int, found: pl.DataFrame | None) -> pl.DataFrame:
     """Every outcome with the id of its prediction: its own, or that of its entity's last prediction."""
-    found = read_outcomes(home, model) if events is None else events
     if found is None:
         return pl.DataFrame(schema={**_EMPTY, "value": pl.Float64})
     direct = found.filter(pl.col(PREDICTION).is_not_null()).rename({PREDICTION: "id"}).drop(ENTITY)

@@ -21,12 +21,12 @@ from davy.core.time import parse_duration
 from davy.errors import Conflict
 from davy.home import Home
 from davy.monitoring.monitor import Monitor
-from davy.protocols.prometheus import FILE, write_metrics
+from davy.protocols.prometheus import write_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-FIRST_PAUSE = 2.0
+FIRST_PAUSE, WRITTEN_EVERY = 2.0, 15.0
 
 
 def take_lock(home: Home) -> int:
@@ -46,13 +46,16 @@ def take_lock(home: Home) -> int:
 
 def watch(home: Home, pause: Callable[[float], None]) -> None:
     """Rounds without end. Nothing is left half done by whoever ends this process."""
-    monitor, every = Monitor(home), parse_duration(home.config.monitoring.every) / 1e6
+    monitor, settings, written = Monitor(home), home.config.monitoring, -1e9
+    every = parse_duration(settings.every) / 1e6
+    seldom = min(parse_duration(settings.evaluate_every) / 1e6, WRITTEN_EVERY)
     pause(min(every, FIRST_PAUSE))
     while True:
         began = time.monotonic()
-        counted = monitor.round()
-        if counted or not home.place("run", FILE).exists() or monitor.judged:
+        monitor.round()
+        if began - written >= seldom:
             monitor.attempt("writing /metrics", lambda: write_metrics(home, monitor))
+            written = began
         pause(max(every - (time.monotonic() - began), every / 10))
 
 
