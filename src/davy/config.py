@@ -82,6 +82,36 @@ class AlertRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 raise ValueError(f"the alert {self.name!r}: {error.came}") from None
 
 
+class Kpi(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[release.kpis.NAME]: a KPI that a release is judged on: bad events, or the mean of a capped value."""
+
+    kind: Literal["event", "mean"] = "event"
+    better: Literal["lower", "higher"] = "lower"
+    cap: float = 1.0
+    delta: float = 0.2
+    tolerated: float = 0.0
+
+
+class Release(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[release]: how traffic moves to a new version, and what it is judged by."""
+
+    strategy: Literal["canary", "blue-green", "shadow", "all-at-once"] = "canary"
+    steps: tuple[float, ...] = (1, 5, 25, 50, 100)
+    alpha: float = 0.05
+    beta: float = 0.05
+    unit: Literal["key", "request"] = "key"
+    delta: dict[str, float] = {}
+    tolerated: dict[str, float] = {}
+    latency_slack: str = "1ms"
+    min_time: str = "1min"
+    min_requests: int = 100
+    max_time: str = "1d"
+    deadline: str = "7d"
+    at_deadline: Literal["pause", "rollback", "promote"] = "pause"
+    approval: bool = False
+    kpis: dict[str, Kpi] = {}
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole of davy.toml."""
 
@@ -92,6 +122,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     serving: Serving = Serving()
     monitoring: Monitoring = Monitoring()
     alerts: tuple[AlertRule, ...] = ()
+    release: Release = Release()
 
     @classmethod
     def load(cls, root: Path) -> Config:

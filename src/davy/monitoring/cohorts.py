@@ -16,16 +16,13 @@ from davy.events.outcomes import ENTITY, PREDICTION
 from davy.monitoring.collect import write_cursor
 from davy.monitoring.outcomes import labelled, outcome_columns, read_served
 from davy.monitoring.packed import pack, unpack
-from davy.monitoring.performance import HOUR, Cohort, cohorts, kpi_value, outputs_of
+from davy.monitoring.performance import HOUR, Cohort, cohorts
 from davy.monitoring.profiles import SLICE
 from davy.registry.models import list_versions
 from davy.schema.tables import monitor_cohorts, monitor_cursors, monitor_profiles
 from davy.store.database import insert
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from davy.features.kpi import Kpi
     from davy.home import Home
     from davy.project import ModelDefinition
     from davy.registry.signature import Signature
@@ -41,21 +38,6 @@ class _Standing(msgspec.Struct):
 
     position: int = -1
     waiting: list[str] = []
-
-
-class KpiEvent(msgspec.Struct, frozen=True):
-    """A KPI of one prediction, as it is known since `arrived` (microseconds)."""
-
-    prediction: str
-    version: int
-    arm: str
-    share: float
-    routing_key: str
-    release: str
-    time: int
-    arrived: int
-    value: float
-    bad: bool
 
 
 def update_cohorts(home: Home, definition: ModelDefinition) -> int:
@@ -113,25 +95,6 @@ def stored_cohorts(home: Home, model: str, *, start: int | None = None, end: int
 def mature_until(definition: ModelDefinition, now: int) -> int:
     """Hours before this moment are mature: the outcomes of their last predictions are due."""
     return (now - definition.spec.outcome.matures_after) // HOUR * HOUR
-
-
-def kpi_events(home: Home, definition: ModelDefinition, kpi: Kpi, *, since: int = -1, start: int | None = None, end: int | None = None) -> Iterator[KpiEvent]:
-    """A KPI of each answered prediction whose outcome is known, in the order in which the outcomes arrived.
-
-    Args:
-        since: only outcomes that arrived after this moment (microseconds), to go on from the last event seen. A corrected outcome comes again.
-        start, end: only predictions with start <= time < end.
-    """
-    frame = labelled(home, definition.name, matures_after=definition.spec.outcome.matures_after, start=start, end=end)
-    if not frame.height:
-        return
-    known = frame.filter(pl.col("value").is_not_null() & (pl.col("arrived") > since) & pl.col("status").is_in(["ok", "fallback"]) & ~pl.col("pinned"))
-    known = known.sort("arrived", "time", "prediction")
-    for output, row in zip(outputs_of(known), known.iter_rows(named=True), strict=True):
-        number = kpi_value(kpi, output, row["value"])
-        if number is not None:
-            yield KpiEvent(row["prediction"], row["version"], row["arm"], row["share"], row["routing_key"], row["release"], row["time"], row["arrived"],
-                           number, kpi.is_bad(number))
 
 
 def _compute(home: Home, definition: ModelDefinition, start: int, end: int) -> None:

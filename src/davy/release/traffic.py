@@ -68,8 +68,8 @@ def move_traffic(connection: Connection, model: str, weights: Mapping[str, float
     else:
         connection.execute(sa.insert(traffic).values(model=model, **row))
     details: dict[str, Any] = {"revision": revision + 1, "weights": resolved, "before": before[0].weights if before else {}}
-    if release:
-        details |= {"release": release, "stable": stable, "shadow": shadow, "evidence": dict(evidence or {})}
+    if evidence is not None:
+        details |= {"stable": stable, "shadow": shadow, "evidence": dict(evidence)}
     journal.append(connection, clock=clock, actor=actor, action="traffic.set", subject=model, details=details)
     return read_traffic(connection, model)[0]
 

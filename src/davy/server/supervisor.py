@@ -1,4 +1,4 @@
-"""`davy up`: one process that starts the log's keeper, the gateway and the workers, and keeps them alive.
+"""`davy up`: one process that starts the log's keeper, the gateway, the release controller and the workers, and keeps them alive.
 
 It holds the listening sockets, so that while a dead gateway or worker is replaced, connections wait instead of being
 refused. It imports nothing heavy and opens no data.
@@ -98,6 +98,7 @@ class _Supervisor:
             keeper = self._child("keeper", ["-m", "davy.events.keeper", *self._where()])
             gateway = self._start_gateway()
             monitor = self._child("monitor", ["-m", "davy.server.monitor", *self._where()], environment=_ONE_THREAD)
+            controller = self._child("release controller", ["-m", "davy.release.controller", *self._where()])
             try:
                 if await _unless(stop, self._healthy(gateway, keeper)):
                     self._announce()
@@ -105,7 +106,7 @@ class _Supervisor:
             finally:
                 server.close()
                 await monitor.stop(5)
-                await self._end(gateway, keeper)
+                await self._end(gateway, keeper, controller)
 
     def _start_gateway(self) -> Child:
         descriptor = self._listener.fileno()
@@ -167,8 +168,9 @@ class _Supervisor:
             listener.close()
             self._stopping.append(asyncio.create_task(child.stop(5)))
 
-    async def _end(self, gateway: Child, keeper: Child) -> None:
-        """What answers ends first, and the log last, so that all that was taken finds its place."""
+    async def _end(self, gateway: Child, keeper: Child, controller: Child) -> None:
+        """What moves traffic ends first, then what answers, and the log last, so that all that was taken finds its place."""
+        await controller.stop(5)
         await gateway.stop(10)
         self._want(())
         await asyncio.gather(*self._stopping)

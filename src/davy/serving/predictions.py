@@ -236,12 +236,13 @@ def flush_predictions(home: Home) -> int:
     """
     if not folder_of(home).exists():
         return 0
-    with _flushing(folder_of(home)), _uncollected():
-        return sum(_flush_one(home, directory) for directory in _logs(home))
+    with flushing(folder_of(home)), _uncollected():
+        return sum(_flush_one(home, directory) for directory in logs_of(home))
 
 
 @contextmanager
-def _flushing(folder: Path) -> Iterator[None]:
+def flushing(folder: Path) -> Iterator[None]:
+    """While nothing is moved from the write-ahead logs into tables, or only by this block."""
     descriptor = os.open(folder / "flush.lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -262,14 +263,15 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def _logs(home: Home) -> list[Path]:
+def logs_of(home: Home) -> list[Path]:
+    """The folders of all write-ahead logs, dead gateways' too."""
     folder = folder_of(home)
     return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.exists() else []
 
 
 def _flush_one(home: Home, directory: Path) -> int:
     finished = _is_finished(directory)
-    before, count = _moved(directory), 0
+    before, count = moved_of(directory), 0
     moved = before
     records = read(directory, moved)
     while chunk := list(islice(records, CHUNK)):
@@ -294,7 +296,8 @@ def _is_finished(directory: Path) -> bool:
     return True
 
 
-def _moved(directory: Path) -> int:
+def moved_of(directory: Path) -> int:
+    """Up to which position a log's records are in tables."""
     with suppress(FileNotFoundError, ValueError):
         return int((directory / _MOVED).read_text())
     return 0
@@ -303,7 +306,7 @@ def _moved(directory: Path) -> int:
 def _append_chunk(home: Home, gateway: str, chunk: list[tuple[int, bytes]]) -> int:
     from davy.serving.prediction_frames import to_frame
 
-    decoded = sorted(((position, _decode(payload, gateway)) for position, payload in chunk), key=lambda item: (item[1].model, item[1].feature_set, item[0]))
+    decoded = sorted(((position, decode(payload, gateway)) for position, payload in chunk), key=lambda item: (item[1].model, item[1].feature_set, item[0]))
     count = 0
     for (model, feature_set), group in groupby(decoded, key=lambda item: (item[1].model, item[1].feature_set)):
         features = _known_feature_set(home, feature_set)
@@ -333,7 +336,12 @@ def _set_aside(home: Home, gateway: str, records: Sequence[tuple[int, Prediction
                  len(fresh), records[0][1].model, records[0][1].feature_set, path)
 
 
-def _decode(payload: bytes, gateway: str) -> PredictionRecord:
+def decode(payload: bytes, gateway: str) -> PredictionRecord:
+    """One record of a gateway's log.
+
+    Raises:
+        CorruptData: it is none.
+    """
     try:
         return _DECODER.decode(payload)
     except msgspec.DecodeError as error:
@@ -359,9 +367,9 @@ def _known_feature_set(home: Home, digest: str) -> FeatureSet | None:
 def pending_predictions(home: Home) -> list[PredictionRecord]:
     """What gateways have logged and nobody has moved into a table yet (some of it may be in a table already)."""
     found = []
-    for directory in _logs(home):
+    for directory in logs_of(home):
         with suppress(FileNotFoundError):  # moved and removed meanwhile
-            found += [_decode(payload, directory.name) for _, payload in read(directory, _moved(directory))]
+            found += [decode(payload, directory.name) for _, payload in read(directory, moved_of(directory))]
     return found
 
 
@@ -378,7 +386,7 @@ def read_predictions(home: Home, model: str, *, start: int | None = None, end: i
     from davy.serving.prediction_frames import gather
 
     pending = [record for record in pending_predictions(home) if record.model == model]
-    registered = _feature_sets(home, model)
+    registered = feature_sets_of(home, model)
     found = {}
     for digest in dict.fromkeys([*registered, *(record.feature_set for record in pending)]):
         features = feature_set_of(home, digest, verified=False) if digest in registered else _known_feature_set(home, digest)
@@ -410,7 +418,7 @@ def find_prediction(home: Home, id: str) -> PredictionRecord:
         if record.id == id:
             return record
     for model in _models(home):
-        for digest in _feature_sets(home, model):
+        for digest in feature_sets_of(home, model):
             found = find_row(home.table(table_name(model, digest)), feature_set_of(home, digest), id)
             if found is not None:
                 return found
@@ -426,7 +434,8 @@ def _models(home: Home) -> list[str]:
         return [row[0] for row in connection.execute(sa.select(model_versions.c.name).distinct())]
 
 
-def _feature_sets(home: Home, model: str) -> list[str]:
+def feature_sets_of(home: Home, model: str) -> list[str]:
+    """The digests of the feature sets that the model's versions were registered with."""
     import sqlalchemy as sa
 
     from davy.schema.tables import model_versions as versions

@@ -238,6 +238,68 @@ def read(directory: Path, after: int = 0) -> Iterator[tuple[int, bytes]]:
             raise _damaged(path, end, last + 1)
 
 
+class Tail:
+    """Follows a log that another process writes to: each record once, and no byte is read twice.
+
+    What has been opened can be read to its end, even when the writer's side deletes the file meanwhile.
+
+    Attributes:
+        missed: whether segments were deleted before they were read.
+    """
+
+    def __init__(self, directory: Path, after: int = 0) -> None:
+        self._directory, self._next, self.missed = directory, after + 1, False
+        self._descriptor, self._byte, self._rest, self._begun = -1, 0, b"", False
+
+    def read(self) -> list[tuple[int, bytes]]:
+        """(position, payload) of the records that have come since the last call."""
+        found: list[tuple[int, bytes]] = []
+        while self._descriptor >= 0 or self._open():
+            following = self._following()  # looked up before the rest is read, so that nothing can come between
+            self._take(found)
+            if following is None:
+                break
+            self.close()
+        return found
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._descriptor, self._rest = -1, b""
+
+    def _open(self) -> bool:
+        segments = segment_files(self._directory)
+        if not segments:
+            return False
+        first, path = max((segment for segment in segments if segment[0] <= self._next), default=segments[0])
+        self.missed = self.missed or first > self._next
+        try:
+            self._descriptor = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            return False
+        self._byte, self._begun, self._first, self._position = 0, False, first, first
+        return True
+
+    def _following(self) -> int | None:
+        return next((first for first, _ in segment_files(self._directory) if first > self._first), None)
+
+    def _take(self, found: list[tuple[int, bytes]]) -> None:
+        size = os.fstat(self._descriptor).st_size
+        data = self._rest + (os.pread(self._descriptor, size - self._byte, self._byte) if size > self._byte else b"")
+        begin, self._byte = 0, max(self._byte, size)
+        if not self._begun:
+            self._begun = len(data) >= len(MAGIC)
+            begin = len(MAGIC) if self._begun else 0
+        while self._begun and (record := _record(data, begin, self._position)) is not None:
+            begin += _HEADER.size + len(record[0])
+            if self._position >= self._next:
+                found.append((self._position, record[0]))
+                self._next = self._position + 1
+            self._position += 1
+        self._rest = data[begin:]
+
+
 def truncate(directory: Path, before: int) -> None:
     """Delete the segments that hold only records before this position; the last segment always stays."""
     segments = segment_files(directory)
