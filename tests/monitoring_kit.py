@@ -53,7 +53,8 @@ def vectors(count: int, seed: int = 0, *, shift: float = 0.0, start: int = NOON,
     """What was asked: columns of the feature set's outputs, and `time`."""
     random = np.random.default_rng(seed)
     times = start + np.arange(count) * pace
-    return pl.DataFrame({"n_1h": np.zeros(count, dtype=np.int64), "amount": random.normal(size=count) + shift, "items": random.poisson(2, count), "shop": [SHOPS[i] for i in random.integers(0, 3, count)],
+    return pl.DataFrame({"n_1h": np.zeros(count, dtype=np.int64), "amount": random.normal(size=count) + shift,
+                         "items": random.poisson(2, count), "shop": [SHOPS[i] for i in random.integers(0, 3, count)],
                          "hour": (times // HOUR % 24).astype(np.int64), "card": [f"c{i}" for i in random.integers(0, 40, count)], "time": times})
 
 
@@ -86,8 +87,9 @@ class Served:
             self.home.clock.set(row["time"])  # type: ignore[attr-defined]
             values = [row[name] for name in self.features.outputs]
             request = {"amount": row["amount"], "items": row["items"], "shop": row["shop"], "asked": row["time"]}
-            record = PredictionRecord(new_id(self.home.clock), row["time"], row["time"] + 900, NAME, version, arm, False, row["card"] or "", self.features.digest,
-                                      {"card": row["card"]}, request, {}, values, 0.25 if outputs is None else outputs[index], 900, 80, 200, "k")
+            output = 0.25 if outputs is None else outputs[index]
+            record = PredictionRecord(new_id(self.home.clock), row["time"], row["time"] + 900, NAME, version, arm, False, row["card"] or "",
+                                      self.features.digest, {"card": row["card"]}, request, {}, values, output, 900, 80, 200, "k")
             records.append(msgspec.structs.replace(record, **changes))
         self.log.append(records)
         return records

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
-from typing import get_type_hints
+from typing import get_args, get_origin, get_type_hints
 
 import msgspec
 import pytest
@@ -41,10 +41,14 @@ def test_every_setting_is_documented_with_its_default() -> None:
     documented = dict(re.findall(r"^\| `([a-z_.]+)` \| (.+?) \|", page, re.M))
     known: dict[str, str] = {}
     for name, kind in get_type_hints(Config).items():
-        if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
-            for field in msgspec.structs.fields(kind):
+        section = get_args(kind)[0] if get_origin(kind) is tuple else kind
+        if isinstance(section, type) and issubclass(section, msgspec.Struct):
+            for field in msgspec.structs.fields(section):
+                if field.required:
+                    known[f"{name}.{field.encode_name}"] = "required"
+                    continue
                 default = field.default if field.default is not msgspec.NODEFAULT else field.default_factory()  # type: ignore[operator]
-                known[f"{name}.{field.name}"] = f"`{msgspec.json.encode(default).decode()}`"
+                known[f"{name}.{field.encode_name}"] = f"`{msgspec.json.encode(default).decode()}`"
         else:
             known[name] = "the folder's name"
     assert documented == known

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import polars as pl
 import pytest
 
+from davy.config import Kpi, Release
 from davy.core.clock import new_id
 from davy.core.fields import Field
 from davy.errors import InvalidInput
 from davy.events import client
 from davy.features.kpi import kpi
-from davy.monitoring.cohorts import kpi_events, mature_until, read_cohorts, update_cohorts
+from davy.monitoring.cohorts import mature_until, read_cohorts, update_cohorts
+from davy.monitoring.kpis import kpi_events
 from davy.monitoring.outcomes import count_outcomes, labelled
+from davy.release.sources import Outcomes
 from davy.training.evaluation import auc
 from events_kit import HOUR, NOON, SECOND
 from monitoring_kit import MINUTE, NAME, Served, project_with, vectors
@@ -59,6 +63,28 @@ def gain(prediction: float, outcome: float) -> float:
     if outcome < 0:
         raise ValueError("never negative")
     return outcome / 2
+
+
+PROJECT = '''
+import davy
+from davy import agg
+payments = davy.Stream("payments", time="at", fields={"card": str, "amount": float})
+
+class Card(davy.View):
+    stream, entity = payments, "card"
+    n_1h = agg.count(window="1h")
+
+def cost(prediction, outcome):
+    return 200.0 if outcome > 15 and prediction < 0.5 else 0.0
+
+@davy.kpi(bad=lambda value: value > 10)
+def gain(prediction, outcome):
+    return outcome / 2
+
+@davy.model(entities=["card"], features=[Card], outcome=davy.Outcome("delay"), kpis=[cost, gain])
+def fraud(data):
+    """Never trained here."""
+'''
 
 
 @pytest.fixture
@@ -218,16 +244,46 @@ def test_a_corrected_outcome_changes_its_hour_and_no_other(told: Told) -> None:
 
 
 def test_kpi_events_for_the_judge(told: Told) -> None:
-    served = told.serve(vectors(40), outputs=[0.1] * 40, share=0.9)
+    served = told.serve(vectors(40), outputs=[0.1] * 40, share=0.9, release="r1")
     canary = told.serve(vectors(10, 1), version=2, arm="canary", share=0.1, outputs=[0.9] * 10, release="r1")
-    told.tell(*({"prediction": record.id, "delay": 30.0} for record in [*served, *canary]), at=NOON + 6 * HOUR)
-    told.settle()
-    found = list(kpi_events(told.home, told.definition, cost))
+    told.serve(vectors(1, 2), version=2, arm="shadow", share=0.0, release="r1", answered=served[0].id)
+    other = told.serve(vectors(1, 3), outputs=[0.1])
+    told.tell(*({"prediction": record.id, "delay": 30.0} for record in [*served, *canary, *other]), at=NOON + 6 * HOUR)
+    found = list(kpi_events(told.home, told.definition, [cost], release="r1"))
     assert len(found) == 50
-    assert {(item.version, item.share, item.value, item.bad, item.release) for item in found} == {(1, 0.9, 200.0, True, ""), (2, 0.1, 0.0, False, "r1")}
-    assert [item.arrived for item in found] == sorted(item.arrived for item in found)
+    assert {(item.version, item.share, item.value, item.bad) for item in found} == {(1, 0.9, 200.0, True), (2, 0.1, 0.0, False)}
+    assert [item.offset for item in found] == sorted(item.offset for item in found)
     assert {item.routing_key for item in found} <= {f"c{number}" for number in range(40)}
-    assert list(kpi_events(told.home, told.definition, cost, since=found[-1].arrived)) == []
+    assert {item.kpi for item in kpi_events(told.home, told.definition)} == {"cost", "gain"}
+    assert list(kpi_events(told.home, told.definition, after=found[-1].offset + 1)) == []
     told.tell({"prediction": canary[0].id, "delay": 1.0}, at=NOON + 7 * HOUR)
-    (again,) = kpi_events(told.home, told.definition, cost, since=found[-1].arrived)
-    assert (again.prediction, again.value) == (canary[0].id, 20.0)
+    assert list(kpi_events(told.home, told.definition, [cost], release="r1")) == found, "a correction gives no second event, nor another first"
+
+
+def test_kpi_events_of_predictions_that_are_not_in_a_table_yet(told: Told) -> None:
+    name = new_id(told.home.clock)
+    told.tell({"prediction": name, "delay": 30.0}, at=NOON + HOUR)
+    assert list(kpi_events(told.home, told.definition, [cost])) == []
+    told.serve(vectors(1), id=name)
+    (found,) = kpi_events(told.home, told.definition, [cost])
+    assert (found.prediction, found.value, found.logged) == (name, 200.0, NOON + 900)
+    told.settle()
+    assert list(kpi_events(told.home, told.definition, [cost])) == [found]
+
+
+def test_a_releases_judge_is_given_the_kpis_that_it_is_told_to_look_at(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Outcomes(told.home)
+    assert source.observations(NAME, "r1", "") == ([], "")
+    (told.home.root / "models.py").write_text(PROJECT)
+    told.home.config = msgspec.structs.replace(told.home.config, release=Release(kpis={"cost": Kpi("mean", cap=300), "gain": Kpi()}))
+    monkeypatch.setattr(Outcomes, "_began", lambda self, release: NOON)
+    one = told.serve(vectors(3), outputs=[0.1] * 3, share=0.9, release="r1")
+    told.tell(*({"prediction": record.id, "delay": 30.0} for record in one), at=NOON + HOUR)
+    found, cursor = source.observations(NAME, "r1", "")
+    assert {(item.metric, item.value, item.version, item.share) for item in found} == {("cost", 200.0, 1, 0.9), ("gain", 1.0, 1, 0.9)}
+    assert source.observations(NAME, "r1", cursor) == ([], cursor)
+    two = told.serve(vectors(2, 1), version=2, arm="canary", outputs=[0.9] * 2, share=0.1, release="r1")
+    told.tell(*({"prediction": record.id, "delay": 30.0} for record in two), at=NOON + 2 * HOUR)
+    more, last = source.observations(NAME, "r1", cursor)
+    assert {item.version for item in more} == {2}
+    assert Outcomes(told.home).observations(NAME, "r1", "") == ([*found, *more], last), "one that starts anew is given the same"

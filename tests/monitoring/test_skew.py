@@ -23,7 +23,9 @@ from davy.features.definition import FeatureSet
 from davy.features.kernel import code_digest
 from davy.features.online import OnlineFeatures
 from davy.home import Home
+from davy.monitoring.monitor import Monitor
 from davy.monitoring.skew import CODE, DEFINITION, EVENT, STATE, Replay, replay
+from davy.monitoring.summary import alert_states, last_replay
 from davy.registry.models import register, store_files
 from davy.registry.signature import Signature
 from davy.schema.tables import feature_sets
@@ -334,3 +336,30 @@ def test_a_definition_that_can_not_be_read_is_corrupt(shop: Shop) -> None:
     with pytest.raises(CorruptData, match=r"feature set .* is damaged") as caught:
         replay(shop.home, "fraud")
     assert "backup" in caught.value.fix
+
+
+def test_what_is_served_is_replayed_on_a_schedule(shop: Shop) -> None:
+    monitor = Monitor(shop.home)
+    shop.day()
+    settle(shop)
+    monitor.collector.collect()
+    assert not monitor.replay("other")
+    assert monitor.replay("fraud")
+    first = last_replay(shop.home, "fraud")
+    assert first is not None
+    shop.at(NOON + 4 * HOUR)
+    assert not monitor.replay("fraud"), "nothing came since, and it is not time yet"
+    shop.at(NOON + 8 * HOUR)
+    shop.serve("a")
+    shop.serve("a", values=[5, 5.0, None, None, None, 9.99, NOON, "a"])
+    settle(shop)
+    monitor.collector.collect()
+    shop.at(NOON + 8 * HOUR + MINUTE)
+    assert monitor.replay("fraud")
+    found = last_replay(shop.home, "fraud")
+    assert found is not None
+    assert (found.start, found.checked, found.equal) == (first.until, 5, 4), "three were too fresh for the first one"
+    monitor.judge("fraud")
+    (state,) = [state for state in alert_states(shop.home, "fraud") if state.rule == "skew"]
+    assert (state.state, state.value) == ("firing", 1.0)
+    assert "1 of 5 replayed vectors differ" in state.text

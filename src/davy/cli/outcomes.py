@@ -72,7 +72,7 @@ def _chosen(project: Project, name: str | None) -> ModelDefinition:
 def _rows(file: Path, definition: ModelDefinition) -> list[dict[str, Any]]:
     """The file's rows as the log takes them: empty cells left out, entity keys packed together."""
     value, keys = definition.spec.outcome.value, [field.name for field in definition.spec.feature_set.entities]
-    found = []
+    found: list[dict[str, Any]] = []
     for row in _read(file):
         given = {name: item for name, item in row.items() if item is not None}
         if value.kind == "float" and isinstance(given.get(value.name), int) and not isinstance(given[value.name], bool):

@@ -239,7 +239,8 @@ def _prove(demo: Demo, report: Report, home: Home) -> None:
 
 def _watched(demo: Demo, report: Report, home: Home) -> None:
     """What the monitor has seen, when it has counted everything, and what the answers of each version cost."""
-    from davy.monitoring.cohorts import kpi_events, stored_cohorts
+    from davy.monitoring.cohorts import stored_cohorts
+    from davy.monitoring.kpis import kpi_events
     from davy.monitoring.profiles import latest
     from davy.monitoring.summary import drift_alarms
     from davy.project import load_project
@@ -251,9 +252,8 @@ def _watched(demo: Demo, report: Report, home: Home) -> None:
         while (latest(home, MODEL) or 0) < report.last_asked and time.perf_counter() < deadline:
             time.sleep(0.1)
         values: dict[int, list[float]] = {}
-        for kpi in definition.kpis:
-            for event in kpi_events(home, definition, kpi):
-                values.setdefault(event.version, []).append(event.value)
+        for event in kpi_events(home, definition):
+            values.setdefault(event.version, []).append(event.value)
         report.kpi = {f"{MODEL}@{version}": sum(found) / len(found) for version, found in values.items()}
         report.alarms = drift_alarms(home, MODEL, stored_cohorts(home, MODEL), definition)
 

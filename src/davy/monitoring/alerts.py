@@ -11,7 +11,7 @@ from davy.config import AlertRule
 from davy.core.clock import SystemClock, new_id
 from davy.core.time import format_time, parse_duration
 from davy.errors import ConfigError, nearest
-from davy.monitoring.summary import Summary, summary
+from davy.monitoring.summary import Summary, recent_hours, summary
 from davy.schema.tables import alert_deliveries, alerts
 from davy.store.database import insert
 
@@ -86,11 +86,11 @@ def evaluate(home: Home, model: str, *, definition: ModelDefinition | None = Non
     """Look at every rule for a model, change states, and leave a message for each change to be sent. Returns the messages."""
     chosen = [rule for rule in (rules if rules is not None else rules_of(home)[0]) if rule.model in ("", model)]
     seen: dict[int, Summary] = {}
-    messages = []
+    hours, messages = recent_hours(home, model), []
     for rule in chosen:
         span = parse_duration(rule.window)
         if span not in seen:
-            seen[span] = summary(home, model, definition=definition, collector=collector, window=span)
+            seen[span] = summary(home, model, definition=definition, collector=collector, window=span, hours=hours)
         messages += _follow(home, rule, model, readings(rule.metric, seen[span]))
     return messages
 

@@ -16,16 +16,13 @@ from davy.events.outcomes import ENTITY, PREDICTION
 from davy.monitoring.collect import write_cursor
 from davy.monitoring.outcomes import labelled, outcome_columns, read_served
 from davy.monitoring.packed import pack, unpack
-from davy.monitoring.performance import HOUR, Cohort, cohorts, kpi_value, outputs_of
+from davy.monitoring.performance import HOUR, Cohort, cohorts
 from davy.monitoring.profiles import SLICE
 from davy.registry.models import list_versions
 from davy.schema.tables import monitor_cohorts, monitor_cursors, monitor_profiles
 from davy.store.database import insert
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from davy.features.kpi import Kpi
     from davy.home import Home
     from davy.project import ModelDefinition
     from davy.registry.signature import Signature
@@ -43,21 +40,6 @@ class _Standing(msgspec.Struct):
     waiting: list[str] = []
 
 
-class KpiEvent(msgspec.Struct, frozen=True):
-    """A KPI of one prediction, as it is known since `arrived` (microseconds)."""
-
-    prediction: str
-    version: int
-    arm: str
-    share: float
-    routing_key: str
-    release: str
-    time: int
-    arrived: int
-    value: float
-    bad: bool
-
-
 def update_cohorts(home: Home, definition: ModelDefinition) -> int:
     """Compute the hours anew whose predictions or outcomes have become more since the last time; returns how many."""
     model = definition.name
@@ -65,6 +47,7 @@ def update_cohorts(home: Home, definition: ModelDefinition) -> int:
     table = home.table(f"outcomes/{model}")
     reached = table.version()
     additions = table.added(standing.position) if reached >= 0 else []
+    events: pl.DataFrame | None
     if additions is None:
         events = outcome_columns(table.collect(table.scan()))
     else:
@@ -72,12 +55,12 @@ def update_cohorts(home: Home, definition: ModelDefinition) -> int:
         events = outcome_columns(pl.concat([table.collect(pl.scan_parquet(path)) for path in files], how="diagonal")) if files else None
     now = home.clock.now()
     ids = [*standing.waiting, *(events[PREDICTION].drop_nulls().to_list() if events is not None else [])]
-    hours = {_hour_of(name) for name in ids} - {None}
+    hours = {hour for name in ids if (hour := _hour_of(name)) is not None}
     if events is not None:
         hours |= _hours_of_entities(events, definition)
     whole = _complete_hours(home, model, now)
     behind = {hour for hour in whole if whole[hour]}
-    dirty = sorted((hours & set(whole)) | behind)  # type: ignore[arg-type]
+    dirty = sorted((hours & set(whole)) | behind)
     for first, last in _ranges(dirty):
         _compute(home, definition, first, last + HOUR)
     waiting = _still_waiting(home, model, ids, now)
@@ -112,25 +95,6 @@ def stored_cohorts(home: Home, model: str, *, start: int | None = None, end: int
 def mature_until(definition: ModelDefinition, now: int) -> int:
     """Hours before this moment are mature: the outcomes of their last predictions are due."""
     return (now - definition.spec.outcome.matures_after) // HOUR * HOUR
-
-
-def kpi_events(home: Home, definition: ModelDefinition, kpi: Kpi, *, since: int = -1, start: int | None = None, end: int | None = None) -> Iterator[KpiEvent]:
-    """A KPI of each answered prediction whose outcome is known, in the order in which the outcomes arrived.
-
-    Args:
-        since: only outcomes that arrived after this moment (microseconds), to go on from the last event seen. A corrected outcome comes again.
-        start, end: only predictions with start <= time < end.
-    """
-    frame = labelled(home, definition.name, matures_after=definition.spec.outcome.matures_after, start=start, end=end)
-    if not frame.height:
-        return
-    known = frame.filter(pl.col("value").is_not_null() & (pl.col("arrived") > since) & pl.col("status").is_in(["ok", "fallback"]) & ~pl.col("pinned"))
-    known = known.sort("arrived", "time", "prediction")
-    columns = known.select("prediction", "version", "arm", "share", "routing_key", "release", "time", "arrived", "value")
-    for output, row in zip(outputs_of(known), columns.iter_rows(), strict=True):
-        number = kpi_value(kpi, output, row[-1])
-        if number is not None:
-            yield KpiEvent(*row[:-1], value=number, bad=kpi.is_bad(number))
 
 
 def _compute(home: Home, definition: ModelDefinition, start: int, end: int) -> None:
@@ -168,10 +132,10 @@ def _hour_of(id: str) -> int | None:
         return None
 
 
-def _hours_of_entities(events: pl.DataFrame, definition: ModelDefinition) -> set[int | None]:
+def _hours_of_entities(events: pl.DataFrame, definition: ModelDefinition) -> set[int]:
     known = events.filter(pl.col(PREDICTION).is_null() & pl.col(ENTITY).is_not_null())["known"]
     reach = min(definition.spec.outcome.matures_after or _LONGEST, _LONGEST)
-    found: set[int | None] = set()
+    found: set[int] = set()
     for hour in (known // HOUR * HOUR).unique().to_list():
         found.update(range((hour - reach) // HOUR * HOUR, hour + HOUR, HOUR))
     return found

@@ -63,6 +63,7 @@ class Collector:
         self.home = home
         self._references: dict[str, dict[int, Reference]] = {}
         self._banks: dict[tuple[str, int], Bank] = {}
+        self._open: dict[str, Table] = {}
 
     def collect(self, *, flush: bool = True, only: str | None = None) -> Collected:
         """Count all that is new, of every model or of one.
@@ -131,7 +132,7 @@ class Collector:
 
     def _follow(self, model: str, feature_set: str) -> Collected:
         name = table_name(model, feature_set)
-        table = self.home.table(name)
+        table = self._open.setdefault(name, self.home.table(name))
         position = read_cursor(self.home, name)
         additions = table.added(position)
         if additions is None:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-BINS, COARSE, STEP = 1000, 20, 50
+BINS, COARSE = 1000, 20
+CUTS = (10, *range(50, 951, 50), 990)  # thousandths: the tails tell the most of a shift
 TOP, VOCABULARY = 50, 20_000
 HOUR, DAY = 3_600_000_000, 86_400_000_000
 HOURS_OF_WEEK = 168
@@ -163,7 +164,7 @@ def _numeric(values: pl.Series) -> ColumnReference:
         empty = np.zeros(0, dtype=np.int64)
         return ColumnReference(values.name, "number", len(values), len(values), np.zeros(0), np.zeros(1, dtype=np.int64), empty)
     quantiles = found[np.arange(1, BINS) * count // BINS]
-    thick = quantiles[STEP - 1:: STEP]
+    thick = quantiles[np.array(CUTS) - 1]
     edges = np.unique(np.concatenate([quantiles, np.nextafter(_repeated(quantiles), -np.inf)]))
     coarse = np.unique(np.searchsorted(edges, np.concatenate([thick, np.nextafter(_repeated(thick), -np.inf)])))
     counts = np.diff(np.concatenate([[0], np.searchsorted(found, edges, side="right"), [count]])).astype(np.int64)

@@ -6,7 +6,7 @@ import http.client
 import socket
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 import sqlalchemy as sa
@@ -65,11 +65,11 @@ class Courier:
         columns = (deliveries.c.id, deliveries.c.rule, deliveries.c.subject, deliveries.c.url, deliveries.c.body, deliveries.c.attempts, deliveries.c.due)
         with self._home.database.read() as connection:
             rows = connection.execute(sa.select(*columns).where(deliveries.c.ended.is_(None)).order_by(deliveries.c.id)).all()
-        first = {}
+        first: dict[tuple[str, str, str], Any] = {}
         for row in rows:
             first.setdefault((row.rule, row.subject, row.url), row)
         now = SystemClock().now()
-        return [_Delivery(*row[:6]) for row in first.values() if row.due <= now]
+        return [_Delivery(row.id, row.rule, row.subject, row.url, row.body, row.attempts) for row in first.values() if row.due <= now]
 
     def _attempt(self, delivery: _Delivery) -> None:
         problem = post(delivery.url, delivery.body.encode(), delivery.id, self._patience)
@@ -86,7 +86,8 @@ def post(url: str, body: bytes, id: str, patience: float) -> str | None:
     parts = urlsplit(url)
     made = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = made(parts.netloc, timeout=patience)
-    end = threading.Timer(patience, _cut, [connection])  # a webhook that sends a byte now and then never runs into a socket's own limit
+    late = threading.Event()
+    end = threading.Timer(patience, _cut, [connection, late])  # a webhook that sends a byte now and then never runs into a socket's own limit
     end.daemon = True
     end.start()
     try:
@@ -97,12 +98,13 @@ def post(url: str, body: bytes, id: str, patience: float) -> str | None:
     except TimeoutError:
         return f"no answer within {patience:g} s"
     except (OSError, http.client.HTTPException, ValueError) as error:
-        return f"{type(error).__name__}: {error}" if end.is_alive() else f"no answer within {patience:g} s"
+        return f"no answer within {patience:g} s" if late.is_set() else f"{type(error).__name__}: {error}"
     finally:
         end.cancel()
         connection.close()
 
 
-def _cut(connection: http.client.HTTPConnection) -> None:
+def _cut(connection: http.client.HTTPConnection, late: threading.Event) -> None:
+    late.set()
     with suppress(OSError, AttributeError):
         connection.sock.shutdown(socket.SHUT_RDWR)

@@ -11,6 +11,7 @@ Source: Shin, Ramdas and Rinaldo, "E-detectors", New England Journal of Statisti
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 SHIFTS = tuple(sign * size for size in (0.1, 0.2, 0.4, 0.8) for sign in (-1, 1))
 SCALES = (0.5, 0.8, 1.25, 2.0)
 SPIKES = (0.02, 0.1)
+# What is small takes long to find, and longer with little weight; what is large is found soon with any.
+SHAPE_WEIGHTS = np.repeat([0.11, 0.12, 0.05, 0.02, 0.025, 0.05, 0.05, 0.025], [2, 2, 2, 2, 1, 1, 1, 1])
 CONFIDENCE = 20.0
 FEWEST_IN_HOUR = 50
 NOTHING = -1e9
@@ -76,7 +79,8 @@ class Bank:
         widths = [column.coarse_bins + 1 for column in self.columns]
         self.width = max(widths, default=1)
         self.bets = len(SHIFTS) + len(SCALES) + len(SPIKES) * self.width
-        self._log_odds = math.log(CONFIDENCE * count * self.bets)
+        self._log_odds = math.log(2 * CONFIDENCE * count * len(SPIKES) * self.width)  # half of what may go wrong is for the spikes
+        self._quantile = -NormalDist().inv_cdf(1 / (2 * CONFIDENCE * count * (len(SHIFTS) + len(SCALES))))
         made = [self._column(column, tolerance) for column in self.columns]
         self._gains = [one[0] for one in made]  # per column: (hours or 1, bets, bins)
         self._weights = np.array([one[1] for one in made]).reshape(len(made), self.bets)
@@ -155,11 +159,11 @@ class Bank:
         within = column.within if len(column.within) == width + 1 else np.zeros(width + 1)
         shapes = len(SHIFTS) + len(SCALES) if column.kind == "number" else 0
         weights = np.full(self.bets, -np.inf)
-        weights[:shapes] = math.log(0.5 / shapes) if shapes else -np.inf
+        weights[:shapes] = np.log(SHAPE_WEIGHTS[:shapes])
         depends = np.full(self.bets, float(within[-1]))
         for number in range(len(SPIKES)):
             first = len(SHIFTS) + len(SCALES) + number * self.width
-            weights[first:first + width] = math.log((0.5 if shapes else 1.0) / (len(SPIKES) * width))
+            weights[first:first + width] = math.log((1 - SHAPE_WEIGHTS[:shapes].sum()) / (len(SPIKES) * width))
             depends[first:first + width] = within[:width]
         whole = column.coarse_counts(column.counts, column.nulls)
         tables = [whole] if column.by_hour is None else list(column.by_hour)
@@ -171,9 +175,9 @@ class Bank:
         if column.by_hour is not None and rows < FEWEST_IN_HOUR:
             return found
         width = len(counts)
-        p = (counts + 0.5) / (rows + 0.5 * width)
+        p: NDArray[np.float64] = np.asarray((counts + 0.5) / (rows + 0.5 * width), dtype=np.float64)
         worth = rows / (1 + within * max(column.per_block - 1, 0))
-        slack = tolerance + math.sqrt(2 * self._log_odds / worth[-1])
+        slack = tolerance + self._quantile / math.sqrt(worth[-1])
         if column.kind == "number":
             for place, tilted in enumerate(_tilts(p)):
                 found[place, :width] = np.log(tilted / p) - math.log1p(slack * math.sqrt(max(float((tilted**2 / p).sum()) - 1, 0.0)))

@@ -79,8 +79,8 @@ def drift(reference: Reference, profiles: Mapping[str, ColumnProfile], *, tolera
     known = [index for index, one in enumerate(tested) if one.p is not None]
     correct = bonferroni if correction == "bonferroni" else benjamini_yekutieli
     adjusted = dict(zip(known, correct([tested[index].p or 0.0 for index in known]), strict=True))
-    limit = (lambda name: tolerance.get(name, TOLERANCE)) if not isinstance(tolerance, (int, float)) else (lambda name: float(tolerance))
-    found = [_judged(column, profiles[column.name], one, adjusted.get(index), alpha, limit(column.name))
+    limits = dict.fromkeys(profiles, float(tolerance)) if isinstance(tolerance, (int, float)) else tolerance
+    found = [_judged(column, profiles[column.name], one, adjusted.get(index), alpha, limits.get(column.name, TOLERANCE))
              for index, (column, one) in enumerate(zip(columns, tested, strict=True))]
     return sorted(found, key=lambda item: (-(item.psi or 0.0), item.feature))
 
@@ -122,10 +122,8 @@ def _test(column: ColumnReference, profile: ColumnProfile, alpha: float) -> _Tes
     if m < FEWEST_ROWS or n < FEWEST_ROWS:
         return _Tested()
     before, after = _bins(column, column.counts), _bins(column, profile.counts)
-    if column.kind == "category":
-        before[-1] = column.unseen * before.sum()
-    effect = psi(np.append(before, column.nulls) / (before.sum() + column.nulls), np.append(after, profile.nulls) / m)
-    rare = _rare(column, profile, float(before[-1]))
+    effect = psi(np.append(_expected(column, before), column.nulls) / max(before.sum() + column.nulls, 1), np.append(after, profile.nulls) / m)
+    rare = _rare(column, profile, before, after)
     if column.kind == "category":  # unseen values count as other here
         before, after = _folded(before), _folded(after)
     before, after = np.append(before, column.nulls), np.append(after, profile.nulls)
@@ -191,13 +189,27 @@ def _merged(before: NDArray[np.float64], after: NDArray[np.float64], ratio: floa
     return pairs[:, 0], pairs[:, 1]
 
 
-def _rare(column: ColumnReference, profile: ColumnProfile, unseen: float) -> float | None:
-    """The p-value of more nulls or more unseen texts than the most that the reference allows; None where neither can be tested so."""
+def _expected(column: ColumnReference, before: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Counts as they may be expected: of texts, so many are unseen, and all others are fewer for it."""
+    if column.kind != "category":
+        return before
+    return np.append(before[:-1] * (1 - column.unseen), column.unseen * before.sum())
+
+
+def _rare(column: ColumnReference, profile: ColumnProfile, before: NDArray[np.float64], after: NDArray[np.float64]) -> float | None:
+    """The p-value of more rows than the most that the reference allows: of nulls, of unseen texts, or in bins where few are expected.
+
+    None where there is nothing of that kind.
+    """
     n, m, found = column.rows, profile.rows, list[float]()
+    last = len(before) - 1 if column.kind == "category" else len(before)
+    few = before[:last] * m / n < FEWEST_EXPECTED
+    if after[:last][few].any():
+        found.append(_too_many(float(before[:last][few].sum()) / n, n, int(after[:last][few].sum()), m))
     if column.nulls * m / n < FEWEST_EXPECTED and profile.nulls:
         found.append(_too_many(column.nulls / n, n, profile.nulls, m))
     if column.kind == "category" and profile.counts[-1]:
-        found.append(_too_many(min(unseen / n, 1.0), n, int(profile.counts[-1]), m))
+        found.append(_too_many(column.unseen * (1 - column.nulls / n), n, int(profile.counts[-1]), m))
     return min(1.0, len(found) * min(found)) if found else None
 
 

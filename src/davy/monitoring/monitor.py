@@ -18,10 +18,10 @@ from davy.monitoring.alerts import evaluate, rules_of
 from davy.monitoring.cohorts import update_cohorts
 from davy.monitoring.collect import Collector
 from davy.monitoring.courier import Courier
+from davy.monitoring.definitions import Definitions
 from davy.monitoring.drift import drift
 from davy.monitoring.profiles import by_version, latest, read_profiles, thin
 from davy.monitoring.skew import replay
-from davy.project import Project, load_project
 from davy.registry.models import list_models
 from davy.schema.tables import monitor_alarms, monitor_replays
 from davy.store.database import insert
@@ -45,7 +45,7 @@ class Monitor:
 
     def __init__(self, home: Home) -> None:
         self.home, self.collector, self.courier = home, Collector(home), Courier(home)
-        self._project: tuple[tuple[float, ...], Project | None] = ((), None)
+        self._definitions = Definitions(home)
         self._told: dict[str, str] = {}
         self._evaluated = self._replayed = -1e9
         self._pause = 0.0
@@ -123,11 +123,7 @@ class Monitor:
 
     def definition(self, model: str) -> ModelDefinition | None:
         """The model as the project declares it now; None where it doesn't, or can't be loaded."""
-        files = tuple(path.stat().st_mtime if (path := self.home.root / f"{name}.py").exists() else 0.0 for name in ("features", "models"))
-        if files != self._project[0]:
-            self._project = files, self.attempt("loading the project", lambda: load_project(self.home.root))
-        project = self._project[1]
-        return None if project is None else project.models.get(model)
+        return self.attempt("loading the project", lambda: self._definitions.get(model))
 
     def models(self) -> list[str]:
         """Every model that there is."""

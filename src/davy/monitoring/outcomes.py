@@ -13,10 +13,12 @@ import msgspec
 import polars as pl
 
 from davy.core.time import EPOCH, MICROSECOND
+from davy.errors import NotFound
 from davy.events.frames import INGEST, OFFSET
 from davy.events.outcomes import ENTITY, PREDICTION
 from davy.registry.models import list_versions
-from davy.serving.predictions import table_name
+from davy.serving.prediction_frames import to_frame
+from davy.serving.predictions import feature_set_of, pending_predictions, table_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +26,8 @@ if TYPE_CHECKING:
     from davy.home import Home
     from davy.store.tables import Table
 
-_PREDICTION = ("prediction", "time", "version", "arm", "pinned", "routing_key", "output", "output_json", "kernel", "latency_us")
+DAY = 86_400_000_000
+_PREDICTION = ("prediction", "time", "logged_time", "version", "arm", "pinned", "routing_key", "output", "output_json", "kernel", "latency_us")
 _ADDED: dict[str, Any] = {"share": 1.0, "status": "ok", "release": "", "answered": ""}
 _EMPTY = {"id": pl.String, "known": pl.Int64, "offset": pl.Int64, "arrived": pl.Int64}
 
@@ -64,7 +67,9 @@ def labelled(home: Home, model: str, *, matures_after: int = 0, start: int | Non
     predictions = read_served(home, model, start=start, end=reach, version=None)
     if not predictions.height:
         return predictions
-    best = _best(_named(home, model, predictions, matures_after))
+    # No outcome arrives before its prediction is made; a day allows for clocks that disagree.
+    events = read_outcomes(home, model, since=None if start is None else start - DAY)
+    best = _best(named_outcomes(predictions, matures_after, events))
     asked = predictions.filter(pl.col("time") < end) if end is not None else predictions
     if version is not None:
         asked = asked.filter(pl.col("version") == version)
@@ -78,48 +83,79 @@ def count_outcomes(home: Home, model: str, *, matures_after: int = 0) -> Outcome
     predictions = read_served(home, model)
     if events is None or not predictions.height:
         return OutcomeCounts(outcomes=total, unknown=total)
-    named = _named(home, model, predictions, matures_after, events)
+    named = named_outcomes(predictions, matures_after, events)
     known = named.join(predictions.select("prediction"), left_on="id", right_on="prediction", how="semi")
     own = predictions.filter(pl.col("answered") == "").join(_best(known), left_on="prediction", right_on="id", how="inner")
     return OutcomeCounts(total, own.height, own.filter(pl.col("values") > 1).height, own.filter(pl.col("known") < pl.col("time")).height,
                          total - known.height)
 
 
-def read_served(home: Home, model: str, *, start: int | None = None, end: int | None = None, version: int | None = None) -> pl.DataFrame:
-    """The predictions of a model that have reached its tables, without their vectors; `origin` is the prediction that the caller knows."""
+def read_served(home: Home, model: str, *, start: int | None = None, end: int | None = None, version: int | None = None,
+                pending: bool = False) -> pl.DataFrame:
+    """The predictions of a model that have reached its tables, without their vectors; `origin` is the prediction that the caller knows.
+
+    Args:
+        pending: also those that have not reached a table yet.
+    """
+    waiting = _waiting(home, model, start, end, version) if pending else None  # first, so that what is moved meanwhile is seen twice, not never
     with home.database.read() as connection:
         feature_sets = dict.fromkeys(found.feature_set for found in list_versions(connection, model) if found.feature_set is not None)
     parts = [_served(home.table(table_name(model, digest)), start, end, version) for digest in feature_sets]
-    found = [part for part in parts if part is not None and part.height]
+    found = [part for part in (*parts, waiting) if part is not None and part.height]
     if not found:
         return pl.DataFrame(schema={**dict.fromkeys(("prediction", "arm", "output_json"), pl.String), "time": pl.Int64, "value": pl.Float64})
-    return pl.concat(found, how="diagonal_relaxed").sort("time", "prediction")
+    whole = pl.concat(found, how="diagonal_relaxed")
+    return (whole.unique("prediction") if pending else whole).sort("time", "prediction")
+
+
+def _waiting(home: Home, model: str, start: int | None, end: int | None, version: int | None) -> pl.DataFrame | None:
+    """Predictions that are in the gateways' write-ahead logs alone."""
+    records = [record for record in pending_predictions(home) if record.model == model and (start is None or record.time >= start)
+               and (end is None or record.time < end) and version in (None, record.version)]
+    parts = []
+    for digest in dict.fromkeys(record.feature_set for record in records):
+        try:
+            features = feature_set_of(home, digest, verified=False)
+        except NotFound:
+            continue
+        parts.append(_plain(to_frame([record for record in records if record.feature_set == digest], features).lazy()).collect())
+    return pl.concat(parts, how="diagonal_relaxed") if parts else None
 
 
 def _served(table: Table, start: int | None, end: int | None, version: int | None) -> pl.DataFrame | None:
     if not table.exists():
         return None
     lazy = table.scan()
-    names = lazy.collect_schema().names()
     if start is not None:
         lazy = lazy.filter(pl.col("time") >= EPOCH + start * MICROSECOND)
     if end is not None:
         lazy = lazy.filter(pl.col("time") < EPOCH + end * MICROSECOND)
     if version is not None:
         lazy = lazy.filter(pl.col("version") == version)
+    return table.collect(_plain(lazy))
+
+
+def _plain(lazy: pl.LazyFrame) -> pl.LazyFrame:
+    names = lazy.collect_schema().names()
     added = [(pl.col(name).fill_null(value) if name in names else pl.lit(value)).alias(name) for name, value in _ADDED.items()]
     entities = ["entities"] if "entities" in names else []
-    frame = table.collect(lazy.select(*_PREDICTION, *entities, *added))
     origin = pl.when(pl.col("answered") != "").then("answered").otherwise("prediction").alias("origin")
-    return frame.with_columns(pl.col("time").dt.epoch("us"), origin)
+    times = (pl.col("time").dt.epoch("us"), pl.col("logged_time").dt.epoch("us").alias("logged"))
+    return lazy.select(*_PREDICTION, *entities, *added).with_columns(*times, origin).drop("logged_time")
 
 
-def read_outcomes(home: Home, model: str) -> pl.DataFrame | None:
-    """All outcomes of a model that have reached their table: prediction, entity (JSON), value, known, arrived (microseconds), offset."""
+def read_outcomes(home: Home, model: str, *, since: int | None = None) -> pl.DataFrame | None:
+    """The outcomes of a model that have reached their table: prediction, entity (JSON), value, known, arrived (microseconds), offset.
+
+    Args:
+        since: only what arrived from this moment on (microseconds).
+    """
     table = home.table(f"outcomes/{model}")
     if not table.exists():
         return None
     lazy = table.scan()
+    if since is not None:
+        lazy = lazy.filter(pl.col(INGEST) >= EPOCH + since * MICROSECOND)
     return outcome_columns(table.collect(lazy))
 
 
@@ -133,16 +169,10 @@ def outcome_columns(frame: pl.DataFrame) -> pl.DataFrame:
                         pl.col(INGEST).dt.epoch("us").alias("arrived"), pl.col(OFFSET).alias("offset"))
 
 
-def _named(home: Home, model: str, predictions: pl.DataFrame, matures_after: int, events: pl.DataFrame | None = None) -> pl.DataFrame:
+def named_outcomes(predictions: pl.DataFrame, matures_after: int, found: pl.DataFrame | None) -> pl.DataFrame:
     """Every outcome with the id of its prediction: its own, or that of its entity's last prediction."""
-    found = read_outcomes(home, model) if events is None else events
     if found is None:
         return pl.DataFrame(schema={**_EMPTY, "value": pl.Float64})
-    return named_outcomes(found, predictions, matures_after)
-
-
-def named_outcomes(found: pl.DataFrame, predictions: pl.DataFrame, matures_after: int) -> pl.DataFrame:
-    """These outcomes (as `read_outcomes` gives them), each with the `id` of its prediction."""
     direct = found.filter(pl.col(PREDICTION).is_not_null()).rename({PREDICTION: "id"}).drop(ENTITY)
     by_entity = found.filter(pl.col(PREDICTION).is_null() & pl.col(ENTITY).is_not_null())
     if not by_entity.height or "entities" not in predictions.columns:

@@ -174,7 +174,7 @@ def _judge(made: Cohort, outputs: list[Any], values: list[Any], label: Any, sign
     made.judged = len(pairs)
     kind = signature.output if signature is not None else "value"
     classes = signature.classes if signature is not None else ()
-    if kind == "probability" and all(isinstance(output, (int, float)) for output, _ in pairs):
+    if (kind == "probability" and all(isinstance(output, (int, float)) for output, _ in pairs)) or (kind == "value" and _are_chances(pairs)):
         _two_classes(made, np.array([float(output) for output, _ in pairs]), np.array([_is_positive(found, classes) for _, found in pairs]))
     elif kind == "value" and all(isinstance(found, (int, float)) for _, found in pairs):
         off = np.array([float(output) - float(found) for output, found in pairs])
@@ -182,6 +182,11 @@ def _judge(made: Cohort, outputs: list[Any], values: list[Any], label: Any, sign
     else:
         made.kind = "label"
         made.correct = sum(_chosen(output, classes) == found for output, found in pairs)
+
+
+def _are_chances(pairs: list[tuple[Any, Any]]) -> bool:
+    """Whether these are chances of something that is true or false, from a model that does not say so itself."""
+    return all(isinstance(found, bool) and isinstance(output, (int, float)) and 0 <= output <= 1 for output, found in pairs)
 
 
 def _two_classes(made: Cohort, answers: NDArray[np.float64], positive: NDArray[np.bool_]) -> None:

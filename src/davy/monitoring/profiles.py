@@ -69,13 +69,13 @@ def profile_of(frame: pl.DataFrame, reference: Reference) -> Profile:
     """The profile of logged predictions (columns as `read_predictions` gives them) of one version and arm."""
     if not frame.height:
         return Profile()
-    times = frame["time"].dt.epoch("us")
+    times = frame["time"].dt.epoch("us").to_numpy()
     statuses = dict(frame["status"].value_counts().iter_rows())
     vectors = with_vector(frame)["features"].struct.unnest() if "features" in frame.columns else pl.DataFrame()
     spent = {name: Quantiles.of(frame[f"{name}_us"].to_numpy()) for name in ("latency", "features", "model")}
     numbers = Quantiles.of(frame["output"].drop_nulls().to_numpy())
     labels = dict(frame["output_json"].drop_nulls().value_counts().iter_rows())
-    return Profile(frame.height, int(times.min() or 0), int(times.max() or 0), statuses, count(reference, vectors) if vectors.height else {},
+    return Profile(frame.height, int(times.min()), int(times.max()), statuses, count(reference, vectors) if vectors.height else {},
                    spent["latency"], spent["features"], spent["model"], numbers, _most(labels))
 
 
@@ -145,6 +145,9 @@ def thin(home: Home, model: str, *, before: int) -> int:
     """Sum the slices before this moment up into days; returns how many were replaced."""
     day_start = before // DAY * DAY
     query = sa.select(stored).where(stored.c.model == model, stored.c.span == SLICE, stored.c.start < day_start)
+    with home.database.read() as connection:
+        if connection.execute(query.with_only_columns(stored.c.start).limit(1)).first() is None:
+            return 0
     with home.database.begin() as connection:
         rows = connection.execute(query).all()
         days: dict[tuple[Key, int], Profile] = {}

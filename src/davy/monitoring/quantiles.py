@@ -77,7 +77,8 @@ class Quantiles(msgspec.Struct, eq=False):
 
 
 def _places(values: np.ndarray) -> np.ndarray:
-    return np.ceil(np.log(values) / _LOG).astype(np.int64)
+    places: np.ndarray = np.ceil(np.log(values) / _LOG).astype(np.int64)
+    return places
 
 
 def _value(place: int) -> float:

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from davy.home import Home
     from davy.project import ModelDefinition
 
-FEWEST_LABELS = 100
-MATURE_SPAN = 30 * 86_400_000_000
+FEWEST_LABELS, MOST_ALARMS = 100, 1000
+MATURE_SPAN, LOOKED_BACK = 30 * 86_400_000_000, 60 * 86_400_000_000
+Hours = list[tuple[int, str, int, Cohort]]
 
 
 class Traffic(msgspec.Struct, frozen=True):
@@ -141,12 +142,13 @@ class Summary(msgspec.Struct, frozen=True):
 
 
 def summary(home: Home, model: str, *, definition: ModelDefinition | None = None, collector: Collector | None = None,
-            window: int | None = None) -> Summary:
+            window: int | None = None, hours: Hours | None = None) -> Summary:
     """What is known of a model.
 
     Args:
         definition: the model as the project declares it; without it, maturity and the units of KPIs are not known.
         window: microseconds of traffic and drift (default: `monitoring.window`).
+        hours: what `recent_hours` gives, for who asks several times.
     """
     span = window or parse_duration(home.config.monitoring.window)
     until = latest(home, model)
@@ -157,15 +159,20 @@ def summary(home: Home, model: str, *, definition: ModelDefinition | None = None
     known = collector or Collector(home)
     moved = [VersionDrift(version, profile.rows, drift(known.reference(model, version), profile.columns, tolerance=tolerance))
              for version, profile in by_version(profiles).items() if profile.columns]
-    hours = stored_cohorts(home, model)
+    hours = recent_hours(home, model) if hours is None else hours
     return Summary(model, until, span / 1e6, flow, moved, drift_alarms(home, model, hours, definition), _performance(home, hours, definition),
                    last_replay(home, model), alert_states(home, model))
 
 
-def drift_alarms(home: Home, model: str, hours: list[tuple[int, str, int, Cohort]], definition: ModelDefinition | None = None, *,
+def recent_hours(home: Home, model: str) -> Hours:
+    """The stored cohorts of the last sixty days: those that are judged, and what drift is compared with."""
+    return stored_cohorts(home, model, start=home.clock.now() - LOOKED_BACK)
+
+
+def drift_alarms(home: Home, model: str, hours: Hours, definition: ModelDefinition | None = None, *,
                  open_only: bool = False) -> list[DriftAlarm]:
     """The alarms of a model, the newest first, each with what labels say."""
-    query = sa.select(monitor_alarms).where(monitor_alarms.c.model == model).order_by(monitor_alarms.c.raised.desc())
+    query = sa.select(monitor_alarms).where(monitor_alarms.c.model == model).order_by(monitor_alarms.c.raised.desc()).limit(MOST_ALARMS)
     if open_only:
         query = query.where(monitor_alarms.c.cleared.is_(None))
     with home.database.read() as connection:
@@ -178,7 +185,7 @@ def drift_alarms(home: Home, model: str, hours: list[tuple[int, str, int, Cohort
     return found
 
 
-def _harm(hours: list[tuple[int, str, int, Cohort]], version: int, began: int, cleared: int | None, mature: int | None) -> Harm:
+def _harm(hours: Hours, version: int, began: int, cleared: int | None, mature: int | None) -> Harm:
     before, since = Cohort(), Cohort()
     for number, _, start, cohort in hours:
         if number == version and (mature is None or start < mature):
@@ -199,7 +206,7 @@ def _harm(hours: list[tuple[int, str, int, Cohort]], version: int, began: int, c
 def _margin(metric: str, before: Cohort, since: Cohort) -> float:
     """Two standard errors of the difference, or for unbounded losses a tenth of what it was."""
     if metric == "auc":
-        return 2 * (_auc_variance(before) + _auc_variance(since)) ** 0.5
+        return float(2 * (_auc_variance(before) + _auc_variance(since)) ** 0.5)
     if metric == "accuracy":
         shares = [(cohort.correct / cohort.judged, cohort.judged) for cohort in (before, since)]
         return float(2 * sum(share * (1 - share) / count for share, count in shares) ** 0.5)
@@ -222,7 +229,7 @@ def _traffic(version: int, arm: str, profile: Profile, span: int) -> Traffic:
                    ms(profile.model.quantile(0.5)), profile.output.mean)
 
 
-def _performance(home: Home, hours: list[tuple[int, str, int, Cohort]], definition: ModelDefinition | None) -> list[Performance]:
+def _performance(home: Home, hours: Hours, definition: ModelDefinition | None) -> list[Performance]:
     now = home.clock.now()
     until = mature_until(definition, now) if definition is not None else now
     units = {kpi.name: kpi.unit for kpi in definition.kpis} if definition is not None else {}

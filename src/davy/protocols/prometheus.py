@@ -74,10 +74,10 @@ def exposition(home: Home, monitor: Monitor) -> str:
 def render(samples: Iterable[Sample]) -> str:
     """Samples as text, each family under its own head.
 
-    >>> print(render([("davy_alert_firing", {"alert": 'a "b"'}, 1.0)]), end="")
+    >>> print(render([("davy_alert_firing", {"alert": "slow", "subject": "late@2"}, 1.0)]), end="")
     # HELP davy_alert_firing 1 while an alert fires.
     # TYPE davy_alert_firing gauge
-    davy_alert_firing{alert="a \\\\"b\\\\""} 1
+    davy_alert_firing{alert="slow",subject="late@2"} 1
     """
     families: dict[str, list[str]] = {name: [] for name in HELP}
     for name, labels, value in samples:
@@ -85,10 +85,10 @@ def render(samples: Iterable[Sample]) -> str:
         told = ",".join(f'{key}="{_escaped(str(label))}"' for key, label in labels.items())
         families[family].append(f"{name}{{{told}}} {value:.10g}")
     lines = []
-    for name, told in families.items():
-        if told:
-            kind, text = HELP[name]
-            lines += [f"# HELP {name} {text}", f"# TYPE {name} {kind}", *told]
+    for family, members in families.items():
+        if members:
+            kind, text = HELP[family]
+            lines += [f"# HELP {family} {text}", f"# TYPE {family} {kind}", *members]
     return "\n".join(lines) + "\n" if lines else ""
 
 

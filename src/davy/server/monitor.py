@@ -26,7 +26,7 @@ from davy.protocols.prometheus import write_metrics
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-WRITTEN_EVERY, FIRST_PAUSE = 15.0, 2.0
+FIRST_PAUSE, WRITTEN_EVERY = 2.0, 15.0
 
 
 def take_lock(home: Home) -> int:
@@ -46,12 +46,14 @@ def take_lock(home: Home) -> int:
 
 def watch(home: Home, pause: Callable[[float], None]) -> None:
     """Rounds without end. Nothing is left half done by whoever ends this process."""
-    monitor, every, written = Monitor(home), parse_duration(home.config.monitoring.every) / 1e6, -WRITTEN_EVERY
+    monitor, settings, written = Monitor(home), home.config.monitoring, -1e9
+    every = parse_duration(settings.every) / 1e6
+    seldom = min(parse_duration(settings.evaluate_every) / 1e6, WRITTEN_EVERY)
     pause(min(every, FIRST_PAUSE))
     while True:
         began = time.monotonic()
         monitor.round()
-        if began - written >= WRITTEN_EVERY:
+        if began - written >= seldom:
             monitor.attempt("writing /metrics", lambda: write_metrics(home, monitor))
             written = began
         pause(max(every - (time.monotonic() - began), every / 10))
