@@ -13,7 +13,8 @@ from davy.core.time import to_micros
 from davy.events.client import connect
 from davy.features.kernel import code_digest
 from davy.features.online import OnlineFeatures
-from davy.gate.run import Report, Result, run
+from davy.gate.record import Report, Result
+from davy.gate.run import run
 from davy.home import CLOCK_FILE, Home
 from davy.project import load_project
 from davy.registry.definitions import get_feature_set

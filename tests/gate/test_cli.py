@@ -13,9 +13,8 @@ from xml.etree import ElementTree as Xml
 import pytest
 
 from davy.cli.main import run as davy
-from davy.gate.record import runs
+from davy.gate.record import Report, Result, runs
 from davy.gate.report import to_junit, to_markdown
-from davy.gate.run import Report, Result
 from gate.kit import ask, trained
 from server_kit import alive, children, command_line, until
 

@@ -11,7 +11,7 @@ from davy.gate.baseline import Linear
 from davy.gate.calibration import excess
 from davy.gate.paired import LEVEL, compare, compare_auc, holm, loss_comparison, row_losses
 from davy.gate.quality import judge
-from davy.gate.speed import growth, median_interval
+from davy.gate.speed import growth, median_interval, sign_test
 from davy.registry.signature import Column, Signature
 from davy.training.evaluation import auc_interval, calibration
 
@@ -189,6 +189,15 @@ def test_the_interval_of_a_median_covers_it() -> None:
     random = np.random.default_rng(4)
     covered = sum(low <= 1 <= high for _, low, high in (median_interval(np.exp(3 * random.normal(size=300))) for _ in range(300)))
     assert 270 <= covered <= 300
+
+
+def test_the_sign_test_is_exact() -> None:
+    assert sign_test(0, 0) == 1
+    assert sign_test(3, 1) == pytest.approx(5 / 16)
+    assert sign_test(700, 800) > 0.99
+    assert sign_test(1500, 0) == pytest.approx(2.0**-1500, abs=1e-300)
+    random = np.random.default_rng(8)
+    assert np.mean([sign_test(hits, 40 - hits) < 0.05 for hits in random.binomial(40, 0.5, 2000)]) <= 0.06
 
 
 @pytest.mark.parametrize(("held", "grown"), [

@@ -15,8 +15,7 @@ from davy.cli.output import note, print_json, table, when
 
 if TYPE_CHECKING:
     from davy.gate.check import Check
-    from davy.gate.record import Standing
-    from davy.gate.run import Report, Result
+    from davy.gate.record import Report, Result, Standing
     from davy.home import Home
 
 

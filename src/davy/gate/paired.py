@@ -101,21 +101,19 @@ def compare_auc(candidate: Floats, reference: Floats, positive: NDArray[np.bool_
     up, down = above - its_above, below - its_below
     gain = float(up.mean())
     variance = float(up.var(ddof=1)) / len(up) + float(down.var(ddof=1)) / len(down)
-    if blocks is not None and len(np.unique(blocks)) >= FEWEST_BLOCKS:
-        components = np.zeros(len(positive))
-        components[positive], components[~positive] = (up - gain) / len(up), (down - gain) / len(down)
-        variance = max(variance, _variance_of_blocks(components, blocks))
-    return _comparison("auc", len(positive), auc(candidate, positive), auc(reference, positive), gain, math.sqrt(variance), margin, DELONG)
+    components = np.zeros(len(positive))
+    components[positive], components[~positive] = (up - gain) / len(up), (down - gain) / len(down)
+    variance, method = _by_blocks(variance, components, blocks, DELONG)
+    return _comparison("auc", len(positive), auc(candidate, positive), auc(reference, positive), gain, math.sqrt(variance), margin, method)
 
 
 def loss_comparison(metric: str, mine: Floats, its: Floats, margin: float, blocks: NDArray[np.int64] | None = None) -> Comparison:
     """The interval of the mean difference of the rows' losses; the margin is a share of the reference's loss."""
     difference = its - mine
     variance = float(difference.var(ddof=1)) / len(difference) if len(difference) > 1 else math.inf
-    if blocks is not None and len(np.unique(blocks)) >= FEWEST_BLOCKS:
-        variance = max(variance, _variance_of_blocks((difference - difference.mean()) / len(difference), blocks))
-    error, base = math.sqrt(variance), float(its.mean())
-    return _comparison(metric, len(mine), float(mine.mean()), base, float(difference.mean()), error, margin * base, MEANS)
+    variance, method = _by_blocks(variance, (difference - difference.mean()) / len(difference), blocks, MEANS)
+    base = float(its.mean())
+    return _comparison(metric, len(mine), float(mine.mean()), base, float(difference.mean()), math.sqrt(variance), margin * base, method)
 
 
 def row_losses(signature: Signature, answers: Any, y: NDArray[Any]) -> tuple[str, Floats] | None:
@@ -154,11 +152,15 @@ def _placements(answers: Floats, positive: NDArray[np.bool_]) -> tuple[Floats, F
     return (ranks[positive] - mid_ranks(ups)) / len(downs), 1 - (ranks[~positive] - mid_ranks(downs)) / len(ups)
 
 
-def _variance_of_blocks(components: Floats, blocks: NDArray[np.int64]) -> float:
-    """The variance of the sum of centred components when only blocks are independent of each other."""
+def _by_blocks(variance: float, components: Floats, blocks: NDArray[np.int64] | None, method: str) -> tuple[float, str]:
+    """The variance of the sum of centred components when only blocks are independent of each other, if it is the larger one; and how it was found."""
+    if blocks is None:
+        return variance, method
     _, places = np.unique(blocks, return_inverse=True)
     sums = np.bincount(places, weights=components)
-    return float((sums**2).sum()) * len(sums) / (len(sums) - 1)
+    if len(sums) < FEWEST_BLOCKS:
+        return variance, method
+    return max(variance, float((sums**2).sum()) * len(sums) / (len(sums) - 1)), f"{method}, rows of {len(sums):,} hours taken together"
 
 
 def _comparison(metric: str, count: int, ours: float, theirs: float, gain: float, error: float, margin: float, method: str) -> Comparison:

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from davy.core.clock import new_id
 from davy.core.digest import canonical_json, digest_bytes
 from davy.errors import Conflict, CorruptData, InvalidInput, NotFound
+from davy.gate.check import Verdict
 from davy.registry.models import get_version
 from davy.schema.tables import gates
 from davy.schema.tables import journal as journal_table
@@ -17,9 +18,53 @@ from davy.store import journal
 
 if TYPE_CHECKING:
     from davy.core.clock import Clock
-    from davy.gate.run import Report
 
 State = Literal["passed", "failed", "overridden", "none"]
+
+
+class Result(msgspec.Struct, frozen=True):
+    """A check's finding, and whether it stops the version."""
+
+    check: str
+    title: str
+    verdict: Verdict
+    blocks: bool
+    summary: str
+    fix: str
+    evidence: dict[str, Any]
+    seconds: float
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What a gate found.
+
+    Attributes:
+        digest: of the version (files, signature, feature set).
+        stable: the version that it was compared with; None: it was judged by itself, and `alone` says why.
+        complete: whether all checks ran that the project asks for; only such a run decides how the version stands.
+        time: microseconds; seconds: how long it took.
+    """
+
+    model: str
+    version: int
+    digest: str | None
+    stable: int | None
+    alone: str
+    passed: bool
+    complete: bool
+    time: int
+    seconds: float
+    results: tuple[Result, ...]
+
+    @property
+    def reference(self) -> str:
+        """`model@version`."""
+        return f"{self.model}@{self.version}"
+
+    @property
+    def failed(self) -> list[Result]:
+        """What stops the version."""
+        return [result for result in self.results if result.blocks]
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -106,7 +151,6 @@ def read_report(connection: sa.Connection, gate: str) -> Report:
     Raises:
         NotFound: no run has it. CorruptData: it is not what was kept.
     """
-    from davy.gate.run import Report
 
     row = connection.execute(sa.select(gates).where(gates.c.gate_id == gate, gates.c.state != "overridden")).first()
     if row is None:

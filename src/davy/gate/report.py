@@ -12,8 +12,7 @@ from davy.core.time import format_time
 from davy.gate.check import FAIL, NO_DATA, PASS
 
 if TYPE_CHECKING:
-    from davy.gate.record import Standing
-    from davy.gate.run import Report, Result
+    from davy.gate.record import Report, Result, Standing
 
 MARKS = {PASS: "✓", FAIL: "✗", NO_DATA: "–"}
 _MARKDOWN = {PASS: "✅", FAIL: "❌", NO_DATA: "➖"}

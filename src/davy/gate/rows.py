@@ -182,7 +182,8 @@ class Logged:
         wanted = self._candidate.feature_set(version)
         parts = []
         for digest, frame in self.frames.items():
-            parts.append(encoded(version, frame["features"].struct.unnest().select(wanted.outputs) if digest == wanted.digest else self._computed(wanted, frame)))
+            vectors = frame["features"].struct.unnest().select(wanted.outputs) if digest == wanted.digest else self._computed(wanted, frame)
+            parts.append(encoded(version, vectors))
         return np.concatenate(parts)
 
     def _computed(self, wanted: FeatureSet, frame: pl.DataFrame) -> pl.DataFrame:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 import traceback
-from typing import TYPE_CHECKING, Any
-
-import msgspec
+from typing import TYPE_CHECKING
 
 from davy.errors import ConfigError, DavyError, DefinitionError, NotEnoughData, nearest
 from davy.gate import record
 from davy.gate.candidate import Candidate
-from davy.gate.check import FAIL, NO_DATA, Check, Finding, Verdict, chosen
+from davy.gate.check import FAIL, NO_DATA, Check, Finding, chosen
+from davy.gate.record import Report, Result
 from davy.project import FILES, load_module, load_project
 
 if TYPE_CHECKING:
@@ -21,51 +20,6 @@ if TYPE_CHECKING:
     from davy.home import Home
 
 CHECKS_FILE = "checks"
-
-
-class Result(msgspec.Struct, frozen=True):
-    """A check's finding, and whether it stops the version."""
-
-    check: str
-    title: str
-    verdict: Verdict
-    blocks: bool
-    summary: str
-    fix: str
-    evidence: dict[str, Any]
-    seconds: float
-
-
-class Report(msgspec.Struct, frozen=True):
-    """What a gate found.
-
-    Attributes:
-        digest: of the version (files, signature, feature set).
-        stable: the version that it was compared with; None: it was judged by itself, and `alone` says why.
-        complete: whether all checks ran that the project asks for; only such a run decides how the version stands.
-        time: microseconds; seconds: how long it took.
-    """
-
-    model: str
-    version: int
-    digest: str | None
-    stable: int | None
-    alone: str
-    passed: bool
-    complete: bool
-    time: int
-    seconds: float
-    results: tuple[Result, ...]
-
-    @property
-    def reference(self) -> str:
-        """`model@version`."""
-        return f"{self.model}@{self.version}"
-
-    @property
-    def failed(self) -> list[Result]:
-        """What stops the version."""
-        return [result for result in self.results if result.blocks]
 
 
 def built_in() -> list[Check]:

@@ -54,8 +54,8 @@ def measured(candidate: Candidate) -> Measured:
 def latency(candidate: Candidate) -> Finding:
     """Fails beyond the limit, or when it is surely slower than stable: in the middle (median of paired ratios) or in the tail (paired sign test).
 
-    Beyond the limit means that more than one request in a hundred surely is. Where stable is too, in the same run, it is the machine
-    or the limit, and nothing is said. Differences under 2 ms never stop a version.
+    Beyond the limit means that more than one request in a hundred surely is, and surely more often than stable in the same run: else it
+    is the machine, or the limit, and nothing is said. Differences under 2 ms never stop a version.
     """
     found = measured(candidate)
     ours, limit = np.array(found.took[candidate.version.version]), parse_duration(candidate.settings.latency)
@@ -64,7 +64,7 @@ def latency(candidate: Candidate) -> Finding:
     theirs = np.array(found.took[candidate.stable.version]) if candidate.stable is not None else None
     told = f"A row takes p50 {_ms(ours, 0.5)}, p99 {_ms(ours, 0.99)} of at most {format_duration(limit)}"
     if _wilson_low(over, len(ours)) > TAIL:
-        if candidate.stable is not None and theirs is not None and _wilson_low(int((theirs > limit).sum()), len(theirs)) > TAIL:
+        if candidate.stable is not None and theirs is not None and _exceeds(ours, theirs, limit)[2] >= TAIL_LEVEL:
             return no_data(f"{told}, and {candidate.stable.reference} is beyond the limit in the same run too.",
                            fix="Measure on a quieter machine, or raise [gate] latency.", **evidence, stable=_quantiles(theirs))
         return failed(f"{over} of {len(ours)} single rows took longer than {format_duration(limit)}: p50 {_ms(ours, 0.5)}, p99 {_ms(ours, 0.99)}.",
@@ -80,8 +80,7 @@ def _beside(stable: str, factor: float, ours: np.ndarray, theirs: np.ndarray, to
     ratio, low, high = median_interval(ours / theirs)
     slower = float(np.median(ours - theirs))
     edge = factor * float(np.quantile(theirs, 0.9)) + SMALLEST_SLOWDOWN_US
-    more, less = int(((ours > edge) & (theirs <= edge)).sum()), int(((ours <= edge) & (theirs > edge)).sum())
-    p = sign_test(more, less)
+    more, less, p = _exceeds(ours, theirs, edge)
     evidence["stable"] = {"version": stable, **_quantiles(theirs), "ratio": ratio, "low": low, "high": high, "slower_us": slower,
                           "method": "median of paired ratios, interval from order statistics; exact sign test on the pairs of which one is beyond the edge",
                           "edge_us": edge, "only_candidate_beyond": more, "only_stable_beyond": less, "p": p}
@@ -93,6 +92,12 @@ def _beside(stable: str, factor: float, ours: np.ndarray, theirs: np.ndarray, to
         return failed(f"{more} of {len(ours)} rows took longer than {edge / 1000:.2f} ms, and {less} of those that {stable} answered in turn: "
                       "its tail is slower.", fix=faster, **evidence)
     return passed(f"{told}, {beside}.", **evidence)
+
+
+def _exceeds(ours: np.ndarray, theirs: np.ndarray, edge: float) -> tuple[int, int, float]:
+    """In how many pairs only ours is beyond the edge, in how many only theirs, and the p-value of that."""
+    more, less = int(((ours > edge) & (theirs <= edge)).sum()), int(((ours <= edge) & (theirs > edge)).sum())
+    return more, less, sign_test(more, less)
 
 
 def sign_test(more: int, less: int) -> float:

@@ -49,6 +49,7 @@ class Stand:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="gate", daemon=True)
         self._thread.start()
+        self._log_is_ours = threading.Lock()
         self._log = PredictionLog(folder_of(self._home))
         self._fleet, self._gateway = self._run(self._assemble())
         self._starting: dict[int, Future[VersionRoute]] = {}
@@ -152,8 +153,13 @@ class Stand:
         return fleet, Gateway(self._home, routes, self._log, acknowledged=False, timeout=timeout)
 
     def _ensure_views(self, feature_set: FeatureSet) -> None:
-        with connect(self._real) as log:
-            log.ensure_views([(feature_set.stream(view.stream), view) for view in feature_set.views])
+        """Let the online state be kept of views that are new; one version at a time, because each may take the log over."""
+        with self._log_is_ours:
+            kept = {view.digest for _, view in OnlineFeatures(self._real.online).views()}
+            new = [(feature_set.stream(view.stream), view) for view in feature_set.views if view.digest not in kept]
+            if new:
+                with connect(self._real) as log:
+                    log.ensure_views(new)
 
     async def _dismantle(self) -> None:
         self._gateway.routes.close()

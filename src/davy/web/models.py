@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from davy.features.describe import describe, describe_view
+from davy.gate.record import standing
 from davy.registry.definitions import get_feature_set, get_training_set
 from davy.registry.lineage import lineage
 from davy.registry.models import get_version, list_models, list_versions
@@ -71,7 +72,9 @@ def version(home: Home, request: Request) -> Response:
         features = get_feature_set(connection, found.feature_set) if found.feature_set else None
         traffic = _traffic(read_traffic(connection, name))
         history = [entry for entry in entries(connection, subject=name) if _concerns(entry.details, name, number)]
-    return page(request, "version.html", project=home.config.project, now=now, found=found, line=line, words=describe(features) if features else {},
+        gate = standing(connection, name, number)
+    return page(request, "version.html", project=home.config.project, now=now, found=found, line=line, standing=gate,
+                words=describe(features) if features else {},
                 weight=traffic.versions.get(number, 0.0) if traffic else 0.0, traffic=traffic, history=history,
                 answered=requests(home, name, now - PERIOD).get(number), newest=newest_predictions(home, name, now, number))
 

@@ -10,7 +10,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from davy.errors import DavyError, NotFound
-from davy.web import artifacts, journal, models, overview, predictions, runs, streams
+from davy.web import artifacts, gates, journal, models, overview, predictions, runs, streams
 from davy.web.render import page, static, to
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def routes(home: Home) -> list[Route]:
         ("/models", models.all_models),
         ("/models/{name}", models.model),
         ("/models/{name}/{version:int}", models.version),
+        ("/models/{name}/{version:int}/gate", gates.gate),
         ("/feature-sets/{digest}", models.feature_set),
         ("/training-sets/{digest}", models.training_set),
         ("/runs", runs.all_runs),

@@ -101,6 +101,11 @@ def _plain(value: Any) -> str:
     return msgspec.json.encode(value).decode()
 
 
+def _pretty(value: Any) -> str:
+    """Evidence as JSON with a line for each part."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+
+
 def _short(digest: str | None) -> str:
     return "" if digest is None else digest.removeprefix("sha256:")[:12]
 
@@ -129,6 +134,7 @@ def _size(count: int | None) -> str:
 @cache
 def _environment() -> Environment:
     environment = Environment(loader=FileSystemLoader(FOLDER / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"moment": _moment, "ago": _ago, "number": _number, "short": _short, "duration": _duration, "size": _size, "plain": _plain}
+    environment.filters |= {"moment": _moment, "ago": _ago, "number": _number, "short": _short, "duration": _duration, "size": _size, "plain": _plain,
+                            "pretty": _pretty}
     environment.globals |= {"to": to, "asset": _asset}
     return environment
