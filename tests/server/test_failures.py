@@ -111,6 +111,16 @@ def test_a_model_that_leaks_is_ended_before_the_machine_is_full_and_stable_answe
         until(lambda: server.post("/predict/fraud", {**BODY, "card": key})[1]["version"] == bad.version)
 
 
+def test_while_a_version_hangs_only_the_first_request_waits_for_it(moody: tuple[Home, ModelVersion]) -> None:
+    home, bad = moody
+    give(home, {"fraud@1": 1 - SHARE, bad.reference: SHARE}, stable=1)
+    with Running(home.root) as server:
+        for key in keys_of(bad, bad.version, 20):
+            assert server.post("/predict/fraud", {**BODY, "card": key, "amount": HANGS})[1]["version"] == 1
+        found = wait_for(home, pl.col("status") == "timeout", 20)
+        assert found.filter(pl.col("model_us") > 400_000).height <= 2
+
+
 def test_a_failure_without_anyone_to_answer_is_an_error_and_logged(moody: tuple[Home, ModelVersion]) -> None:
     home, bad = moody
     give(home, {bad.reference: 1.0})
