@@ -24,8 +24,8 @@ def record(number: int, canary: bool, share: float = 0.5, *, status: str = "ok",
            **changes: Any) -> PredictionRecord:
     version, weight = (2, share) if canary else (1, 1 - share)
     arm, output = arm or ("canary" if canary else "stable"), None if status in ("error", "timeout") else 0.1
-    made = PredictionRecord(f"{number:032x}", number * GAP, number * GAP, "fraud", version, arm, False, key or f"k{number}", "", {}, {}, {}, [], output, taken, 0, taken,
-                            "k", weight, status, "r1")
+    made = PredictionRecord(f"{number:032x}", number * GAP, number * GAP, "fraud", version, arm, False, key or f"k{number}", "", {}, {}, {}, [], output, taken,
+                            0, taken, "k", weight, status, "r1")
     for name, value in changes.items():
         setattr(made, name, value)
     return made
@@ -122,6 +122,27 @@ def test_harm_that_comes_together_on_one_side_only_is_still_found() -> None:
             canary = number % 2 == 0
             records.append(record(second * 20 + number, canary, taken=500 if canary and second % 3 == 0 else 50, logged=second * 1_000_000))
     assert judged(records).worse == ("latency",)
+
+
+@pytest.mark.parametrize(("tail", "shift", "runs", "requests"), [(1.5, 1.0, 25, 8_000), (1.0, 1.5, 25, 1_000), (1.0, 1.0, 60, 2_000)])
+def test_the_judge_is_as_quick_and_as_careful_as_its_kernels(tail: float, shift: float, runs: int, requests: int) -> None:
+    """Log-normal latencies, twenty requests a second, looked at every twenty; the whole judge, with tempering, slack and keys."""
+    median, found = 10_000.0, []
+    limits = tuple(median * math.exp(0.5 * z) for z in (0.0, 1.2816, 2.3263, 3.0902))
+    for seed in range(runs):
+        random, judge, when = np.random.default_rng(seed), Judge(Policy(alpha=0.1), "r1", 2, Past(20_000, 0, limits)), math.inf
+        labels, taken = random.random(requests) < 0.5, median * np.exp(0.5 * random.standard_normal(requests))
+        taken = np.where(labels & (taken > limits[2]), taken * tail, taken) * np.where(labels, shift, 1.0)
+        for number in range(requests):
+            judge.add(record(number, bool(labels[number]), taken=int(taken[number]), logged=number * 50_000))
+            if number % 20 == 19 and judge.findings().worse:
+                when = number + 1
+                break
+        found.append(when)
+    if tail == shift == 1.0:
+        assert np.isfinite(found).mean() <= 0.1
+    else:
+        assert np.median(found) <= (3_000 if tail > 1 else 400)
 
 
 def test_no_evidence_is_neither_pass_nor_fail_and_says_what_is_missing() -> None:

@@ -120,8 +120,8 @@ class _Slow(_Events):
     """Answers above a threshold, tempered for those that come together.
 
     When a process stands still for a moment, all that it has before it is slow at once, with one label: no independent coins. So
-    E^(1/φ) is taken, with φ the dispersion of labels between windows of a quarter of a second over that of coins (at least 1, with
-    an allowance for how few windows there are). That never exceeds E where E says anything, so that all of E's promises hold for it.
+    E^(1/φ) is taken, with φ the dispersion of labels between windows of a quarter of a second over that of coins, where it is larger than
+    chance makes it; at least 1, with an allowance for how few windows there are. That never exceeds E where E says anything, so that all of E's promises hold for it.
     """
 
     def __init__(self, by_key: bool) -> None:
@@ -158,7 +158,8 @@ class _Slow(_Events):
             part = canary / events
             found += of_canary - 2 * part * crossed + part * part * of_all
             expected += events * part * (1 - part)
-        return max(1.0, found / expected * (1 + math.sqrt(2 / windows))) if expected else 1.0
+        allowance = 1 + math.sqrt(2 / windows)
+        return found / expected * allowance if expected and found > expected * allowance else 1.0
 
     def _fold(self, squares: dict[float, list[int]]) -> None:
         """Add the window that is being filled."""
