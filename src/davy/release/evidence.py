@@ -121,7 +121,8 @@ class _Slow(_Events):
 
     When a process stands still for a moment, all that it has before it is slow at once, with one label: no independent coins. So
     E^(1/φ) is taken, with φ the dispersion of labels between windows of a quarter of a second over that of coins, where it is larger than
-    chance makes it; at least 1, with an allowance for how few windows there are. That never exceeds E where E says anything, so that all of E's promises hold for it.
+    chance makes it; at least 1, with an allowance for how few windows there are. That never exceeds E where E says anything, so that all of
+    E's promises hold for it.
     """
 
     def __init__(self, by_key: bool) -> None:
