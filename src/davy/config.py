@@ -37,12 +37,13 @@ class Predictions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Serving(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """[serving]: the address, how long a model may take, and which further modules a pickled model may name."""
+    """[serving]: the address, how long a model may take and how much memory its process, and which further modules a pickled model may name."""
 
     host: str = "127.0.0.1"
     port: int = 8080
     timeout: str = "2s"
     allow_globals: tuple[str, ...] = ()
+    memory_mb: int = 4096
 
 
 class Monitoring(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -25,7 +25,7 @@ def command(prediction: str, as_json: bool) -> None:
     """Walk from PREDICTION (the prediction_id of an answer) back to what made it.
 
     For each value of its vector: the definition, and how many events of which stream it was made of, the newest offsets first.
-    Then the arm and version that answered, its run, training set and commit.
+    Then the arm and version that answered, the release behind it and what was decided, its run, training set and commit.
     """
     home = open_home()
     try:
@@ -45,7 +45,8 @@ def explain(home: Home, prediction: str) -> dict[str, Any]:
     from davy.registry.definitions import get_feature_set
     from davy.registry.lineage import lineage
     from davy.registry.models import get_version
-    from davy.serving.predictions import find_prediction
+    from davy.release.status import behind
+    from davy.serving.predictions import OK, find_prediction
 
     record = find_prediction(home, prediction)
     log = connect(home)
@@ -56,12 +57,16 @@ def explain(home: Home, prediction: str) -> dict[str, Any]:
     with home.database.read() as connection:
         features = get_feature_set(connection, record.feature_set)
         line = lineage(connection, get_version(connection, record.model, record.version))
-    behind = evidence(home, features, record.entities, at=record.time, watermarks=record.watermarks)
+        release = behind(connection, record.model, record.version, record.release, record.logged)
+    read = record.status == OK or record.kernel != ""
+    events = evidence(home, features, record.entities, at=record.time, watermarks=record.watermarks) if read else {}
     answer = {"prediction": record.id, "output": record.output, "model": record.model, "version": record.version, "arm": record.arm, "pinned": record.pinned,
-              "time": record.time, "logged": record.logged, "routing_key": record.routing_key, "latency_us": record.latency}
+              "share": record.share, "status": record.status, "answered": record.answered or None, "time": record.time, "logged": record.logged,
+              "routing_key": record.routing_key, "latency_us": record.latency}
     kinds = {field.name: field.kind for field in (*features.entities, *features.request)}
     return {**answer, "entities": record.entities, "request": record.request, "kinds": kinds, "watermarks": record.watermarks,
-            "vector": _vector(record, features, behind), **{name: line[name] for name in ("run", "training_set", "feature_set", "commit", "registered")}}
+            "vector": _vector(record, features, events), "release": release,
+            **{name: line[name] for name in ("run", "training_set", "feature_set", "commit", "registered")}}
 
 
 def _vector(record: PredictionRecord, features: FeatureSet, behind: dict[str, Evidence]) -> list[dict[str, Any]]:
@@ -91,11 +96,33 @@ def _lines(found: dict[str, Any]) -> list[str]:
     for index, (row, value) in enumerate(zip(found["vector"], values, strict=True)):
         branch = "└─" if index == len(values) - 1 else "├─"
         lines.append(f"│  {branch} {row['feature']:{width}}  {value:>{wide}}  {row['definition']}{_events(row)}")
-    lines.append(f"├─ answered by {found['model']}@{found['version']}, arm {found['arm']}{', pinned' if found['pinned'] else ''}")
+    lines.append(f"├─ {_answered(found)}")
+    lines.append(f"├─ {_released(found['release'])}")
     lines.append(f"├─ run {run['name']} ({run['id']}), {run['status'].lower()} {when(run['started'])} by {run['user']}" if run else "├─ run not recorded")
     lines.append(f"├─ training set {training_set['digest'][7:19]}, {training_set['rows']:,} rows" if training_set else "├─ training set not recorded")
     lines.append(f"└─ commit {found['commit'] or 'not recorded'}")
     return lines
+
+
+def _answered(found: dict[str, Any]) -> str:
+    """Who answered, or failed to."""
+    who = f"{found['model']}@{found['version']}, arm {found['arm']}{', pinned' if found['pinned'] else ''}"
+    if found["status"] == "fallback":
+        return f"answered by {who}, because the version that it was routed to had failed"
+    if found["status"] != "ok":
+        instead = f"; answered by prediction {found['answered']}" if found["answered"] else ""
+        return f"not answered by {who}: {found['status']}{instead}"
+    share = "" if found["pinned"] else f", which had {found['share']:.4g} of the traffic"
+    return f"answered by {who}{share}"
+
+
+def _released(release: dict[str, Any] | None) -> str:
+    """The release behind it, and what was decided on which evidence."""
+    if release is None:
+        return "no release: the weights were set by hand"
+    what = f"release {release['release']} of {release['model']}@{release['version']} ({release['strategy']})"
+    decided = "; ".join(reason.rstrip(".") for reason in release["reasons"])
+    return f"{'during' if release['during'] else 'there by'} {what}: {release['state']} {when(release['updated'])}: {decided}"
 
 
 def _events(row: dict[str, Any]) -> str:

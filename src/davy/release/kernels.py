@@ -22,7 +22,7 @@ Numbers = Any
 """A number, or a numpy array of them."""
 
 Ratios = tuple[tuple[float, float], ...]
-WORSE: Ratios = ((1.15, 0.05), (1.4, 0.2), (1.8, 0.3), (2.3, 0.25), (4.0, 0.12), (12.0, 0.05), (30.0, 0.03))
+WORSE: Ratios = ((1.15, 0.05), (1.4, 0.15), (1.8, 0.28), (2.3, 0.24), (4.0, 0.12), (10.0, 0.12), (30.0, 0.04))
 """Rate ratios, canary to stable, that the search for harm bets on, each with its part of the money."""
 NOT_WORSE: Ratios = ((1.0, 0.55), (0.85, 0.15), (0.7, 0.1), (0.5, 0.1), (0.25, 0.05), (0.05, 0.05))
 """Rate ratios that the search for harmlessness bets on."""
@@ -43,7 +43,7 @@ def log_labels(steps: Iterable[tuple[float, Numbers, Numbers]], ratios: Ratios =
         steps: (share, events, those of the canary) for each share that was in force.
 
     >>> round(log_labels([(0.5, 10, 10)]), 2)
-    4.25
+    4.61
     """
     sums: list[Numbers] = [0.0] * len(ratios)
     for share, events, canary in steps:
@@ -131,7 +131,7 @@ def rate_bounds(bad: int, total: int, alpha: float) -> tuple[float, float]:
     return side(seen, 0.0), side(seen, 1.0)
 
 
-def log_mean(logs: Sequence[Numbers]) -> Numbers:
+def log_mean(logs: Numbers | Sequence[Numbers]) -> Numbers:
     """ln of the mean of numbers that are given as logarithms. A mean of e-values is an e-value."""
     stacked = np.asarray(logs)
     top = stacked.max(axis=0)

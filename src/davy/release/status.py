@@ -40,6 +40,15 @@ def told(release: Release) -> dict[str, Any]:
             "needed_requests": None if state.ended or not findings.metrics else findings.needed}
 
 
+def behind(connection: Connection, model: str, version: int, release: str, logged: int) -> dict[str, Any] | None:
+    """The release that a prediction was part of, or else the one that had brought its version there; `during` says which."""
+    for found in read_releases(connection, model, limit=10_000):
+        during = found.id == release
+        if during or (not release and found.version == version and found.ended is not None and found.ended <= logged):
+            return {"during": during, **told(found)}
+    return None
+
+
 def releases(connection: Connection, model: str | None = None, *, ended: int = 3) -> list[dict[str, Any]]:
     """Those on their way, and of each model the last few that have ended."""
     found, counts = [], dict[str, int]()

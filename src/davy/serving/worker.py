@@ -12,6 +12,7 @@ import os
 import select
 import socket
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ from davy.serving.worker_spec import Problem, WorkerSpec
 RECEIVE = 1 << 20
 LARGEST_BATCH = 1024
 PARENT_SECONDS = 1.0
+MEMORY_SECONDS = 0.2
+_PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class _Peer:
@@ -64,9 +67,14 @@ class _Peer:
 
 
 class Worker:
-    """Serves one model over a listening socket until its parent is gone."""
+    """Serves one model over a listening socket until its parent is gone.
 
-    def __init__(self, model: Model, width: int, listener: socket.socket, parent: int) -> None:
+    Args:
+        memory: megabytes beyond which it ends, 0 for no limit: a model that leaks must not take the machine with it.
+    """
+
+    def __init__(self, model: Model, width: int, listener: socket.socket, parent: int, memory: int = 0) -> None:
+        self._memory, self._weighed = memory, 0.0
         self._model, self._width, self._listener, self._parent = model, width, listener, parent
         self._poll = select.poll()
         self._peers: dict[int, _Peer] = {}
@@ -74,7 +82,7 @@ class Worker:
         self._poll.register(listener, select.POLLIN)
 
     def serve(self) -> None:
-        """Answer until the process that started this one is gone."""
+        """Answer until the process that started this one is gone, or this one has grown too large."""
         listening = self._listener.fileno()
         while os.getppid() == self._parent:
             for descriptor, _ in self._poll.poll(PARENT_SECONDS * 1000):
@@ -85,6 +93,21 @@ class Worker:
                 if not peer.receive():
                     self._drop(descriptor)
             self._answer()
+            if self._memory and self._is_too_large():
+                print(f"A worker holds more than {self._memory} MB, the limit of serving.memory_mb, and ends.", file=sys.stderr, flush=True)
+                return
+
+    def _is_too_large(self) -> bool:
+        """Weighed a few times a second, where the system tells."""
+        now = time.monotonic()
+        if now - self._weighed < MEMORY_SECONDS:
+            return False
+        self._weighed = now
+        try:
+            with open("/proc/self/statm", "rb") as file:
+                return int(file.read().split()[1]) * _PAGE > self._memory << 20
+        except OSError:
+            return False
 
     def _accept(self) -> None:
         with contextlib.suppress(BlockingIOError, ConnectionError):
@@ -208,7 +231,7 @@ def main(arguments: list[str]) -> int:
         return 1
     trouble.unlink(missing_ok=True)
     with contextlib.suppress(KeyboardInterrupt):
-        Worker(model, spec.width, socket.socket(fileno=descriptor), parent).serve()
+        Worker(model, spec.width, socket.socket(fileno=descriptor), parent, spec.memory).serve()
     return 0
 
 

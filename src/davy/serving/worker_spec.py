@@ -10,7 +10,7 @@ from davy.errors import DavyError
 
 
 class WorkerSpec(msgspec.Struct, frozen=True):
-    """What a worker loads: the files of one version in a folder, with their digests."""
+    """What a worker loads: the files of one version in a folder, with their digests. `memory` is in megabytes, 0 for no limit."""
 
     model: str
     version: int
@@ -21,6 +21,7 @@ class WorkerSpec(msgspec.Struct, frozen=True):
     width: int
     project: str
     allow_globals: tuple[str, ...] = ()
+    memory: int = 0
 
 
 class Problem(msgspec.Struct, frozen=True):
