@@ -6,7 +6,9 @@ Makes a project with two views (ten windowed features), three derived features a
 leaves, loads 50,000 events, starts `davy up`, and lets wrk ask for different entities, first with one client, then with 32.
 In the same run wrk asks an empty RSGI application on Granian, so that the ratio says what Davy adds whatever the machine.
 Prints one JSON object: medians over the repeats, and the server's CPU time for each request, which other work on the
-machine hardly moves.
+machine hardly moves. `judged` is a server in the middle of a release that the controller judges all along, at half of the
+traffic each, beside `by_hand`, the same weights without one: logging is on in both, and their difference is what following,
+counting and deciding take from the requests.
 """
 
 from __future__ import annotations
@@ -63,7 +65,7 @@ def make_project(root: Path) -> None:
     from davy.registry.signature import Signature
     from davy.release.traffic import set_traffic
 
-    (root / "davy.toml").write_text('project = "bench"\n')
+    (root / "davy.toml").write_text('project = "bench"\n[release]\nsteps = [50]\nmin_time = "1h"\n')
     stream = Stream("flights", time="at", fields={"origin": str, "carrier": str, "delay": float})
 
     class Airport(View):
@@ -95,9 +97,10 @@ def make_project(root: Path) -> None:
         log.push_history(stream.spec, history())
         log.ensure_views([(stream.spec, view) for view in features.views])
     files = store_files(home.blobs, {"model.txt": train(len(features.outputs))})
-    with home.database.begin() as connection:
-        register(connection, clock=home.clock, actor="bench", name="late", format="lightgbm", files=files, feature_set=features,
-                 signature=Signature.of(features.outputs, features.kinds, output="probability", classes=(0, 1)))
+    for _ in range(2):
+        with home.database.begin() as connection:
+            register(connection, clock=home.clock, actor="bench", name="late", format="lightgbm", files=files, feature_set=features,
+                     signature=Signature.of(features.outputs, features.kinds, output="probability", classes=(0, 1)))
     set_traffic(home, "late", {"late@1": 1.0}, actor="bench")
     home.close()
 
@@ -208,6 +211,37 @@ def measure(root: Path, seconds: int, repeats: int) -> dict[str, Any]:
                 wrk(url, pid, root, 8, 1)
                 for clients in (1, 32):
                     found.setdefault(f"{name}_{clients}", []).append(wrk(url, pid, root, clients, seconds))
+    return medians(found)
+
+
+def measure_release(root: Path, seconds: int, repeats: int) -> dict[str, Any]:
+    """Medians at 32 clients with half of the traffic each for two versions: set by hand, and by a release that is judged meanwhile."""
+    from davy.home import Home
+    from davy.release.releases import ask, read_releases, start_release
+    from davy.release.traffic import set_traffic
+
+    found: dict[str, list[dict[str, float]]] = {}
+    home = Home(root)
+    for _ in range(repeats):
+        with davy_up(root) as (url, pid):
+            set_traffic(home, "late", {"late@1": 0.5, "late@2": 0.5}, actor="bench")
+            wrk(url, pid, root, 8, 2)
+            found.setdefault("by_hand", []).append(wrk(url, pid, root, 32, seconds))
+            set_traffic(home, "late", {"late@1": 1.0}, actor="bench")
+            start_release(home, "late@2", actor="bench")
+            wrk(url, pid, root, 8, 2)
+            found.setdefault("judged", []).append(wrk(url, pid, root, 32, seconds))
+            with home.database.read() as connection:
+                release = read_releases(connection, "late")[0]
+            assert release.state.phase == "step", release.state
+            assert release.findings.canary > 0
+            ask(home, "late", "abort", actor="bench")
+    home.close()
+    return medians(found)
+
+
+def medians(found: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
+    """Of each figure."""
     return {name: {key: round(statistics.median(one[key] for one in runs), 1) for key in runs[0]} for name, runs in found.items()}
 
 
@@ -222,8 +256,9 @@ def main() -> None:
         (root / "ask.lua").write_text(SCRIPT)
         bodies = [{"origin": f"A{number}", "carrier": f"C{number % 16}", "distance": 100 + number} for number in range(KEYS)]
         (root / "bodies").write_text("".join(json.dumps(body) + "\n" for body in bodies))
-        found = measure(root, given.seconds, given.repeats)
+        found = measure(root, given.seconds, given.repeats) | measure_release(root, given.seconds, given.repeats)
     found["ratio"] = {"p50_at_1": round(found["davy_1"]["p50_us"] / found["empty_1"]["p50_us"], 2),
+                      "judged_to_by_hand": round(found["judged"]["requests_per_s"] / found["by_hand"]["requests_per_s"], 3),
                       "rate_at_32": round(found["davy_32"]["requests_per_s"] / found["empty_32"]["requests_per_s"], 3)}
     print(json.dumps(found, indent=1))
 

@@ -16,6 +16,7 @@ from davy.monitoring.references import get_reference
 from davy.protocols.prometheus import exposition
 from davy.registry.models import get_version
 from davy.serving.predictions import PredictionLog, PredictionRecord, folder_of
+from davy.tracking.artifacts import add_artifacts
 from training.shop import MODELS, START, ingest, sales, write_shop
 
 if TYPE_CHECKING:
@@ -107,6 +108,14 @@ def test_what_is_known_of_a_version(trained: Trained, capsys: pytest.CaptureFixt
     said = capsys.readouterr().out
     assert "Distributions of version 1 against its training set (240 rows)" in said
     assert "cost EUR" in said
+    with trained.home.database.begin() as connection:  # as a run of a model that tells
+        data = trained.home.blobs.put(b'{"size": -3.0, "mean_7d": 1.0, "shop": 0.0, "sales_1d": 0.0}')
+        add_artifacts(connection, trained.version.run_id or "", {"importance.json": (data, 60)}, clock=trained.home.clock)
+    assert run(["monitor", "returns", "--json"]) == 0
+    (moved,) = json.loads(capsys.readouterr().out)["drift"]
+    assert moved["importance"] == {"size": 0.75, "mean_7d": 0.25, "shop": 0.0, "sales_1d": 0.0}
+    effects = [column["psi"] * moved["importance"][column["feature"]] for column in moved["columns"]]
+    assert effects == sorted(effects, reverse=True)
     assert run(["monitor", "returns", "--rebuild", "--window", "1h"]) == 0
     assert "240 predictions counted anew" in capsys.readouterr().err
     assert run(["monitor", "retruns"]) == 2

@@ -16,6 +16,7 @@ from davy.release.policy import Policy
 from davy.serving.predictions import PredictionRecord
 
 POLICY = Policy(unit="request", latency_slack=0)
+GAP = 300_000
 PAST = Past(10_000, 10, (100.0, 200.0, 400.0, 800.0))
 
 
@@ -23,8 +24,8 @@ def record(number: int, canary: bool, share: float = 0.5, *, status: str = "ok",
            **changes: Any) -> PredictionRecord:
     version, weight = (2, share) if canary else (1, 1 - share)
     arm, output = arm or ("canary" if canary else "stable"), None if status in ("error", "timeout") else 0.1
-    made = PredictionRecord(f"{number:032x}", number, number, "fraud", version, arm, False, key or f"k{number}", "", {}, {}, {}, [], output, taken, 0, taken,
-                            "k", weight, status, "r1")
+    made = PredictionRecord(f"{number:032x}", number * GAP, number * GAP, "fraud", version, arm, False, key or f"k{number}", "", {}, {}, {}, [], output, taken,
+                            0, taken, "k", weight, status, "r1")
     for name, value in changes.items():
         setattr(made, name, value)
     return made
@@ -54,8 +55,10 @@ def traffic(seed: int, count: int = 2_000, *, worse: float = 1.0, slower: float 
 
 
 def test_findings_are_the_kernels_over_the_records() -> None:
-    records = traffic(1)
-    found = judged(records)
+    records, judge = traffic(1), Judge(POLICY, "r1", 2, PAST)
+    for one in records:
+        judge.add(one)
+    found = judge.findings()
 
     def steps(bad: list[PredictionRecord]) -> list[tuple[float, int, int]]:
         shares = [one.share if one.version == 2 else round(1 - one.share, 12) for one in bad]
@@ -66,7 +69,9 @@ def test_findings_are_the_kernels_over_the_records() -> None:
     assert errors.worse_limit == pytest.approx(math.log(2 / 0.05))
     answered = [one for one in records if one.status == "ok"]
     parts = [log_labels(steps([one for one in answered if one.model_time > limit])) for limit in PAST.thresholds]
-    assert metric(found, "latency").worse == pytest.approx(log_mean(parts))
+    dispersions = [events.dispersion() for events in judge._latency]
+    assert all(1 <= dispersion < 2 for dispersion in dispersions)
+    assert metric(found, "latency").worse == pytest.approx(log_mean([part / dispersion for part, dispersion in zip(parts, dispersions, strict=True)]))
     assert (found.stable, found.canary) == (sum(one.version == 1 for one in records), sum(one.version == 2 for one in records))
 
 
@@ -90,6 +95,54 @@ def test_a_failing_version_is_bad_and_a_better_one_fine() -> None:
     assert better.fine
     assert better.worse == ()
     assert better.needed == 0
+
+
+def test_slow_answers_that_come_together_are_no_independent_coins() -> None:
+    """A process that stands still makes all that it has before it slow at once: equal versions that do so alike are not told apart."""
+    rolled_back = untempered = 0
+    for seed in range(60):
+        random, judge = np.random.default_rng(seed), Judge(POLICY, "r1", 2, PAST)
+        for second in range(120):
+            stands_still = [random.random() < 0.1, random.random() < 0.1]
+            for number in range(20):
+                canary = number % 2 == 0
+                slow = stands_still[canary] or random.random() < 0.01
+                judge.add(record(second * 20 + number, canary, taken=500 if slow else 50, logged=second * 1_000_000))
+        rolled_back += "latency" in judge.findings().worse
+        untempered += metric(judge.findings(), "latency").worse * judge._latency[2].dispersion() >= math.log(2 / 0.05)
+        assert judge._latency[2].dispersion() > 3
+    assert rolled_back <= 3
+    assert untempered > 3
+
+
+def test_harm_that_comes_together_on_one_side_only_is_still_found() -> None:
+    records = []
+    for second in range(40):
+        for number in range(20):
+            canary = number % 2 == 0
+            records.append(record(second * 20 + number, canary, taken=500 if canary and second % 3 == 0 else 50, logged=second * 1_000_000))
+    assert judged(records).worse == ("latency",)
+
+
+@pytest.mark.parametrize(("tail", "shift", "runs", "requests"), [(1.5, 1.0, 25, 8_000), (1.0, 1.5, 25, 1_000), (1.0, 1.0, 60, 2_000)])
+def test_the_judge_is_as_quick_and_as_careful_as_its_kernels(tail: float, shift: float, runs: int, requests: int) -> None:
+    """Log-normal latencies, twenty requests a second, looked at every twenty; the whole judge, with tempering, slack and keys."""
+    median, found = 10_000.0, []
+    limits = tuple(median * math.exp(0.5 * z) for z in (0.0, 1.2816, 2.3263, 3.0902))
+    for seed in range(runs):
+        random, judge, when = np.random.default_rng(seed), Judge(Policy(alpha=0.1), "r1", 2, Past(20_000, 0, limits)), math.inf
+        labels, taken = random.random(requests) < 0.5, median * np.exp(0.5 * random.standard_normal(requests))
+        taken = np.where(labels & (taken > limits[2]), taken * tail, taken) * np.where(labels, shift, 1.0)
+        for number in range(requests):
+            judge.add(record(number, bool(labels[number]), taken=int(taken[number]), logged=number * 50_000))
+            if number % 20 == 19 and judge.findings().worse:
+                when = number + 1
+                break
+        found.append(when)
+    if tail == shift == 1.0:
+        assert np.isfinite(found).mean() <= 0.1
+    else:
+        assert np.median(found) <= (3_000 if tail > 1 else 400)
 
 
 def test_no_evidence_is_neither_pass_nor_fail_and_says_what_is_missing() -> None:
@@ -204,7 +257,7 @@ def test_memory_is_constant() -> None:
     for one in traffic(9, 3_000):
         judge.add(one)
     tracemalloc.start()
-    for number in range(20_000):
+    for number in range(6_000):
         judge.add(record(10_000 + number, number % 2 == 0, taken=number % 1_000, status="error" if number % 50 == 0 else "ok"))
     grown = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()

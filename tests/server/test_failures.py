@@ -12,7 +12,7 @@ from davy.release.traffic import move_traffic
 from davy.serving.assignment import Assignment
 from davy.serving.predictions import read_predictions
 from server_kit import BODY, Running, until
-from serving_kit import DIES, HANGS, LEAKS, RAISES, ROWS, add_moody
+from serving_kit import DIES, HANGS, LEAKS, RAISES, ROWS, add_moody, add_version
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -111,6 +111,16 @@ def test_a_model_that_leaks_is_ended_before_the_machine_is_full_and_stable_answe
         until(lambda: server.post("/predict/fraud", {**BODY, "card": key})[1]["version"] == bad.version)
 
 
+def test_while_a_version_hangs_only_the_first_request_waits_for_it(moody: tuple[Home, ModelVersion]) -> None:
+    home, bad = moody
+    give(home, {"fraud@1": 1 - SHARE, bad.reference: SHARE}, stable=1)
+    with Running(home.root) as server:
+        for key in keys_of(bad, bad.version, 20):
+            assert server.post("/predict/fraud", {**BODY, "card": key, "amount": HANGS})[1]["version"] == 1
+        found = wait_for(home, pl.col("status") == "timeout", 20)
+        assert found.filter(pl.col("model_us") > 400_000).height <= 2
+
+
 def test_a_failure_without_anyone_to_answer_is_an_error_and_logged(moody: tuple[Home, ModelVersion]) -> None:
     home, bad = moody
     give(home, {bad.reference: 1.0})
@@ -130,6 +140,18 @@ def test_a_version_without_weight_answers_for_the_one_that_has_it_all(moody: tup
         assert server.post("/predict/fraud", BODY)[1]["version"] == bad.version
         code, answer = server.post("/predict/fraud", {**BODY, "amount": RAISES})
         assert (code, answer["version"], answer["arm"]) == (200, 2, "stable")
+
+
+def test_a_server_that_starts_while_a_version_cannot_be_loaded_lets_stable_answer(moody: tuple[Home, ModelVersion]) -> None:
+    home, _ = moody
+    unsafe = add_version(home, format="pickle", data=b"cos\nsystem\n(X\x04\x00\x00\x00truetR.")
+    give(home, {"fraud@1": 1 - SHARE, unsafe.reference: SHARE}, stable=1)
+    with Running(home.root) as server:
+        assert "os.system" in until(lambda: server.health()["problems"].get("fraud"))
+        until(lambda: server.post("/predict/fraud", BODY)[0] == 200)
+        answers = [server.post("/predict/fraud", {**BODY, "card": f"c{number}"}) for number in range(20)]
+        assert {status for status, _ in answers} == {200}
+        assert {answer["version"] for _, answer in answers} == {1}
 
 
 def test_a_shadow_is_asked_the_same_and_answers_nobody(moody: tuple[Home, ModelVersion]) -> None:

@@ -137,3 +137,30 @@ def test_a_full_disk_adds_nothing(tmp_path: Path) -> None:
     assert table.append(rows(2), writer="log", position=2)
     assert offsets(table) == [1, 2]
     assert not [name for name in os.listdir(tmp_path / "t") if "#" in name]
+
+
+def test_what_commits_have_appended_is_told_once_each(tmp_path: Path) -> None:
+    table = Table(str(tmp_path / "t"))
+    assert table.version() == -1
+    assert table.added(-1) == []
+    for position in range(1, 4):
+        table.append(pl.DataFrame({"n": [position] * position}), writer="w", position=position)
+    found = table.added(-1)
+    assert found is not None
+    assert [addition.rows for addition in found] == [1, 2, 3]
+    assert [pl.read_parquet(list(addition.files))["n"].to_list() for addition in found] == [[1], [2, 2], [3, 3, 3]]
+    assert table.added(found[1].version) == found[2:]
+    assert table.added(table.version()) == []
+    table.compact()
+    assert table.added(found[-1].version) == [], "merging appends nothing"
+    assert table.added(-1) == found, "the merged files are kept for a day"
+
+
+def test_what_was_appended_can_not_be_told_when_it_is_gone(tmp_path: Path) -> None:
+    table = Table(str(tmp_path / "t"))
+    for position in range(1, 4):
+        table.append(pl.DataFrame({"n": [position]}), writer="w", position=position)
+    assert table.added(table.version() + 1) is None, "the table is younger than the one that was followed"
+    table.compact(keep_hours=0)
+    assert table.added(-1) is None
+    assert table.added(table.version()) == []

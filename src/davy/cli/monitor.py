@@ -61,8 +61,9 @@ def _tell(found: Summary) -> None:
             "fallbacks": flow.fallbacks, "p50 ms": flow.p50_ms, "p99 ms": flow.p99_ms} for flow in found.traffic])
     for moved in found.drift:
         print(f"\nDistributions of version {moved.version} against its training set ({moved.rows:,} rows)")
-        table([{"feature": column.feature, "verdict": column.verdict, "psi": column.psi, "by chance": column.threshold, "p": column.adjusted,
-                "mean distance (sd)": column.w1, "nulls": column.nulls, "unseen": column.unseen} for column in moved.columns[:SHOWN]])
+        table([{"feature": column.feature, "weight": moved.importance.get(column.feature), "verdict": column.verdict, "psi": column.psi,
+                "by chance": column.threshold, "p": column.adjusted, "mean distance (sd)": column.w1, "nulls": column.nulls, "unseen": column.unseen}
+               for column in moved.columns[:SHOWN]])
         if len(moved.columns) > SHOWN:
             note(f"{len(moved.columns) - SHOWN} more features moved less.")
     if found.alarms:

@@ -20,7 +20,7 @@ from davy.monitoring.columns import Reference, hours_of_week
 from davy.monitoring.detector import Alarm, Bank, BankState
 from davy.monitoring.packed import pack, unpack
 from davy.monitoring.profiles import ALL_TIME, SLICE, Key, Profile, add_profile, profile_of
-from davy.monitoring.references import reference_of
+from davy.monitoring.references import importance_of, reference_of
 from davy.registry.models import get_version, list_models, list_versions
 from davy.schema.tables import monitor_alarms, monitor_banks, monitor_cursors, monitor_profiles
 from davy.serving.prediction_frames import completed
@@ -63,6 +63,7 @@ class Collector:
         self.home = home
         self._references: dict[str, dict[int, Reference]] = {}
         self._banks: dict[tuple[str, int], Bank] = {}
+        self._importance: dict[tuple[str, int], dict[str, float]] = {}
         self._open: dict[str, Table] = {}
 
     def collect(self, *, flush: bool = True, only: str | None = None) -> Collected:
@@ -112,6 +113,17 @@ class Collector:
                 return Reference("", 0, ())
             known[version] = reference_of(self.home, found)
         return known[version]
+
+    def importance(self, model: str, version: int) -> dict[str, float]:
+        """How much the version makes of each feature."""
+        if (model, version) not in self._importance:
+            try:
+                with self.home.database.read() as connection:
+                    found = get_version(connection, model, version)
+            except NotFound:
+                return {}
+            self._importance[model, version] = importance_of(self.home, found)
+        return self._importance[model, version]
 
     def bank(self, model: str, version: int) -> Bank:
         """The detectors of this version, promised together to give a false alarm so often a year."""

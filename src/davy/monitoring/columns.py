@@ -17,13 +17,13 @@ import polars as pl
 from davy.monitoring.distributions import normal_quantile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from numpy.typing import NDArray
 
 BINS, COARSE = 1000, 20
 CUTS = (10, *range(50, 951, 50), 990)  # thousandths: the tails tell the most of a shift
-TOP, VOCABULARY = 50, 20_000
+TOP, VOCABULARY, AT_ONCE = 50, 20_000, 8
 HOUR, DAY = 3_600_000_000, 86_400_000_000
 HOURS_OF_WEEK = 168
 FEWEST_BLOCKS = 8
@@ -285,31 +285,27 @@ def count(reference: Reference, frame: pl.DataFrame | pl.LazyFrame) -> dict[str,
     numbers = [column for column in wanted if column.kind == "number"]
     texts = [column for column in wanted if column.kind == "category"]
     lazy = frame.lazy()
-    asked = [expression for column in numbers for expression in _asked(column)]
-    asked += [pl.col(column.name).cast(pl.String).value_counts().implode().alias(f"c/{column.name}") for column in texts]
-    found: Mapping[str, list[Any]] = lazy.select(pl.len().alias("rows"), *asked).collect().to_dict(as_series=False) if wanted else {"rows": [0]}
-    rows = int(found["rows"][0])
-    profiles = {column.name: _from_sorted(column, rows, found) for column in numbers}
-    profiles |= {column.name: _from_texts(column, rows, found[f"c/{column.name}"][0]) for column in texts}
+    profiles: dict[str, ColumnProfile] = {}
+    rows = int(lazy.select(pl.len()).collect().item()) if wanted else 0
+    for first in range(0, len(numbers), AT_ONCE):
+        part = numbers[first:first + AT_ONCE]
+        found = lazy.select(pl.col(column.name).cast(pl.Float64).drop_nulls().sort().implode() for column in part).collect()
+        profiles |= {column.name: _from_sorted(column, rows, found[column.name][0].to_numpy()) for column in part}
+    if texts:
+        told = lazy.select(pl.col(column.name).cast(pl.String).value_counts().implode() for column in texts).collect().to_dict(as_series=False)
+        profiles |= {column.name: _from_texts(column, rows, told[column.name][0]) for column in texts}
     return profiles
 
 
-def _asked(column: ColumnReference) -> list[pl.Expr]:
-    value = pl.col(column.name).cast(pl.Float64)
-    value = pl.when(value.is_finite()).then(value).drop_nulls()
-    name, off = column.name, value - column.mean
-    return [value.sort().search_sorted(pl.Series(column.edges, dtype=pl.Float64), side="right").implode().alias(f"n/{name}"), value.len().alias(f"k/{name}"),
-            (value < column.low).sum().alias(f"b/{name}"), (value > column.high).sum().alias(f"a/{name}"), off.sum().alias(f"t/{name}"),
-            (off * off).sum().alias(f"s/{name}")]
-
-
-def _from_sorted(column: ColumnReference, rows: int, found: Mapping[str, list[Any]]) -> ColumnProfile:
-    known, name = int(found[f"k/{column.name}"][0]), column.name
-    up_to = np.asarray(found[f"n/{name}"][0], dtype=np.int64) if len(column.edges) else np.zeros(0, dtype=np.int64)
-    counts = np.diff(np.concatenate([[0], up_to, [known]])).astype(np.int64)
-    empty = column.rows == column.nulls
-    return ColumnProfile(counts, rows, rows - known, 0 if empty else int(found[f"b/{name}"][0] or 0), 0 if empty else int(found[f"a/{name}"][0] or 0),
-                         float(found[f"t/{name}"][0] or 0.0), float(found[f"s/{name}"][0] or 0.0))
+def _from_sorted(column: ColumnReference, rows: int, values: NDArray[np.float64]) -> ColumnProfile:
+    """Counts by binary search; infinities, at the ends, and NaN, at the very end, are nulls."""
+    known = values[np.searchsorted(values, -np.inf, side="right"):np.searchsorted(values, np.inf, side="left")]
+    counts = np.diff(np.concatenate([[0], np.searchsorted(known, column.edges, side="right"), [len(known)]])).astype(np.int64)
+    off = known - column.mean
+    empty = column.rows == column.nulls  # a range that is none
+    below = 0 if empty else int(np.searchsorted(known, column.low, side="left"))
+    above = 0 if empty else len(known) - int(np.searchsorted(known, column.high, side="right"))
+    return ColumnProfile(counts, rows, rows - len(known), below, above, float(off.sum()), float(off @ off))
 
 
 def _from_texts(column: ColumnReference, rows: int, found: list[dict[str, Any]]) -> ColumnProfile:

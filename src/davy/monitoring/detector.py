@@ -30,7 +30,7 @@ SHIFTS = tuple(sign * size for size in (0.1, 0.2, 0.4, 0.8) for sign in (-1, 1))
 SCALES = (0.5, 0.8, 1.25, 2.0)
 SPIKES = (0.02, 0.1)
 # What is small takes long to find, and longer with little weight; what is large is found soon with any.
-SHAPE_WEIGHTS = np.repeat([0.11, 0.12, 0.05, 0.02, 0.025, 0.05, 0.05, 0.025], [2, 2, 2, 2, 1, 1, 1, 1])
+SHAPE_WEIGHTS = np.repeat([0.1, 0.2, 0.06, 0.02, 0.02, 0.04, 0.04, 0.02], [2, 2, 2, 2, 1, 1, 1, 1])
 CONFIDENCE = 20.0
 FEWEST_IN_HOUR = 50
 NOTHING = -1e9

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
+import msgspec
 import polars as pl
 import sqlalchemy as sa
 
@@ -58,6 +59,19 @@ def time_determined(features: FeatureSet) -> set[str]:
         if spec.inputs and all(name in found for name in spec.inputs):
             found.add(spec.name)
     return found & set(features.outputs)
+
+
+def importance_of(home: Home, version: ModelVersion) -> dict[str, float]:
+    """How much the model makes of each feature, by its own word: shares that sum to 1; empty where the run says nothing."""
+    if version.run_id is None:
+        return {}
+    with home.database.read() as connection:
+        try:
+            told = msgspec.json.decode(read_artifact(connection, home.blobs, version.run_id, "importance.json"), type=dict[str, float])
+        except (NotFound, msgspec.MsgspecError):
+            return {}
+    total = sum(abs(value) for value in told.values())
+    return {name: abs(value) / total for name, value in told.items()} if total else {}
 
 
 def get_reference(home: Home, training_set: str) -> Reference | None:

@@ -99,11 +99,15 @@ class DriftAlarm(msgspec.Struct, frozen=True):
 
 
 class VersionDrift(msgspec.Struct, frozen=True):
-    """The window's distributions of a version against its training set, the largest PSI first."""
+    """The window's distributions of a version against its training set.
+
+    What matters most to the predictions comes first: PSI times the share of the feature in `importance`, where the model tells it.
+    """
 
     version: int
     rows: int
     columns: list[ColumnDrift]
+    importance: dict[str, float]
 
 
 class ReplayState(msgspec.Struct, frozen=True):
@@ -157,8 +161,7 @@ def summary(home: Home, model: str, *, definition: ModelDefinition | None = None
     flow = [_traffic(version, arm, profile, span) for (version, arm), profile in sorted(profiles.items())]
     tolerance = home.config.monitoring.drift_tolerance
     known = collector or Collector(home)
-    moved = [VersionDrift(version, profile.rows, drift(known.reference(model, version), profile.columns, tolerance=tolerance))
-             for version, profile in by_version(profiles).items() if profile.columns]
+    moved = [_moved(known, model, version, profile, tolerance) for version, profile in by_version(profiles).items() if profile.columns]
     hours = recent_hours(home, model) if hours is None else hours
     return Summary(model, until, span / 1e6, flow, moved, drift_alarms(home, model, hours, definition), _performance(home, hours, definition),
                    last_replay(home, model), alert_states(home, model))
@@ -218,6 +221,13 @@ def _auc_variance(cohort: Cohort) -> float:
     area, ups, downs = cohort.metrics()["auc"], int(cohort.ups.sum()), int(cohort.downs.sum())
     first, second = area / (2 - area), 2 * area**2 / (1 + area)
     return (area * (1 - area) + (ups - 1) * (first - area**2) + (downs - 1) * (second - area**2)) / (ups * downs)
+
+
+def _moved(known: Collector, model: str, version: int, profile: Profile, tolerance: float) -> VersionDrift:
+    importance = known.importance(model, version)
+    columns = drift(known.reference(model, version), profile.columns, tolerance=tolerance)
+    columns.sort(key=lambda column: -(column.psi or 0.0) * (importance.get(column.feature, 0.0) if importance else 1.0))
+    return VersionDrift(version, profile.rows, columns, importance)
 
 
 def _traffic(version: int, arm: str, profile: Profile, span: int) -> Traffic:

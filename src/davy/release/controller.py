@@ -63,7 +63,7 @@ class Controlled:
         findings = self._findings()
         policy, state, now = self.release.policy, self.release.state, self._home.clock.now()
         decision = plan.look(policy, state, findings, now)
-        trouble = self._trouble(findings)
+        trouble = self._trouble()
         if trouble is not None and not decision.moved:
             decision = plan.command(policy, state, "roll back", findings, now, model=self.release.model, why=trouble)
         if decision.moved or self._is_worth_telling(findings):
@@ -110,13 +110,13 @@ class Controlled:
         phase = state.was if state.phase == "paused" else state.phase
         return self._judge.findings(paired=phase == "shadow", alone=self.release.policy.strategy == "blue-green")
 
-    def _trouble(self, findings: Findings) -> str | None:
-        """Why the version can't be loaded, as long as it has never answered."""
+    def _trouble(self) -> str | None:
+        """Why the version can't be loaded, if its process has said so; the note goes when it is loaded after all."""
         release = self.release
-        if release.state.phase not in ("step", "shadow") or findings.canary or findings.shadow:
-            return None
         path = workers_folder(self._home) / f"{worker_name(release.model, release.version)}.error"
-        return f"{release.reference} can't be loaded; .davy/run/up.log says why." if path.exists() else None
+        if release.state.phase not in ("step", "shadow") or not path.exists():
+            return None
+        return f"{release.reference} can't be loaded; .davy/run/up.log says why."
 
     def _is_worth_telling(self, findings: Findings) -> bool:
         """Once a second at most, and when there is a fiftieth more than was told; so a long release makes no long table."""

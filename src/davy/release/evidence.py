@@ -28,6 +28,7 @@ QUANTILES = (0.5, 0.9, 0.99, 0.999)
 PROMOTED_AT = 1
 BURN_IN = 200
 SAMPLE_RATIO_ALPHA = 0.01
+WINDOW_US, LEAST_WINDOWS = 250_000, 8
 _BITS = 1 << 20
 _LOWER = (0.75, 0.5, 0.25, 0.1, 0.02)
 _HIGHER = (1.25, 1.5, 2.0, 3.0, 6.0, 15.0)
@@ -85,18 +86,22 @@ class _Events:
         self.steps: dict[float, list[int]] = {}
         self.trials, self.events = [0, 0], [0, 0]
 
-    def trial(self, canary: bool, share: float, key: str, bad: bool) -> None:
+    def trial(self, canary: bool, share: float, key: str, bad: bool) -> bool:
+        """Count; whether it is an event that counts."""
         if self.bad is not None and key in self.bad:
-            return
+            return False
         self.trials[canary] += 1
-        if bad:
-            self.events[canary] += 1
-            if self.bad is not None:
-                self.bad.add(key)
-            if 0 < share < 1:
-                step = self.steps.setdefault(share, [0, 0])
-                step[0] += 1
-                step[1] += canary
+        if not bad:
+            return False
+        self.events[canary] += 1
+        if self.bad is not None:
+            self.bad.add(key)
+        if not 0 < share < 1:
+            return False
+        step = self.steps.setdefault(share, [0, 0])
+        step[0] += 1
+        step[1] += canary
+        return True
 
     def log_worse(self) -> float:
         return float(log_labels(self._sums(), WORSE))
@@ -109,6 +114,61 @@ class _Events:
 
     def arm(self, canary: bool) -> Arm:
         return Arm(self.events[canary], self.trials[canary])
+
+
+class _Slow(_Events):
+    """Answers above a threshold, tempered for those that come together.
+
+    When a process stands still for a moment, all that it has before it is slow at once, with one label: no independent coins. So
+    E^(1/φ) is taken, with φ the dispersion of labels between windows of a quarter of a second over that of coins, where it is larger than
+    chance makes it; at least 1, with an allowance for how few windows there are. That never exceeds E where E says anything, so that all of
+    E's promises hold for it.
+    """
+
+    def __init__(self, by_key: bool) -> None:
+        super().__init__(by_key)
+        self._window, self._share, self._now = -1, 0.0, [0, 0]
+        self._squares: dict[float, list[int]] = {}
+
+    def at(self, canary: bool, share: float, key: str, bad: bool, logged: int) -> None:
+        """`trial`, at a time."""
+        if not self.trial(canary, share, key, bad):
+            return
+        if logged // WINDOW_US != self._window or share != self._share:
+            self._fold(self._squares)
+            self._window, self._share, self._now = logged // WINDOW_US, share, [0, 0]
+        self._now[0] += 1
+        self._now[1] += canary
+
+    def log_worse(self) -> float:
+        return super().log_worse() / self.dispersion()
+
+    def log_fine(self, delta: float) -> float:
+        return super().log_fine(delta) / self.dispersion()
+
+    def dispersion(self) -> float:
+        """φ; infinite while there are too few windows to tell."""
+        squares = {share: list(sums) for share, sums in self._squares.items()}
+        self._fold(squares)
+        windows = sum(sums[0] for sums in squares.values())
+        if windows < LEAST_WINDOWS:
+            return math.inf
+        found = expected = 0.0
+        for share, (_, of_all, crossed, of_canary) in squares.items():
+            events, canary = self.steps[share]
+            part = canary / events
+            found += of_canary - 2 * part * crossed + part * part * of_all
+            expected += events * part * (1 - part)
+        allowance = 1 + math.sqrt(2 / windows)
+        return found / expected * allowance if expected and found > expected * allowance else 1.0
+
+    def _fold(self, squares: dict[float, list[int]]) -> None:
+        """Add the window that is being filled."""
+        events, canary = self._now
+        if events:
+            sums = squares.setdefault(self._share, [0, 0, 0, 0])
+            for index, part in enumerate((1, events * events, events * canary, canary * canary)):
+                sums[index] += part
 
 
 class Judge:
@@ -124,7 +184,7 @@ class Judge:
         self._policy, self._release, self._candidate, self._past, self._since = policy, release, candidate, past, since
         self._by_key = by_key = policy.unit == "key"
         self._errors = _Events(by_key)
-        self._latency = tuple(_Events(by_key) for _ in QUANTILES)
+        self._latency = tuple(_Slow(by_key) for _ in QUANTILES)
         self._thresholds = past.thresholds
         self._early: list[int] = []
         self._means = {name: _Mean(kpi, by_key) for name, kpi in policy.kpis.items() if kpi.kind == "mean"}
@@ -158,7 +218,7 @@ class Judge:
         elif self._thresholds:
             taken = record.features + record.model_time - (self._policy.latency_slack if canary else 0)
             for threshold, events in zip(self._thresholds, self._latency, strict=True):
-                events.trial(canary, share, key, taken > threshold)
+                events.at(canary, share, key, taken > threshold, record.logged)
         elif not canary:
             self._burn_in(record.features + record.model_time)
 
@@ -299,6 +359,8 @@ def _labels_needed(events: _Events, share: float, delta: float, enough: float) -
         return 0
     if not 0 < share < 1 or not bad:
         return None
+    if isinstance(events, _Slow) and math.isfinite(events.dispersion()):
+        missing *= events.dispersion()
     under, relative = (1 + delta) * share / ((1 + delta) * share + 1 - share), 1 / (1 + delta)
     growth = share * math.log(relative) - math.log(under * relative + 1 - under)
     return math.ceil(missing / (growth * bad / trials))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from davy.core.time import format_time
-from davy.errors import DavyError, InvalidInput, TimedOut, Unavailable
+from davy.errors import DavyError, InvalidInput, TimedOut
 from davy.features.kernel import code_digest
 from davy.serving.predictions import ERROR, FALLBACK, OK, TIMEOUT, PredictionRecord
 from davy.serving.shadow import Shadows
@@ -237,8 +237,11 @@ class Gateway:
     async def _ask_one(self, rows: list[Row], route: VersionRoute, started: int) -> None:
         before = time.perf_counter_ns()
         try:
-            if rows[0].fallback is not None and not route.link.is_warm:
-                raise Unavailable(f"The process of {route.reference} is away; it is being started again.", "", "Try again in a moment.")
+            if rows[0].fallback is not None:  # somebody else can answer at once
+                if not route.link.is_warm:
+                    raise route.link.away()
+                if route.link.hangs:
+                    raise route.link.late()
             if route.split is not None:
                 await derive(rows, route)
                 before = time.perf_counter_ns()

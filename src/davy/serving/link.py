@@ -67,6 +67,11 @@ class Link(asyncio.Protocol):
         """Whether the worker is there now."""
         return self._warm.is_set()
 
+    @property
+    def hangs(self) -> bool:
+        """Whether the worker has been silent, with requests before it, for longer than an answer may take."""
+        return self._unanswered > 0 and time.perf_counter() - self._heard > self._timeout
+
     def predict(self, rows: int, values: bytes) -> asyncio.Future[list[Any]]:
         """The answers to these rows (row-major float64): a number, a list of probabilities, or a label for each.
 
@@ -101,7 +106,7 @@ class Link(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
         for pending in self._pending.values():
-            self._fail(pending, self._away())
+            self._fail(pending, self.away())
         self._pending.clear()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -117,7 +122,7 @@ class Link(asyncio.Protocol):
         if self._closed:
             return
         for number in [number for number, pending in self._pending.items() if pending.sends >= MOST_SENDS]:
-            self._fail(self._pending.pop(number), self._away())
+            self._fail(self._pending.pop(number), self.away())
         self._connecting = self._loop.create_task(self._connect())
 
     def data_received(self, data: bytes) -> None:
@@ -175,7 +180,7 @@ class Link(asyncio.Protocol):
                 del self._pending[number]
             elif pending.deadline <= now:
                 del self._pending[number]
-                self._fail(pending, self._late() if self._warm.is_set() else self._away())
+                self._fail(pending, self.late() if self._warm.is_set() else self.away())
             else:
                 break
         if self._unanswered > 0 and self._transport is not None and time.perf_counter() - self._heard > max(STUCK_SECONDS, 2 * self._timeout):
@@ -196,11 +201,13 @@ class Link(asyncio.Protocol):
         if not pending.future.done():
             pending.future.set_exception(error)
 
-    def _late(self) -> TimedOut:
+    def late(self) -> TimedOut:
+        """The error of an answer that doesn't come."""
         return TimedOut(f"{self.name} did not answer within {self._timeout:g} s.", "The limit is [serving] timeout in davy.toml.",
                         "Try again, or send fewer rows at once.")
 
-    def _away(self) -> Unavailable:
+    def away(self) -> Unavailable:
+        """The error of a worker that isn't there."""
         return Unavailable(f"The process of {self.name} is away; it is being started again.", "", "Try again in a moment.")
 
 

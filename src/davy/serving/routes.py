@@ -214,8 +214,19 @@ class Routes:
             except DavyError as error:
                 self.problems[traffic.model] = error
                 _tell(f"The traffic of {traffic.model} (revision {traffic.revision}) can't be applied, and stays as it was: {error}")
+                await self._stand_in(traffic)
             await asyncio.sleep(pause)
             pause = min(2 * pause, longest)
+
+    async def _stand_in(self, traffic: Traffic) -> None:
+        """When another version keeps the traffic from being applied and nothing was before it, let the stable one answer everything meanwhile."""
+        if traffic.model in self.models or traffic.stable is None:
+            return
+        with suppress(DavyError):
+            route = await asyncio.shield(self._prepare(traffic.model, traffic.stable))
+            await self._until_warm(route.link, worker_name(route.model, route.version))
+            alone = msgspec.structs.replace(traffic, weights={route.reference: 1.0}, shadow=None)
+            self.models[traffic.model] = ModelRoute(alone, {route.version: route})
 
     def _prepare(self, model: str, version: int) -> asyncio.Task[VersionRoute]:
         """The version's route, being made or made."""
