@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from davy.demo.report import Report
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-PARTS = ("davy.events.keeper", "davy.server.keeper", "davy.server.gateway", "davy.serving.worker")
+PARTS = ("davy.events.keeper", "davy.server.gateway", "davy.serving.worker", "davy.release.controller", "davy.server.monitor")
 
 
 def processes(folder: Path) -> dict[int, str]:
@@ -97,7 +97,7 @@ def test_killing_every_part_loses_and_doubles_nothing(tmp_path: Path, flights: F
 def test_interrupted_it_stops_everything_and_can_be_run_again(tmp_path: Path) -> None:
     folder = tmp_path / "demo"
     command = [sys.executable, "-m", "davy", "demo", "--once", "--json", "--keep", str(folder)]
-    first = subprocess.Popen([*command, "--days", "31"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    first = subprocess.Popen([*command, "--days", "61"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert first.stderr is not None
     for line in first.stderr:
         if line.startswith("Replaying"):
@@ -108,13 +108,17 @@ def test_interrupted_it_stops_everything_and_can_be_run_again(tmp_path: Path) ->
     assert (first.returncode, output) == (130, "")
     assert not processes(folder)
 
-    second = subprocess.run([*command, "--days", "1"], capture_output=True, text=True, check=False)
+    second = subprocess.run([*command, "--days", "5"], capture_output=True, text=True, check=False)
     assert second.returncode == 0, second.stderr
     found = json.loads(second.stdout.splitlines()[-1])
-    assert list(found)[:6] == ["wall_s", "requests", "failed", "replayed", "different", "late_events"]
-    assert found["requests"] == found["replayed"] > 900
+    assert list(found)[:9] == ["wall_s", "requests", "failed", "replayed", "different", "late_events", "promoted", "rolled_back", "kpi"]
+    assert found["replayed"] >= found["requests"] > 4500
     assert (found["failed"], found["different"]) == (0, 0)
     assert found["late_events"] > 0
     assert 0.6 < found["held_out_auc"]["late@1"] < found["held_out_auc"]["late@2"] < 0.85
-    assert set(found["answered"]) == {"late@1", "late@2"}
+    assert set(found["answered"]) >= {"late@1"}
+    assert (found["promoted"], found["rolled_back"], found["refused"]) == (None, None, [])
+    assert all(found["gate"][version]["features"] == "pass" for version in ("late@1", "late@2"))
+    assert [release["state"] for release in found["releases"].values()] == ["promoted", "step"]
+    assert 0 < found["kpi"]["late@1"] < 50
     assert not processes(folder)

@@ -239,7 +239,7 @@ def _prove(demo: Demo, report: Report, home: Home) -> None:
 
 def _watched(demo: Demo, report: Report, home: Home) -> None:
     """What the monitor has seen, when it has counted everything, and what the answers of each version cost."""
-    from davy.monitoring.cohorts import stored_cohorts
+    from davy.monitoring.cohorts import stored_cohorts, update_cohorts
     from davy.monitoring.kpis import kpi_events
     from davy.monitoring.profiles import latest
     from davy.monitoring.summary import drift_alarms
@@ -251,6 +251,7 @@ def _watched(demo: Demo, report: Report, home: Home) -> None:
         deadline = time.perf_counter() + _COUNTED_WITHIN_S
         while (latest(home, MODEL) or 0) < report.last_asked and time.perf_counter() < deadline:
             time.sleep(0.1)
+        update_cohorts(home, definition)
         values: dict[int, list[float]] = {}
         for event in kpi_events(home, definition):
             values.setdefault(event.version, []).append(event.value)
