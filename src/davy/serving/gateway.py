@@ -72,10 +72,19 @@ class Row:
         self.features = (time.perf_counter_ns() - before) // 1000
         self.packed = self.route.pack(*self.route.encode(vector.values))
 
+    def read_if_needed(self) -> None:
+        """`read`, or only the model's row when the vector is there."""
+        if self.vector is None:
+            self.read()
+        else:
+            self.packed = self.route.pack(*self.route.encode(self.vector.values))
+
     def shadow(self, route: VersionRoute) -> Row:
-        """The same question to a version that answers nobody."""
+        """The same question to a version that answers nobody, with the same vector where the definitions are the same."""
         copy = Row(self.asked, self.key, route, "shadow", 0.0, self.release, None)
         copy.answered = self.answered
+        if route.feature_set.digest == self.route.feature_set.digest:
+            copy.vector, copy.features = self.vector, self.features
         return copy
 
     def fall_back(self, status: str) -> None:
