@@ -182,8 +182,9 @@ def ask(home: Home, model: str, event: Event, *, reason: str = "", actor: str | 
         return write(connection, found, decision, found.findings, clock=home.clock, actor=actor)
 
 
-def write(connection: Connection, before: Release, decision: Decision, findings: Findings, *, clock: Clock, actor: str, past: Past | None = None) -> Release:
-    """Write down a decision: the row, and where it moves something also the traffic, the journal and the timeline.
+def write(connection: Connection, before: Release, decision: Decision, findings: Findings, *, clock: Clock, actor: str, past: Past | None = None,
+          point: bool = True) -> Release:
+    """Write down a decision: the row, where it moves something also the traffic and the journal, and with `point` the timeline.
 
     Raises:
         Conflict: somebody has moved the release since `before` was read.
@@ -202,7 +203,8 @@ def write(connection: Connection, before: Release, decision: Decision, findings:
             "release": before.id, "version": before.version, "from": before.state.label, "to": state.label, "reasons": list(state.reasons),
             "share": decision.placed.share, "evidence": evidence})
         _place(connection, after, decision, evidence, clock, actor)
-    _add_point(connection, after, decision, now)
+    if point:
+        _add_point(connection, after, decision, now)
     return after
 
 
