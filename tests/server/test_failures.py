@@ -76,6 +76,7 @@ def test_stable_answers_what_another_version_fails_to_and_that_one_is_charged(mo
         rescue = found.filter(pl.col("status") == "fallback").row(0, named=True)
         assert (rescue["prediction"], rescue["version"], rescue["share"]) == (answer["prediction_id"], 1, SHARE)
         assert rescue["output"] == answer["prediction"]
+        assert f"{bad.reference} failed to answer a request: " in server.log()
         until(lambda: server.post("/predict/fraud", {**BODY, "card": key})[1]["version"] == bad.version)  # it comes back by itself
 
 

@@ -102,8 +102,8 @@ class Point(msgspec.Struct, frozen=True):
 
 
 def read_releases(connection: Connection, model: str | None = None, *, open_only: bool = False, limit: int = 100) -> list[Release]:
-    """The newest first."""
-    query = sa.select(releases).order_by(releases.c.created.desc(), releases.c.id.desc()).limit(limit)
+    """Those on their way, then the newest first."""
+    query = sa.select(releases).order_by(releases.c.ended.is_(None).desc(), releases.c.created.desc(), releases.c.id.desc()).limit(limit)
     if model is not None:
         query = query.where(releases.c.model == model)
     if open_only:
