@@ -216,7 +216,7 @@ def test_shadow_pairs_are_compared_request_by_request() -> None:
 def test_a_version_with_all_the_traffic_is_held_against_stables_past() -> None:
     random = np.random.default_rng(7)
     same = [record(number, True, 1.0, taken=int(100 * random.lognormal(sigma=0.5))) for number in range(10_000)]
-    worse = [record(number, True, 1.0, status="error" if random.random() < 0.01 else "ok", taken=50) for number in range(3_000)]
+    worse = [record(number, True, 1.0, status="error" if random.random() < 0.02 else "ok", taken=50) for number in range(3_000)]
     slower = [record(number, True, 1.0, taken=int(200 * random.lognormal(sigma=0.5))) for number in range(300)]
     assert judged(same, alone=True).worse == ()
     assert metric(judged(same, alone=True), "errors").verdict == "fine"
