@@ -59,8 +59,9 @@ class Shadows:
         try:
             before = time.perf_counter_ns()
             try:
-                copy.read()
-                if route.split is not None:
+                whole = copy.vector is not None
+                copy.read_if_needed()
+                if route.split is not None and not whole:
                     await derive([copy], route)
                 before = time.perf_counter_ns()
                 copy.output = (await route.link.predict(1, copy.packed))[0]

@@ -14,7 +14,7 @@ class WorkerSpec(msgspec.Struct, frozen=True):
     """What a worker loads: the files of one version in a folder, with their digests.
 
     Attributes:
-        memory: megabytes beyond which it ends, 0 for no limit.
+        memory: megabytes beyond which it ends, 0 for most of the machine's.
         derived: the derived features that it computes itself, as udfs are among them; from `inputs`, in this order.
     """
 
