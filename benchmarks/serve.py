@@ -65,7 +65,7 @@ def make_project(root: Path) -> None:
     from davy.registry.signature import Signature
     from davy.release.traffic import set_traffic
 
-    (root / "davy.toml").write_text('project = "bench"\n[release]\nsteps = [50]\nmin_time = "1h"\n')
+    (root / "davy.toml").write_text('project = "bench"\n[release]\nsteps = [50]\nmin_time = "1h"\nlatency_slack = "1s"\n')
     stream = Stream("flights", time="at", fields={"origin": str, "carrier": str, "delay": float})
 
     class Airport(View):

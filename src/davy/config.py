@@ -43,7 +43,7 @@ class Serving(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     port: int = 8080
     timeout: str = "2s"
     allow_globals: tuple[str, ...] = ()
-    memory_mb: int = 4096
+    memory_mb: int = 0
 
 
 class Monitoring(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

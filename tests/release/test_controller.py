@@ -132,6 +132,15 @@ def test_a_good_version_is_promoted_and_the_journal_and_timeline_tell_how(stand:
     assert entry.details["evidence"]["release"] == done.id
 
 
+def test_while_nobody_asks_it_says_that_there_is_not_enough_data(stand: Stand) -> None:
+    start_release(stand.home, "fraud@2")
+    controller = Controller(stand.home, [])
+    controller.look()
+    controller.look()
+    controller.close()
+    assert stand.release().state.reasons == ("Not enough data yet: it waits for the step's shortest time; 100 more requests of the canary.",)
+
+
 def test_a_bad_version_is_rolled_back_at_the_look_after_the_deciding_request(stand: Stand) -> None:
     stand.answer(500)
     start_release(stand.home, "fraud@2")

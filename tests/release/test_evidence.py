@@ -216,13 +216,35 @@ def test_shadow_pairs_are_compared_request_by_request() -> None:
 def test_a_version_with_all_the_traffic_is_held_against_stables_past() -> None:
     random = np.random.default_rng(7)
     same = [record(number, True, 1.0, taken=int(100 * random.lognormal(sigma=0.5))) for number in range(10_000)]
-    worse = [record(number, True, 1.0, status="error" if random.random() < 0.01 else "ok", taken=50) for number in range(3_000)]
+    worse = [record(number, True, 1.0, status="error" if random.random() < 0.02 else "ok", taken=50) for number in range(3_000)]
     slower = [record(number, True, 1.0, taken=int(200 * random.lognormal(sigma=0.5))) for number in range(300)]
     assert judged(same, alone=True).worse == ()
     assert metric(judged(same, alone=True), "errors").verdict == "fine"
     assert judged(worse, alone=True).worse == ("errors",)
     assert "latency" in judged(slower, alone=True).worse
     assert judged(worse).worse == ()  # without anyone beside it there is nothing to compare
+
+
+def test_over_many_releases_both_promises_hold_for_the_whole_judge() -> None:
+    """Errors of 1 % against 1 and 2 %, looked at every fifty requests: canary, and alone against a past of 5,000."""
+    wrongly = {"rolled back": 0, "promoted": 0, "alone": 0}
+    policy = Policy(unit="request", tolerated={"errors": 0.001})
+    for seed in range(60):
+        random = np.random.default_rng(seed)
+        past = Past(5_000, int(random.binomial(5_000, 0.01)), ())
+        judges = {name: Judge(policy, "r1", 2, past) for name in wrongly}
+        ended: set[str] = set()
+        for number in range(2_000):
+            canary, chance = bool(random.random() < 0.5), float(random.random())
+            for name, rate in (("rolled back", 0.01), ("promoted", 0.02 if canary else 0.01), ("alone", 0.01)):
+                if name not in ended:
+                    judges[name].add(record(number, canary or name == "alone", 1.0 if name == "alone" else 0.5, status="error" if chance < rate else "ok"))
+                    if number % 50 == 49:
+                        found = metric(judges[name].findings(alone=name == "alone"), "errors")
+                        if found.verdict == ("fine" if name == "promoted" else "worse"):
+                            ended.add(name)
+                            wrongly[name] += 1
+    assert max(wrongly.values()) <= 6, wrongly  # of 60, at a probability of at most one in twenty
 
 
 def test_a_split_that_is_off_is_told() -> None:

@@ -58,6 +58,26 @@ def test_the_head_that_the_fast_check_compares_is_the_last_migration() -> None:
     assert ScriptDirectory.from_config(config).get_current_head() == HEAD
 
 
+def test_traffic_of_the_first_schema_stays_what_it_was(tmp_path: Path) -> None:
+    from alembic import command
+
+    from davy.serving.traffic import Traffic, read_traffic
+
+    path, config = tmp_path / "old.db", Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.set_main_option("path_separator", "os")
+    engine = sa.create_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.exec_driver_sql("""INSERT INTO traffic VALUES ('late', 3, '{"late@1":0.9,"late@2":0.1}', 42, 'ada')""")
+    engine.dispose()
+    opened = open_database(f"sqlite:///{path}")
+    with opened.read() as connection:
+        assert read_traffic(connection) == [Traffic("late", 3, {"late@1": 0.9, "late@2": 0.1}, 42, "ada", "", None, None)]
+    opened.close()
+
+
 def test_opening_an_up_to_date_database_does_not_need_alembic(migrated: Database) -> None:
     import subprocess
     import sys

@@ -76,6 +76,7 @@ def test_stable_answers_what_another_version_fails_to_and_that_one_is_charged(mo
         rescue = found.filter(pl.col("status") == "fallback").row(0, named=True)
         assert (rescue["prediction"], rescue["version"], rescue["share"]) == (answer["prediction_id"], 1, SHARE)
         assert rescue["output"] == answer["prediction"]
+        assert f"{bad.reference} failed to answer a request: " in server.log()
         until(lambda: server.post("/predict/fraud", {**BODY, "card": key})[1]["version"] == bad.version)  # it comes back by itself
 
 
@@ -167,5 +168,19 @@ def test_a_shadow_is_asked_the_same_and_answers_nobody(moody: tuple[Home, ModelV
         assert set(found["version"]) == {bad.version}
         assert set(found["share"]) == {0.0}
         assert sorted(found["status"].value_counts().rows()) == [("error", 1), ("ok", 20), ("timeout", 1)]
-        shadow = server.health()["shadow"]
-        assert shadow == {"asked": 22, "dropped": 0}
+        assert server.health()["shadow"] == {"asked": 22, "dropped": 0}
+
+
+def test_a_shadow_that_hangs_is_dropped_and_counted_and_slows_nobody(moody: tuple[Home, ModelVersion]) -> None:
+    home, bad = moody
+    give(home, {"fraud@1": 1.0}, stable=1, shadow=bad.version)
+    with Running(home.root) as server, server.client() as client:
+        client.post("/predict/fraud", {**BODY, "amount": HANGS})
+        answers = [client.post("/predict/fraud", {**BODY, "card": f"c{number}"}) for number in range(400)]
+        assert {(status, answer["version"]) for status, answer in answers} == {(200, 1)}
+        found = server.health()["shadow"]
+        assert found["asked"] + found["dropped"] == 401
+        assert found["dropped"] > 0
+        slowest = logged(home).filter(pl.col("arm") == "stable")["model_us"].max()
+        assert isinstance(slowest, int)
+        assert slowest < 400_000  # none has waited for the shadow, which takes half a second to be given up

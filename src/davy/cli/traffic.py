@@ -41,6 +41,6 @@ def _rows(found: Traffic | None) -> list[dict[str, object]]:
 
     if found is None:
         return []
-    named = arms(found.versions)
+    named = arms(found.versions, found.stable)
     return [{"version": f"{found.model}@{version}", "weight": weight, "arm": named[version], "revision": found.revision, "since": when(found.updated),
              "by": found.actor} for version, weight in sorted(found.versions.items())]

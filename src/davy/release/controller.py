@@ -66,8 +66,9 @@ class Controlled:
         trouble = self._trouble()
         if trouble is not None and not decision.moved:
             decision = plan.command(policy, state, "roll back", findings, now, model=self.release.model, why=trouble)
-        if decision.moved or self._is_worth_telling(findings):
-            self._write(decision, findings)
+        grown = findings.asked > self._told * GROWTH
+        if decision.moved or ((grown or decision.state.reasons != state.reasons) and time.perf_counter() - self._told_at > TELL_SECONDS):
+            self._write(decision, findings, point=decision.moved or grown)
 
     def close(self) -> None:
         """Let go of the log."""
@@ -118,15 +119,13 @@ class Controlled:
             return None
         return f"{release.reference} can't be loaded; .davy/run/up.log says why."
 
-    def _is_worth_telling(self, findings: Findings) -> bool:
-        """Once a second at most, and when there is a fiftieth more than was told; so a long release makes no long table."""
-        total = findings.stable + findings.canary + findings.shadow
-        return total > self._told * GROWTH and time.perf_counter() - self._told_at > TELL_SECONDS
-
-    def _write(self, decision: plan.Decision, findings: Findings) -> None:
+    def _write(self, decision: plan.Decision, findings: Findings, *, point: bool) -> None:
+        """What is told is at most a second old; the timeline gets a point with each fiftieth more requests, so that a long release makes no long table."""
         with self._home.database.begin() as connection:
-            self.release = write(connection, self.release, decision, findings, clock=self._home.clock, actor=ACTOR)
-        self._told, self._told_at = findings.stable + findings.canary + findings.shadow, time.perf_counter()
+            self.release = write(connection, self.release, decision, findings, clock=self._home.clock, actor=ACTOR, point=point)
+        self._told_at = time.perf_counter()
+        if point:
+            self._told = findings.asked
 
 
 class Controller:

@@ -63,6 +63,11 @@ class Findings(msgspec.Struct, frozen=True):
     paired: bool = False
 
     @property
+    def asked(self) -> int:
+        """All requests."""
+        return self.stable + self.canary + self.shadow
+
+    @property
     def worse(self) -> tuple[str, ...]:
         """The metrics on which the canary does harm."""
         return tuple(finding.metric for finding in self.metrics if finding.verdict == "worse")

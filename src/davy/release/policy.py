@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Strategy = Literal["canary", "blue-green", "shadow", "all-at-once"]
 STRATEGIES: tuple[Strategy, ...] = ("canary", "blue-green", "shadow", "all-at-once")
 DELTAS = {"errors": 1.0, "latency": 0.5}
-TOLERATED = {"errors": 0.001, "latency": 0.1}
+TOLERATED = {"errors": 0.005, "latency": 0.1}
 _STEPS = "Steps are percentages above 0 and up to 100, rising, such as 1,5,25,50,100."
 
 

@@ -102,8 +102,8 @@ class Point(msgspec.Struct, frozen=True):
 
 
 def read_releases(connection: Connection, model: str | None = None, *, open_only: bool = False, limit: int = 100) -> list[Release]:
-    """The newest first."""
-    query = sa.select(releases).order_by(releases.c.created.desc(), releases.c.id.desc()).limit(limit)
+    """Those on their way, then the newest first."""
+    query = sa.select(releases).order_by(releases.c.ended.is_(None).desc(), releases.c.created.desc(), releases.c.id.desc()).limit(limit)
     if model is not None:
         query = query.where(releases.c.model == model)
     if open_only:
@@ -182,8 +182,9 @@ def ask(home: Home, model: str, event: Event, *, reason: str = "", actor: str | 
         return write(connection, found, decision, found.findings, clock=home.clock, actor=actor)
 
 
-def write(connection: Connection, before: Release, decision: Decision, findings: Findings, *, clock: Clock, actor: str, past: Past | None = None) -> Release:
-    """Write down a decision: the row, and where it moves something also the traffic, the journal and the timeline.
+def write(connection: Connection, before: Release, decision: Decision, findings: Findings, *, clock: Clock, actor: str, past: Past | None = None,
+          point: bool = True) -> Release:
+    """Write down a decision: the row, where it moves something also the traffic and the journal, and with `point` the timeline.
 
     Raises:
         Conflict: somebody has moved the release since `before` was read.
@@ -202,7 +203,8 @@ def write(connection: Connection, before: Release, decision: Decision, findings:
             "release": before.id, "version": before.version, "from": before.state.label, "to": state.label, "reasons": list(state.reasons),
             "share": decision.placed.share, "evidence": evidence})
         _place(connection, after, decision, evidence, clock, actor)
-    _add_point(connection, after, decision, now)
+    if point:
+        _add_point(connection, after, decision, now)
     return after
 
 

@@ -7,6 +7,7 @@ unpickles nothing.
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from davy.serving.requests import Asked
     from davy.serving.routes import ModelRoute, Routes, VersionRoute
 
+TELL_SECONDS = 10.0
 _YIELD_EVERY = 16
 _DRAWN = 256
 _ENCODER = msgspec.json.Encoder()
@@ -72,10 +74,19 @@ class Row:
         self.features = (time.perf_counter_ns() - before) // 1000
         self.packed = self.route.pack(*self.route.encode(vector.values))
 
+    def read_if_needed(self) -> None:
+        """`read`, or only the model's row when the vector is there."""
+        if self.vector is None:
+            self.read()
+        else:
+            self.packed = self.route.pack(*self.route.encode(self.vector.values))
+
     def shadow(self, route: VersionRoute) -> Row:
-        """The same question to a version that answers nobody."""
+        """The same question to a version that answers nobody, with the same vector where the definitions are the same."""
         copy = Row(self.asked, self.key, route, "shadow", 0.0, self.release, None)
         copy.answered = self.answered
+        if route.feature_set.digest == self.route.feature_set.digest:
+            copy.vector, copy.features = self.vector, self.features
         return copy
 
     def fall_back(self, status: str) -> None:
@@ -148,6 +159,7 @@ class Gateway:
         self._limit = timeout * 1e6
         self._ids, self._writes, self._in_flight = _Ids(home.clock), _Writes(log), 0
         self.shadows = Shadows(self, log)
+        self._told: dict[str, float] = {}
 
     async def predict(self, model: str, body: bytes, *, version: int | None = None, routing_key: str | None = None) -> bytes:
         """The JSON answer to a JSON body: an object to an object, an array to an array.
@@ -199,9 +211,10 @@ class Gateway:
                 await asyncio.sleep(0)
             try:
                 row.read()
-            except Exception:
+            except Exception as error:
                 if row.fallback is None:
                     raise
+                self._tell(row.route, error)
                 row.fall_back(ERROR)
             if row.features > self._limit:
                 if row.fallback is not None:
@@ -245,6 +258,8 @@ class Gateway:
         What the fallback refuses as well is the request's fault, and nobody is charged.
         """
         status = TIMEOUT if isinstance(error, TimedOut) else ERROR
+        if not isinstance(error, InvalidInput):
+            self._tell(rows[0].route, error)
         for row in rows:
             row.model_time, row.status = (time.perf_counter_ns() - before) // 1000, status
         fallback = rows[0].fallback
@@ -262,6 +277,13 @@ class Gateway:
             raise
         for row, output in zip(rows, outputs, strict=True):
             row.output, row.model_time = output, (time.perf_counter_ns() - before) // 1000
+
+    def _tell(self, route: VersionRoute, error: Exception) -> None:
+        """Say in the server's log why a version fails, once in a while: the prediction log has only that it does."""
+        now = time.perf_counter()
+        if now - self._told.get(route.reference, -TELL_SECONDS) >= TELL_SECONDS:
+            self._told[route.reference] = now
+            print(f"{route.reference} failed to answer a request: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
 
     async def _charge(self, rows: list[Row], started: int) -> None:
         """Log failures that nobody could make up for. An error of the log is of less interest than the one that is being told."""

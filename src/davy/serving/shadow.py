@@ -58,7 +58,7 @@ class Shadows:
         try:
             before = time.perf_counter_ns()
             try:
-                copy.read()
+                copy.read_if_needed()
                 before = time.perf_counter_ns()
                 copy.output = (await route.link.predict(1, copy.packed))[0]
             except Exception as error:  # noqa: BLE001 - whatever the shadow does wrong is its record, and nobody's answer

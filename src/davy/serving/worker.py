@@ -70,11 +70,11 @@ class Worker:
     """Serves one model over a listening socket until its parent is gone.
 
     Args:
-        memory: megabytes beyond which it ends, 0 for no limit: a model that leaks must not take the machine with it.
+        memory: megabytes beyond which it ends, 0 for three quarters of the machine's: a model that leaks must not take others with it.
     """
 
     def __init__(self, model: Model, width: int, listener: socket.socket, parent: int, memory: int = 0) -> None:
-        self._memory, self._weighed = memory, 0.0
+        self._most, self._weighed = memory << 20 or os.sysconf("SC_PHYS_PAGES") * _PAGE // 4 * 3, 0.0
         self._model, self._width, self._listener, self._parent = model, width, listener, parent
         self._poll = select.poll()
         self._peers: dict[int, _Peer] = {}
@@ -93,8 +93,8 @@ class Worker:
                 if not peer.receive():
                     self._drop(descriptor)
             self._answer()
-            if self._memory and self._is_too_large():
-                print(f"A worker holds more than {self._memory} MB, the limit of serving.memory_mb, and ends.", file=sys.stderr, flush=True)
+            if self._is_too_large():
+                print(f"A worker holds more than {self._most >> 20} MB, the limit of serving.memory_mb, and ends.", file=sys.stderr, flush=True)
                 return
 
     def _is_too_large(self) -> bool:
@@ -105,7 +105,7 @@ class Worker:
         self._weighed = now
         try:
             with open("/proc/self/statm", "rb") as file:
-                return int(file.read().split()[1]) * _PAGE > self._memory << 20
+                return int(file.read().split()[1]) * _PAGE > self._most
         except OSError:
             return False
 

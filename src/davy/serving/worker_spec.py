@@ -10,7 +10,7 @@ from davy.errors import DavyError
 
 
 class WorkerSpec(msgspec.Struct, frozen=True):
-    """What a worker loads: the files of one version in a folder, with their digests. `memory` is in megabytes, 0 for no limit."""
+    """What a worker loads: the files of one version in a folder, with their digests. `memory` is in megabytes, 0 for most of the machine's."""
 
     model: str
     version: int
