@@ -149,7 +149,7 @@ def flights(seed: int) -> dict[str, Any]:
 def _independent(column: Any) -> Any:
     from msgspec.structs import replace
 
-    return replace(column, within=np.zeros(0))
+    return replace(column, blocks=())
 
 
 def report(rows: int, folder: Path) -> dict[str, Any]:

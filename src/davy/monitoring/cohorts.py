@@ -17,7 +17,6 @@ from davy.monitoring.collect import write_cursor
 from davy.monitoring.outcomes import labelled, outcome_columns, read_served
 from davy.monitoring.packed import pack, unpack
 from davy.monitoring.performance import HOUR, Cohort, cohorts
-from davy.monitoring.profiles import SLICE
 from davy.registry.models import list_versions
 from davy.schema.tables import monitor_cohorts, monitor_cursors, monitor_profiles
 from davy.store.database import insert
@@ -116,7 +115,7 @@ def _complete_hours(home: Home, model: str, now: int) -> dict[int, bool]:
     """The hours with predictions: whether one is over and was not computed with all that is counted in the profiles."""
     profiles, stored = monitor_profiles.c, monitor_cohorts.c
     hour = (profiles.start - profiles.start % HOUR).label("hour")
-    served = sa.select(hour, sa.func.sum(profiles.rows)).where(profiles.model == model, profiles.span == SLICE, profiles.arm != "pinned").group_by("hour")
+    served = sa.select(hour, sa.func.sum(profiles.rows)).where(profiles.model == model, profiles.span == HOUR, profiles.arm != "pinned").group_by("hour")
     kept = sa.select(stored.start, sa.func.sum(stored.rows)).where(stored.model == model).group_by(stored.start)
     with home.database.read() as connection:
         computed = {row[0]: int(row[1]) for row in connection.execute(kept)}

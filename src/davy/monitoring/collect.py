@@ -19,7 +19,7 @@ from davy.errors import NotFound
 from davy.monitoring.columns import Reference, hours_of_week
 from davy.monitoring.detector import Alarm, Bank, BankState
 from davy.monitoring.packed import pack, unpack
-from davy.monitoring.profiles import ALL_TIME, SLICE, Key, Profile, add_profile, profile_of
+from davy.monitoring.profiles import ALL_TIME, DAY, HOUR, SLICE, Key, Profile, add_profile, profile_of, without_columns
 from davy.monitoring.references import importance_of, reference_of
 from davy.registry.models import get_version, list_models, list_versions
 from davy.schema.tables import monitor_alarms, monitor_banks, monitor_cursors, monitor_profiles
@@ -37,7 +37,9 @@ if TYPE_CHECKING:
     from davy.store.tables import Table
 
 BATCH, CHUNK = 50, 200_000
-YEAR, HOUR, DAY = 31_557_600_000_000, 3_600_000_000, 86_400_000_000
+YEAR = 31_557_600_000_000
+NO_REFERENCE = Reference("", 0, ())
+Counted = dict[tuple[Key, int, int], Profile]
 _FIRST = -1
 
 
@@ -85,7 +87,7 @@ class Collector:
     def rebuild(self, model: str) -> Collected:
         """Make the profiles of a model anew from its whole log. The detectors go on where they are."""
         names = [table_name(model, feature_set) for name, feature_set in self._tables() if name == model]
-        totals: dict[tuple[Key, int], Profile] = {}
+        totals: Counted = {}
         reached, rows = dict[str, int](), 0
         for name in names:
             table = self.home.table(name)
@@ -110,7 +112,7 @@ class Collector:
                 with self.home.database.read() as connection:
                     found = get_version(connection, model, version)
             except NotFound:
-                return Reference("", 0, ())
+                return NO_REFERENCE
             known[version] = reference_of(self.home, found)
         return known[version]
 
@@ -184,12 +186,13 @@ class Collector:
             write_cursor(connection, name, after)
         return kept
 
-    def _profiles(self, model: str, frame: pl.DataFrame) -> dict[tuple[Key, int], Profile]:
-        """Per version, arm and slice what was counted."""
-        sliced = frame.with_columns((pl.col("time").dt.epoch("us") // SLICE * SLICE).alias("_slice"))
-        found: dict[tuple[Key, int], Profile] = {}
-        for (version, arm, start), part in sliced.partition_by("version", "arm", "_slice", as_dict=True).items():
-            found[(int(version), str(arm)), int(start)] = profile_of(part, self.reference(model, int(version)))
+    def _profiles(self, model: str, frame: pl.DataFrame) -> Counted:
+        """Per version, arm, span and start what was counted."""
+        found: Counted = {}
+        for span in (HOUR, SLICE):
+            sliced = frame.with_columns((pl.col("time").dt.epoch("us") // span * span).alias("_slice"))
+            for (version, arm, start), part in sliced.partition_by("version", "arm", "_slice", as_dict=True).items():
+                found[(int(version), str(arm)), span, int(start)] = profile_of(part, self.reference(model, int(version)) if span == HOUR else NO_REFERENCE)
         return found
 
     def _watch(self, model: str, frame: pl.DataFrame) -> tuple[dict[int, Watch], list[tuple[int, Alarm]]]:
@@ -280,11 +283,12 @@ def _cursor(connection: sa.Connection, name: str, first: int = _FIRST) -> int:
     return first if found is None else int(found)
 
 
-def _store(connection: sa.Connection, model: str, profiles: dict[tuple[Key, int], Profile]) -> None:
+def _store(connection: sa.Connection, model: str, profiles: Counted) -> None:
     totals: dict[Key, Profile] = {}
-    for (key, start), profile in profiles.items():
-        add_profile(connection, model, key, SLICE, start, profile)
-        totals[key] = totals.get(key, Profile()) + profile
+    for (key, span, start), profile in profiles.items():
+        add_profile(connection, model, key, span, start, profile)
+        if span == HOUR:
+            totals[key] = totals.get(key, Profile()) + without_columns(profile)
     for key, profile in totals.items():
         add_profile(connection, model, key, ALL_TIME, 0, profile)
 

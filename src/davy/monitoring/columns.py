@@ -26,9 +26,22 @@ CUTS = (10, *range(50, 951, 50), 990)  # thousandths: the tails tell the most of
 TOP, VOCABULARY, AT_ONCE = 50, 20_000, 8
 HOUR, DAY = 3_600_000_000, 86_400_000_000
 HOURS_OF_WEEK = 168
-FEWEST_BLOCKS = 8
+FEWEST_BLOCKS, DIURNAL = 8, 0.01
 
 Kind = Literal["number", "category", "none"]
+
+
+class Dependence(msgspec.Struct, frozen=True, eq=False):
+    """How much rows hang together that lie within so many microseconds.
+
+    Attributes:
+        per_block: how many rows there were in that time.
+        within: per coarse bin (last: null) and at the end for the whole column, the correlation of two rows of one block, 0 to 1.
+    """
+
+    block: int
+    per_block: float
+    within: np.ndarray
 
 
 class ColumnReference(msgspec.Struct, frozen=True, eq=False, dict=True):
@@ -42,9 +55,9 @@ class ColumnReference(msgspec.Struct, frozen=True, eq=False, dict=True):
         coarse: the edges that the stream monitor uses, as positions in `edges`.
         top, known: texts with a bin of their own, the most frequent first; and those that are counted as other.
         unseen: the expected share of values that the training set has not: the share of those it has once (Good and Turing).
-        block, per_block: microseconds over which rows hang together, and how many rows there were in that time.
-        within: per coarse bin (last: null) and at the end for the whole column, the correlation of two rows of one block, 0 to 1.
-        by_hour: for a column that the time determines, counts per hour of the week and coarse bin (last: null).
+        blocks: how much its rows hang together, over a day and over an hour; none when their times are not known.
+        by_hour: for a column that follows the clock, counts per hour and coarse bin (last: null): of the week where the time determines it,
+            of the day where it goes with it.
     """
 
     name: str
@@ -61,9 +74,7 @@ class ColumnReference(msgspec.Struct, frozen=True, eq=False, dict=True):
     sd: float = 0.0
     low: float = 0.0
     high: float = 0.0
-    block: int = 0
-    per_block: float = 1.0
-    within: np.ndarray = msgspec.field(default_factory=lambda: np.zeros(0))
+    blocks: tuple[Dependence, ...] = ()
     by_hour: np.ndarray | None = None
 
     @property
@@ -88,6 +99,18 @@ class ColumnReference(msgspec.Struct, frozen=True, eq=False, dict=True):
     def coarse_bins(self) -> int:
         """How many coarse bins there are, without the nulls'."""
         return len(self.coarse) + 1 if self.kind == "number" else min(len(self.top), COARSE) + 2
+
+    def inflation(self, rate: float | None = None) -> NDArray[np.float64]:
+        """Per coarse bin (last: null) and for the whole column, how many rows count for as much as one independent one would.
+
+        Args:
+            rate: rows per microsecond; default: that of the training set.
+        """
+        found = np.ones(self.coarse_bins + 2)
+        for level in self.blocks:
+            rows = level.per_block if rate is None else rate * level.block
+            found = np.maximum(found, 1 + level.within * max(rows - 1, 0.0))
+        return found
 
     def coarse_counts(self, counts: NDArray[np.int64], nulls: int) -> NDArray[np.int64]:
         """Counts of the fine bins, summed into the coarse ones; the nulls are the last."""
@@ -145,15 +168,16 @@ def _column(values: pl.Series, times: NDArray[np.int64] | None, timed: bool) -> 
         empty = np.zeros(0, dtype=np.int64)
         return ColumnReference(values.name, "none", len(values), values.null_count(), np.zeros(0), empty, empty)
     made = _numeric(values) if values.dtype.is_numeric() or values.dtype == pl.Boolean else _categorical(values)
-    changes: dict[str, Any] = {}
-    codes = made.coarse_codes(values) if times is not None else None
-    if codes is not None and times is not None:
-        groups = _hours(times) if timed else np.zeros(len(codes), dtype=np.int64)
-        changes |= _dependence(made, codes, times, groups)
-        if timed:
-            width = made.coarse_bins + 1
-            changes["by_hour"] = np.bincount(groups * width + codes, minlength=HOURS_OF_WEEK * width).reshape(HOURS_OF_WEEK, width).astype(np.int64)
-    return msgspec.structs.replace(made, **changes) if changes else made
+    if times is None:
+        return made
+    codes = made.coarse_codes(values)
+    hours = hours_of_week(times) if timed else hours_of_week(times) % 24 if _goes_with_the_hour(made, codes, times) else None
+    by_hour = None
+    if hours is not None:
+        width, count = made.coarse_bins + 1, HOURS_OF_WEEK if timed else 24
+        by_hour = np.bincount(hours * width + codes, minlength=count * width).reshape(count, width).astype(np.int64)
+    groups = np.zeros(len(codes), dtype=np.int64) if hours is None else hours
+    return msgspec.structs.replace(made, blocks=_dependence(made, codes, times, groups), by_hour=by_hour)
 
 
 def _numeric(values: pl.Series) -> ColumnReference:
@@ -190,24 +214,38 @@ def _categorical(values: pl.Series) -> ColumnReference:
                            tuple(texts[TOP:VOCABULARY]), min(unseen, 1.0))
 
 
-def _dependence(column: ColumnReference, codes: NDArray[np.int64], times: NDArray[np.int64], groups: NDArray[np.int64]) -> dict[str, Any]:
-    """How much more the means of days differ than those of independent rows would, as a correlation of rows of one day.
+def _dependence(column: ColumnReference, codes: NDArray[np.int64], times: NDArray[np.int64], groups: NDArray[np.int64]) -> tuple[Dependence, ...]:
+    """How much more the means of days, and of hours, differ than those of independent rows would.
 
-    One-way analysis of variance; in a column that the time determines, of what is left after the hour's own mean.
+    One-way analysis of variance; in a column that follows the clock, of what is left after the hour's own mean.
     """
     span = int(times.max() - times.min()) + 1
-    block = DAY if span >= FEWEST_BLOCKS * DAY else max(span // FEWEST_BLOCKS, 1)
-    _, days = np.unique((times - times.min()) // block, return_inverse=True)
-    sizes = np.bincount(days).astype(np.float64)
-    blocks, rows = len(sizes), len(codes)
+    lengths = (DAY, HOUR) if span >= FEWEST_BLOCKS * DAY else (max(span // FEWEST_BLOCKS, 1),)
     width = column.coarse_bins + 1
-    if blocks < 2:
-        return {"block": block, "per_block": float(rows), "within": np.ones(width + 1)}
-    typical = (rows - float((sizes**2).sum()) / rows) / (blocks - 1)
     scores = _scores(np.bincount(codes, minlength=width))[codes]
     parts = [*((codes == place).astype(np.float64) for place in range(width)), scores, scores**2]
-    found = np.array([_correlation(part, days, sizes, groups, typical) for part in parts])
-    return {"block": block, "per_block": rows / blocks, "within": np.append(found[:width], found[width:].max())}
+    found = []
+    for block in lengths:
+        _, places = np.unique((times - times.min()) // block, return_inverse=True)
+        sizes = np.bincount(places).astype(np.float64)
+        if len(sizes) < 2:
+            return (Dependence(block, float(len(codes)), np.ones(width + 1)),)
+        typical = (len(codes) - float((sizes**2).sum()) / len(codes)) / (len(sizes) - 1)
+        within = np.array([_correlation(part, places, sizes, groups, typical) for part in parts])
+        found.append(Dependence(block, len(codes) / len(sizes), np.append(within[:width], within[width:].max())))
+    return tuple(found)
+
+
+def _goes_with_the_hour(column: ColumnReference, codes: NDArray[np.int64], times: NDArray[np.int64]) -> bool:
+    """Whether the hour of the day explains more than a hundredth of how often any bin, or null, is met."""
+    if times.max() - times.min() < FEWEST_BLOCKS * DAY:
+        return False
+    hours, width = hours_of_week(times) % 24, column.coarse_bins + 1
+    table = np.bincount(hours * width + codes, minlength=24 * width).reshape(24, width).astype(np.float64)
+    rows, share = table.sum(axis=1, keepdims=True), table.sum(axis=0) / len(codes)
+    means = table / np.maximum(rows, 1)
+    between = (rows * (means - share) ** 2).sum(axis=0) / len(codes) - share * (1 - share) * 23 / len(codes)
+    return bool((between > DIURNAL * share * (1 - share)).any())
 
 
 def _correlation(values: NDArray[np.float64], days: NDArray[np.int64], sizes: NDArray[np.float64], groups: NDArray[np.int64], typical: float) -> float:
@@ -230,11 +268,9 @@ def _scores(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     return np.append(np.clip(normal_quantile(ends - inside / inside.sum() / 2), -4, 4), 0.0)
 
 
-def _hours(times: NDArray[np.int64]) -> NDArray[np.int64]:
+def hours_of_week(times: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The hour of the week (UTC, from a Thursday's midnight) of moments in microseconds."""
     return (times // HOUR % HOURS_OF_WEEK).astype(np.int64)
-
-
-hours_of_week = _hours
 
 
 def _numbers(values: pl.Series) -> NDArray[np.float64]:

@@ -84,8 +84,9 @@ class Bank:
         made = [self._column(column, tolerance) for column in self.columns]
         self._gains = [one[0] for one in made]  # per column: (hours or 1, bets, bins)
         self._weights = np.array([one[1] for one in made]).reshape(len(made), self.bets)
-        self._within = np.array([one[2] for one in made]).reshape(len(made), self.bets)
-        self._blocks = np.array([max(column.block, 1) for column in self.columns], dtype=np.float64)
+        self._levels = [(np.array([one[2][level] for one in made]).reshape(len(made), self.bets),
+                         np.array([column.blocks[level].block if level < len(column.blocks) else 1 for column in self.columns], dtype=np.float64))
+                        for level in range(max((len(column.blocks) for column in self.columns), default=0))]
         self._plain = [index for index, gains in enumerate(self._gains) if len(gains) == 1]
         self._stacked = np.array([self._gains[index][0] for index in self._plain]).reshape(len(self._plain), self.bets, self.width)
 
@@ -111,9 +112,9 @@ class Bank:
         for index, table in enumerate(self._gains):
             if len(table) > 1:
                 for hour, part in hours:
-                    gains[index] += table[hour] @ part[index]
-        if rate > 0:
-            gains /= 1 + self._within * np.maximum(rate * self._blocks - 1, 0)[:, None]
+                    gains[index] += table[hour % len(table)] @ part[index]
+        if rate > 0 and self._levels:
+            gains /= np.max([1 + within * np.maximum(rate * blocks - 1, 0)[:, None] for within, blocks in self._levels], axis=0)
         fresh = state.run <= 0
         state.began[fresh] = state.last or time
         state.run = np.where(fresh, gains, state.run + gains)
@@ -153,30 +154,31 @@ class Bank:
         place = (bet - len(SHIFTS) - len(SCALES)) % self.width
         return f"more {_bin_name(column, place)}"
 
-    def _column(self, column: ColumnReference, tolerance: float) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    def _column(self, column: ColumnReference, tolerance: float) -> tuple[NDArray[np.float64], NDArray[np.float64], list[NDArray[np.float64]]]:
         """Of one column the log gains per hour, bet and bin, the log weights of the bets, and how much the rows of each hang together."""
         width = column.coarse_bins + 1
-        within = column.within if len(column.within) == width + 1 else np.zeros(width + 1)
         shapes = len(SHIFTS) + len(SCALES) if column.kind == "number" else 0
         weights = np.full(self.bets, -np.inf)
         weights[:shapes] = np.log(SHAPE_WEIGHTS[:shapes])
-        depends = np.full(self.bets, float(within[-1]))
+        withins = [column.blocks[level].within if level < len(column.blocks) else np.zeros(width + 1) for level in range(2)]
+        depends = [np.full(self.bets, float(within[-1])) for within in withins]
         for number in range(len(SPIKES)):
             first = len(SHIFTS) + len(SCALES) + number * self.width
             weights[first:first + width] = math.log((1 - SHAPE_WEIGHTS[:shapes].sum()) / (len(SPIKES) * width))
-            depends[first:first + width] = within[:width]
+            for of_bets, within in zip(depends, withins, strict=True):
+                of_bets[first:first + width] = within[:width]
         whole = column.coarse_counts(column.counts, column.nulls)
         tables = [whole] if column.by_hour is None else list(column.by_hour)
-        return np.array([self._gain(column, counts, within, tolerance) for counts in tables]), weights, depends
+        return np.array([self._gain(column, counts, tolerance) for counts in tables]), weights, depends
 
-    def _gain(self, column: ColumnReference, counts: NDArray[np.int64], within: NDArray[np.float64], tolerance: float) -> NDArray[np.float64]:
+    def _gain(self, column: ColumnReference, counts: NDArray[np.int64], tolerance: float) -> NDArray[np.float64]:
         found = np.zeros((self.bets, self.width))
         rows = float(counts.sum())
         if column.by_hour is not None and rows < FEWEST_IN_HOUR:
             return found
         width = len(counts)
         p: NDArray[np.float64] = np.asarray((counts + 0.5) / (rows + 0.5 * width), dtype=np.float64)
-        worth = rows / (1 + within * max(column.per_block - 1, 0))
+        worth = rows / column.inflation()
         slack = tolerance + self._quantile / math.sqrt(worth[-1])
         if column.kind == "number":
             for place, tilted in enumerate(_tilts(p)):
@@ -213,6 +215,8 @@ def _bin_name(column: ColumnReference, place: int) -> str:
     cuts = column.cuts
     if not len(cuts):
         return "values"
+    if 0 < place < len(cuts) and cuts[place - 1] == np.nextafter(cuts[place], -np.inf):
+        return f"values of {cuts[place]:.6g}"
     if place == 0:
         return f"values up to {cuts[0]:.6g}"
     return f"values above {cuts[-1]:.6g}" if place == len(cuts) else f"values from {cuts[place - 1]:.6g} to {cuts[place]:.6g}"

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from davy.monitoring.columns import ColumnProfile, ColumnReference, Reference
 
 TOLERANCE, ALPHA = 0.01, 0.01
-FEWEST_ROWS, FEWEST_EXPECTED = 50, 10.0
+FEWEST_ROWS, FEWEST_EXPECTED, FEWEST_INDEPENDENT = 50, 10.0, 5.0
 FLOOR = 1e-4
 _RARE_CONFIDENCE = math.log(1000)
-_DECILES = 100
+HOUR = 3_600_000_000
 
 Verdict = Literal["same", "drifted", "not enough data"]
 Correction = Literal["benjamini-yekutieli", "bonferroni"]
@@ -67,15 +67,16 @@ class _Tested(msgspec.Struct, frozen=True):
 
 
 def drift(reference: Reference, profiles: Mapping[str, ColumnProfile], *, tolerance: float | Mapping[str, float] = TOLERANCE, alpha: float = ALPHA,
-          correction: Correction = "benjamini-yekutieli") -> list[ColumnDrift]:
+          correction: Correction = "benjamini-yekutieli", span: int | None = None) -> list[ColumnDrift]:
     """Every counted column against the reference, the largest PSI first.
 
     Args:
         tolerance: the PSI that does not matter (0.01 is about a shift of a tenth of a standard deviation), also by feature.
         alpha: the false discovery rate (or with Bonferroni the chance of any false one).
+        span: microseconds that the profiles cover, by which rows of one day, that hang together, count for fewer; default: all are independent.
     """
     columns = [column for column in reference.columns if column.kind != "none" and column.name in profiles]
-    tested = [_test(column, profiles[column.name], alpha) for column in columns]
+    tested = [_test(column, profiles[column.name], alpha, span) for column in columns]
     known = [index for index, one in enumerate(tested) if one.p is not None]
     correct = bonferroni if correction == "bonferroni" else benjamini_yekutieli
     adjusted = dict(zip(known, correct([tested[index].p or 0.0 for index in known]), strict=True))
@@ -116,13 +117,17 @@ def psi_threshold(n: int, m: int, bins: int, alpha: float) -> float:
     return (1 / n + 1 / m) * chi2_isf(alpha, bins - 1)
 
 
-def _test(column: ColumnReference, profile: ColumnProfile, alpha: float) -> _Tested:
+def _test(column: ColumnReference, profile: ColumnProfile, alpha: float, span: int | None) -> _Tested:
     """PSI over all bins is the effect; the test merges bins in which few rows are expected, and looks at those that can't be merged apart."""
     n, m = column.rows, profile.rows
-    if m < FEWEST_ROWS or n < FEWEST_ROWS:
+    if m < FEWEST_ROWS or n < FEWEST_ROWS or (span is not None and span < _cycle(column)):
         return _Tested()
+    then, now = _alike(column, m, span)
+    noise = then / n + now / m  # Rao and Scott's first correction, Annals of Statistics 12 (1984)
     before, after = _bins(column, column.counts), _bins(column, profile.counts)
     effect = psi(np.append(_expected(column, before), column.nulls) / max(before.sum() + column.nulls, 1), np.append(after, profile.nulls) / m)
+    if m / now < FEWEST_INDEPENDENT:
+        return _Tested(effect)
     rare = _rare(column, profile, before, after)
     if column.kind == "category":  # unseen values count as other here
         before, after = _folded(before), _folded(after)
@@ -134,9 +139,25 @@ def _test(column: ColumnReference, profile: ColumnProfile, alpha: float) -> _Tes
         if rare is None:
             return _Tested(effect, None, 1.0)
         return _Tested(effect, None, rare)
-    statistic = _smoothed(before[used], after[used]) / (1 / n + 1 / m)
+    statistic = _smoothed(before[used], after[used]) / noise
     p = chi2_sf(statistic, degrees)
-    return _Tested(effect, psi_threshold(n, m, degrees + 1, alpha), p if rare is None else min(1.0, 2 * min(p, rare)))
+    threshold = noise * chi2_isf(alpha, degrees)
+    if rare is None or now > 2:  # rare rows that come together are no independent surprises
+        return _Tested(effect, threshold, p)
+    return _Tested(effect, threshold, min(1.0, 2 * min(p, rare)))
+
+
+def _cycle(column: ColumnReference) -> float:
+    """How long the profiles must be to hold every hour that a column follows: nearly a day, or a week."""
+    return 0.9 * len(column.by_hour) * HOUR if column.by_hour is not None else 0.0
+
+
+def _alike(column: ColumnReference, m: int, span: int | None) -> tuple[float, float]:
+    """How many rows of the training set, and of the profiles, count for as much as one independent one would."""
+    if span is None or not column.blocks:
+        return 1.0, 1.0
+    day = max(level.block for level in column.blocks)
+    return float(column.inflation()[-1]), float(column.inflation(m / max(span, day))[-1])
 
 
 def _smoothed(before: NDArray[np.float64], after: NDArray[np.float64]) -> float:

@@ -20,7 +20,7 @@ from davy.monitoring.collect import Collector
 from davy.monitoring.courier import Courier
 from davy.monitoring.definitions import Definitions
 from davy.monitoring.drift import drift
-from davy.monitoring.profiles import by_version, latest, read_profiles, thin
+from davy.monitoring.profiles import DAY, HOUR, by_version, latest, read_profiles, thin
 from davy.monitoring.skew import replay
 from davy.registry.models import list_models
 from davy.schema.tables import monitor_alarms, monitor_replays
@@ -30,12 +30,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from davy.home import Home
+    from davy.monitoring.columns import ColumnReference
     from davy.project import ModelDefinition
 
 MOST_REPLAYED = 20_000
 KEPT_DIFFERENCES = 100
 SETTLING = 10_000_000
 IDLE_SHARE = 9
+ALIKE, LONG = 5.0, 30 * DAY
 T = TypeVar("T")
 _LOG = logging.getLogger("davy.monitoring")
 
@@ -82,25 +84,38 @@ class Monitor:
             thin(self.home, model, before=until - parse_duration(self.home.config.monitoring.keep_slices))
 
     def clear(self, model: str) -> list[str]:
-        """End the alarms of columns whose distribution, over the last window, is that of the training set again."""
+        """End the alarms of columns whose distribution is that of the training set again, over a window that began after the alarm.
+
+        The window is `monitoring.window`, or as long as a column's rows need to say something of it: a whole cycle of one that follows the
+        clock, thirty days of one whose days are each alike.
+        """
         until, cleared = latest(self.home, model), list[str]()
         query = sa.select(monitor_alarms).where(monitor_alarms.c.model == model, monitor_alarms.c.cleared.is_(None))
         with self.home.database.read() as connection:
             rows = connection.execute(query).all()
-        if until is None or not rows:
+        if until is None:
             return cleared
-        settings = self.home.config.monitoring
-        start = until - parse_duration(settings.window)
-        profiles = by_version(read_profiles(self.home, model, start=start))
         for row in rows:
-            if row.raised > start or row.version not in profiles:
+            reference = self.collector.reference(model, row.version)
+            column = reference.by_name.get(row.feature)
+            start = until - self._to_clear(column) if column is not None else until
+            if column is None or row.raised > start:
                 continue
-            moved = drift(self.collector.reference(model, row.version), profiles[row.version].columns, tolerance=settings.drift_tolerance)
-            if any(column.feature == row.feature and column.verdict == "same" for column in moved):
+            profile = by_version(read_profiles(self.home, model, start=start, version=row.version)).get(row.version)
+            if profile is None:
+                continue
+            moved = drift(reference, profile.columns, tolerance=self.home.config.monitoring.drift_tolerance, span=max(profile.last - profile.first, 1))
+            if any(found.feature == row.feature and found.verdict == "same" for found in moved):
                 with self.home.database.begin() as connection:
                     connection.execute(sa.update(monitor_alarms).where(monitor_alarms.c.id == row.id).values(cleared=until))
                 cleared.append(row.feature)
         return cleared
+
+    def _to_clear(self, column: ColumnReference) -> int:
+        window = parse_duration(self.home.config.monitoring.window)
+        if column.inflation()[-1] > ALIKE:
+            window = max(window, LONG)
+        return max(window, len(column.by_hour) * HOUR if column.by_hour is not None else 0)
 
     def replay(self, model: str, *, force: bool = False) -> bool:
         """Replay what was served since the last time, at most so many vectors; False when it is not time yet."""

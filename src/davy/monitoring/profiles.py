@@ -1,4 +1,7 @@
-"""Profiles of what was served: per version, arm and slice of time; the profile of any longer time is a sum."""
+"""Profiles of what was served: per version, arm and hour; the profile of any longer time is a sum.
+
+Beside them, what came in each ten minutes, without the features' counts, for who asks of the last few minutes; and over all time.
+"""
 
 from __future__ import annotations
 
@@ -79,6 +82,11 @@ def profile_of(frame: pl.DataFrame, reference: Reference) -> Profile:
                    spent["latency"], spent["features"], spent["model"], numbers, _most(labels))
 
 
+def without_columns(profile: Profile) -> Profile:
+    """The traffic alone."""
+    return msgspec.structs.replace(profile, columns={})
+
+
 def add_profile(connection: sa.Connection, model: str, key: Key, span: int, start: int, profile: Profile) -> None:
     """Add to what is stored for this slice."""
     version, arm = key
@@ -91,21 +99,21 @@ def add_profile(connection: sa.Connection, model: str, key: Key, span: int, star
     connection.execute(statement.on_conflict_do_update(index_elements=["model", "version", "arm", "span", "start"], set_=changed))
 
 
-def read_profiles(home: Home, model: str, *, start: int | None = None, end: int | None = None, version: int | None = None) -> dict[Key, Profile]:
-    """Per version and arm the profile of a span of time, to the slice: from the one that `start` lies in, before `end`.
+def read_profiles(home: Home, model: str, *, start: int | None = None, end: int | None = None, version: int | None = None,
+                  fine: bool = False) -> dict[Key, Profile]:
+    """Per version and arm the profile of a span of time, to the hour: from the one that `start` lies in, before `end`.
 
     Args:
         start: None means from the beginning.
+        fine: to ten minutes, of the last days, without the features' counts.
     """
-    if start is None and end is None:
-        return merged(slices(home, model, span=ALL_TIME, version=version))
-    return merged(slices(home, model, start=start, end=end, version=version))
+    return merged(slices(home, model, start=start, end=end, version=version, span=SLICE if fine else None))
 
 
 def slices(home: Home, model: str, *, start: int | None = None, end: int | None = None, version: int | None = None,
            span: int | None = None) -> list[tuple[Key, int, Profile]]:
-    """The stored slices (key, start, profile) in order of time; older ones are as long as a day (see `thin`)."""
-    query = sa.select(stored).where(stored.c.model == model, stored.c.span == span if span is not None else stored.c.span > ALL_TIME)
+    """The stored slices (key, start, profile) in order of time: hours, and older ones as long as a day (see `thin`), or of one span."""
+    query = sa.select(stored).where(stored.c.model == model, stored.c.span == span if span is not None else stored.c.span >= HOUR)
     if start is not None:
         query = query.where(stored.c.start + stored.c.span > start)
     if end is not None:
@@ -135,16 +143,16 @@ def by_version(profiles: Mapping[Key, Profile]) -> dict[int, Profile]:
 
 def latest(home: Home, model: str) -> int | None:
     """When the last counted prediction of a model was, by the log's own times."""
-    query = sa.select(sa.func.max(stored.c.start)).where(stored.c.model == model, stored.c.span > ALL_TIME)
+    query = sa.select(sa.func.max(stored.c.start)).where(stored.c.model == model, stored.c.span >= HOUR)
     with home.database.read() as connection:
         start = connection.scalar(query)
     return None if start is None else max(profile.last for _, _, profile in slices(home, model, start=int(start)))
 
 
 def thin(home: Home, model: str, *, before: int) -> int:
-    """Sum the slices before this moment up into days; returns how many were replaced."""
+    """Sum the hours before this moment up into days, and drop what is finer; returns how many hours were replaced."""
     day_start = before // DAY * DAY
-    query = sa.select(stored).where(stored.c.model == model, stored.c.span == SLICE, stored.c.start < day_start)
+    query = sa.select(stored).where(stored.c.model == model, stored.c.span == HOUR, stored.c.start < day_start)
     with home.database.read() as connection:
         if connection.execute(query.with_only_columns(stored.c.start).limit(1)).first() is None:
             return 0
@@ -156,7 +164,8 @@ def thin(home: Home, model: str, *, before: int) -> int:
             days[place] = days.get(place, Profile()) + unpack(row.data, Profile)
         for (key, start), profile in days.items():
             add_profile(connection, model, key, DAY, start, profile)
-        connection.execute(sa.delete(stored).where(stored.c.model == model, stored.c.span == SLICE, stored.c.start < day_start))
+        old = (stored.c.model == model, stored.c.span.in_([SLICE, HOUR]), stored.c.start < day_start)
+        connection.execute(sa.delete(stored).where(*old))
     return len(rows)
 
 

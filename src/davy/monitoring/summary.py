@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 FEWEST_LABELS, MOST_ALARMS = 100, 1000
 MATURE_SPAN, LOOKED_BACK = 30 * 86_400_000_000, 60 * 86_400_000_000
+FINE = 6 * 3_600_000_000
 Hours = list[tuple[int, str, int, Cohort]]
 
 
@@ -158,7 +159,8 @@ def summary(home: Home, model: str, *, definition: ModelDefinition | None = None
     until = latest(home, model)
     start = None if until is None else until - span
     profiles = {} if start is None else read_profiles(home, model, start=start)
-    flow = [_traffic(version, arm, profile, span) for (version, arm), profile in sorted(profiles.items())]
+    recent = profiles if span > FINE or start is None else read_profiles(home, model, start=start, fine=True)
+    flow = [_traffic(version, arm, profile, span) for (version, arm), profile in sorted(recent.items())]
     tolerance = home.config.monitoring.drift_tolerance
     known = collector or Collector(home)
     moved = [_moved(known, model, version, profile, tolerance) for version, profile in by_version(profiles).items() if profile.columns]
@@ -225,7 +227,7 @@ def _auc_variance(cohort: Cohort) -> float:
 
 def _moved(known: Collector, model: str, version: int, profile: Profile, tolerance: float) -> VersionDrift:
     importance = known.importance(model, version)
-    columns = drift(known.reference(model, version), profile.columns, tolerance=tolerance)
+    columns = drift(known.reference(model, version), profile.columns, tolerance=tolerance, span=max(profile.last - profile.first, 1))
     columns.sort(key=lambda column: -(column.psi or 0.0) * (importance.get(column.feature, 0.0) if importance else 1.0))
     return VersionDrift(version, profile.rows, columns, importance)
 
