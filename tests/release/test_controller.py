@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from davy.core.clock import DrivenClock
-from davy.errors import Conflict, InvalidInput, NotFound
+from davy.errors import ConfigError, Conflict, InvalidInput, NotFound
+from davy.gate.record import keep, standing
+from davy.gate.run import Report, Result
 from davy.home import CLOCK_FILE, Home
-from davy.release import releases
 from davy.release.controller import Controller
 from davy.release.evidence import Observation
 from davy.release.follow import Follower, past_of
-from davy.release.gate import Refusal
 from davy.release.releases import Release, ask, get_release, read_releases, start_release, timeline
 from davy.release.status import live, told
 from davy.release.traffic import get_traffic, set_traffic
@@ -38,6 +38,25 @@ unit = "request"
 min_time = "1min"
 min_requests = 100
 tolerated = { errors = 0.02 }
+"""
+MODELS = """
+import davy
+
+payments = davy.Stream("payments", time="at", fields={"card": str})
+
+
+class Card(davy.View):
+    stream, entity = payments, "card"
+    n_1h = davy.agg.count(window="1h")
+
+
+def complaint(prediction, stolen):
+    return float(stolen and prediction < 0.5)
+
+
+@davy.model(entities=["card"], features=[Card], outcome=davy.Outcome("stolen", kind=bool), kpis=[complaint])
+def fraud(data):
+    return None
 """
 
 
@@ -275,6 +294,12 @@ def test_kpis_of_a_source_decide_like_the_log_and_are_asked_for_again_after_a_cr
                                 float(number % 20 == 0 if number % 10 == 0 else number % 10 == 1)) for number in range(begin, begin + 100)]
             return made, str(begin + 100)
 
+    (project / "models.py").write_text(MODELS)
+    (project / "davy.toml").write_text(TOML + "[release.kpis.complaints]\ndelta = 0.5\n")
+    home = Home(project, clock=stand.clock)
+    with pytest.raises(ConfigError, match="did you mean 'complaint'"):
+        start_release(home, "fraud@2")
+    home.close()
     (project / "davy.toml").write_text(TOML + "[release.kpis.complaint]\ndelta = 0.5\n")
     home = Home(project, clock=stand.clock)
     start_release(home, "fraud@2")
@@ -284,7 +309,7 @@ def test_kpis_of_a_source_decide_like_the_log_and_are_asked_for_again_after_a_cr
     home.close()
 
 
-def test_what_cannot_be_released_is_refused_with_what_to_do(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_released_is_refused_with_what_to_do(stand: Stand) -> None:
     for reference, kind, said in (("fraud@1", Conflict, "has all the traffic already"), ("fraud@9", NotFound, "no version 9"), ("frod@1", NotFound, "fraud")):
         with pytest.raises(kind, match=said):
             start_release(stand.home, reference)
@@ -294,15 +319,24 @@ def test_what_cannot_be_released_is_refused_with_what_to_do(stand: Stand, monkey
     with pytest.raises(Conflict, match="davy traffic fraud fraud@1=1"):
         start_release(stand.home, "fraud@2")
     set_traffic(stand.home, "fraud", {"fraud@1": 1.0})
-    monkeypatch.setattr(releases, "gate_allows", lambda connection, model, version: Refusal(f"{model}@{version} has failed its gate."))
-    with pytest.raises(Conflict, match='--override "REASON"'):
-        start_release(stand.home, "fraud@2")
+    add_version(stand.home, seed=3, gated=False)
+    with pytest.raises(Conflict, match="fraud@3 has not been through the gate") as refused:
+        start_release(stand.home, "fraud@3")
+    assert refused.value.fix == "Run it: davy gate fraud@3"
+    with stand.home.database.begin() as connection:
+        item = Result("quality", "", "fail", True, "worse", "", {}, 0.0)
+        keep(connection, Report("fraud", 3, None, 1, "", False, True, stand.clock.now(), 0.0, (item,)), clock=stand.clock, actor="tester")
+    with pytest.raises(Conflict, match="fraud@3 failed its gate: quality") as refused:
+        start_release(stand.home, "fraud@3")
+    assert '--override "REASON"' in refused.value.fix
     assert "release.started" not in stand.actions()
-    made = start_release(stand.home, "fraud@2", override="the check is wrong")
+    made = start_release(stand.home, "fraud@3", override="the check is wrong")
     with stand.home.database.read() as connection:
         entry = journal.entries(connection, action="release.started")[0]
         assert get_release(connection, made.id).state.phase == "pending"
-    assert entry.details["gate"] == {"refused": "fraud@2 has failed its gate.", "overridden": "the check is wrong"}
+        found = standing(connection, "fraud", 3)
+    assert entry.details["gate"] == {"refused": "fraud@3 failed its gate: quality.", "overridden": "the check is wrong", "gate": found.gate}
+    assert (found.state, found.reason) == ("overridden", "the check is wrong")
     with pytest.raises(Conflict, match="davy abort fraud"):
         start_release(stand.home, "fraud@2")
     with pytest.raises(Conflict, match="davy abort fraud"):
