@@ -13,13 +13,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from davy.home import Home
+    from davy.monitoring.summary import Summary
+
+MOST_DRIFTS = 5
 
 
 @click.command
 @click.argument("model", required=False)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object: live, releases.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object: live, releases, health.")
 def command(model: str | None, as_json: bool) -> None:
-    """What is live, of MODEL or of all, and how its releases stand: their state, the evidence beside its limits, and what is still needed.
+    """What is live, of MODEL or of all, how its releases stand (their state, the evidence beside its limits, and what is still needed), and
+    whether it is well: errors, latency, drift, what answers were worth.
 
     Evidence is told as natural logarithms of e-values: harm ends a release when it reaches its limit, and a canary is promoted when
     every metric's harmlessness has reached its own.
@@ -98,7 +102,52 @@ def _against(evidence: dict[str, float]) -> str:
     return f"{evidence['ln_e']:.2f} of {evidence['limit']:.2f}"
 
 
+def _health(home: Home, model: str | None) -> Any:
+    from davy.errors import DavyError
+    from davy.monitoring.definitions import Definitions
+    from davy.monitoring.summary import summary
+    from davy.registry.models import list_models
+
+    with home.database.read() as connection:
+        names = [found.name for found in list_models(connection) if model in (None, found.name)]
+    definitions, found = Definitions(home), []
+    for name in names:
+        try:
+            definition = definitions.get(name)
+        except DavyError:  # a project that is being edited has its traffic all the same
+            definition = None
+        found.append(summary(home, name, definition=definition))
+    return found
+
+
+def _tell_health(found: list[Summary]) -> None:
+    for health in found:
+        if health.until is None:
+            continue
+        judged = {one.version: one for one in health.performance}
+        rows = []
+        for flow in health.traffic:
+            own = judged.get(flow.version)
+            worth = {} if own is None else {"labelled": own.coverage, **own.metrics, **{f"{kpi.name} {kpi.unit}".strip(): kpi.mean for kpi in own.kpis}}
+            rows.append({"version": f"{health.model}@{flow.version}", "arm": flow.arm, "requests": flow.requests, "errors": flow.errors,
+                         "timeouts": flow.timeouts, "p99 ms": flow.p99_ms, **{name: worth.get(name) for name in ("labelled", *_worths(health))}})
+        print(f"{health.window_s / 3600:g} h until {when(health.until)}, and what mature answers were worth")
+        table(rows)
+        drifting = [alarm for alarm in health.alarms if alarm.cleared is None]
+        for alarm in drifting[:MOST_DRIFTS]:
+            print(f"  {alarm.feature} of {health.model}@{alarm.version} drifts since {when(alarm.began)}: {alarm.harm.verdict}")
+        firing = sum(state.state == "firing" for state in health.alerts)
+        print(f"  {len(drifting)} features drift (davy monitor {health.model}); {firing} alerts fire (davy alerts {health.model})")
+
+
+def _worths(health: Summary) -> list[str]:
+    """The first metric and the KPIs of any version, so that all rows have the same columns."""
+    metrics = list(dict.fromkeys(name for one in health.performance for name in one.metrics))[:1]
+    return [*metrics, *dict.fromkeys(f"{kpi.name} {kpi.unit}".strip() for one in health.performance for kpi in one.kpis)]
+
+
 PARTS: tuple[tuple[str, Callable[[Home, str | None], Any], Callable[[Any], None]], ...] = (
     ("live", _live, _tell_live),
     ("releases", _releases, _tell_releases),
+    ("health", _health, _tell_health),
 )

@@ -95,21 +95,28 @@ class Monitor:
             rows = connection.execute(query).all()
         if until is None:
             return cleared
+        verdicts: dict[tuple[int, int], dict[str, str]] = {}
         for row in rows:
-            reference = self.collector.reference(model, row.version)
-            column = reference.by_name.get(row.feature)
+            column = self.collector.reference(model, row.version).by_name.get(row.feature)
             start = until - self._to_clear(column) if column is not None else until
             if column is None or row.raised > start:
                 continue
-            profile = by_version(read_profiles(self.home, model, start=start, version=row.version)).get(row.version)
-            if profile is None:
-                continue
-            moved = drift(reference, profile.columns, tolerance=self.home.config.monitoring.drift_tolerance, span=max(profile.last - profile.first, 1))
-            if any(found.feature == row.feature and found.verdict == "same" for found in moved):
+            if (row.version, start) not in verdicts:
+                verdicts[row.version, start] = self._verdicts(model, row.version, start)
+            if verdicts[row.version, start].get(row.feature) == "same":
                 with self.home.database.begin() as connection:
                     connection.execute(sa.update(monitor_alarms).where(monitor_alarms.c.id == row.id).values(cleared=until))
                 cleared.append(row.feature)
         return cleared
+
+    def _verdicts(self, model: str, version: int, start: int) -> dict[str, str]:
+        """Per feature whether its distribution since `start` is that of the training set."""
+        profile = by_version(read_profiles(self.home, model, start=start, version=version)).get(version)
+        if profile is None:
+            return {}
+        moved = drift(self.collector.reference(model, version), profile.columns, tolerance=self.home.config.monitoring.drift_tolerance,
+                      span=max(profile.last - profile.first, 1))
+        return {found.feature: found.verdict for found in moved}
 
     def _to_clear(self, column: ColumnReference) -> int:
         window = parse_duration(self.home.config.monitoring.window)
