@@ -234,6 +234,18 @@ def test_drift_fires_by_itself_and_is_resolved_when_it_has_gone(served: Served) 
         assert connection.scalar(sa.select(monitor_alarms.c.cleared)) is not None
 
 
+def test_drift_of_a_version_that_answers_nothing_any_more_is_resolved(served: Served) -> None:
+    monitor = Monitor(served.home)
+    served.serve(vectors(600, 4, shift=1.0, pace=2 * MINUTE))
+    monitor.collector.collect()
+    monitor.judge(NAME)
+    assert [state.state for state in alert_states(served.home, NAME)] == ["firing"]
+    served.serve(vectors(300, 5, start=NOON + 3 * DAY, pace=2 * MINUTE), version=2)
+    monitor.collector.collect()
+    monitor.judge(NAME)
+    assert [state.state for state in alert_states(served.home, NAME) if state.subject == f"{NAME}@1 amount"] == ["resolved"]
+
+
 def test_a_clock_that_was_set_back_keeps_alerts_whole(served: Served, webhook: Webhook) -> None:
     watched = [rule(webhook, held="10min", window="4h")]
     failing(served, NOON + DAY, 0.4)

@@ -72,8 +72,10 @@ def _tell(found: Summary) -> None:
                 "what": alarm.bet, "labels": alarm.harm.verdict} for alarm in found.alarms[:SHOWN]])
     if found.performance:
         print("\nMature predictions of the last 30 days")
+        worth = [{**judged.metrics, **{f"{kpi.name} {kpi.unit}".strip(): kpi.mean for kpi in judged.kpis}} for judged in found.performance]
+        names = list(dict.fromkeys(name for one in worth for name in one))
         table([{"version": judged.version, "predictions": judged.predictions, "labelled": judged.coverage, "young": judged.young,
-                **judged.metrics, **{f"{kpi.name} {kpi.unit}".strip(): kpi.mean for kpi in judged.kpis}} for judged in found.performance])
+                **{name: one.get(name) for name in names}} for judged, one in zip(found.performance, worth, strict=True) if judged.predictions])
     if found.replay is not None:
         print(f"\nLast replay, until {when(found.replay.until)}: {found.replay.checked:,} vectors, {found.replay.checked - found.replay.equal:,} different")
     firing = [state for state in found.alerts if state.state == "firing"]

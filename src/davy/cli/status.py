@@ -117,13 +117,13 @@ def _health(home: Home, model: str | None) -> Any:
         except DavyError:  # a project that is being edited has its traffic all the same
             definition = None
         found.append(summary(home, name, definition=definition))
-    return found
+    return [health for health in found if health.until is not None]
 
 
 def _tell_health(found: list[Summary]) -> None:
+    if not found:
+        print("Nothing has been answered yet.")
     for health in found:
-        if health.until is None:
-            continue
         judged = {one.version: one for one in health.performance}
         rows = []
         for flow in health.traffic:

@@ -87,7 +87,7 @@ class Monitor:
         """End the alarms of columns whose distribution is that of the training set again, over a window that began after the alarm.
 
         The window is `monitoring.window`, or as long as a column's rows need to say something of it: a whole cycle of one that follows the
-        clock, thirty days of one whose days are each alike.
+        clock, thirty days of one whose days are each alike. A version that has answered nothing over `monitoring.window` has no drift any more.
         """
         until, cleared = latest(self.home, model), list[str]()
         query = sa.select(monitor_alarms).where(monitor_alarms.c.model == model, monitor_alarms.c.cleared.is_(None))
@@ -96,14 +96,17 @@ class Monitor:
         if until is None:
             return cleared
         verdicts: dict[tuple[int, int], dict[str, str]] = {}
+        window = parse_duration(self.home.config.monitoring.window)
+        serving = by_version(read_profiles(self.home, model, start=until - window)) if rows else {}
         for row in rows:
             column = self.collector.reference(model, row.version).by_name.get(row.feature)
             start = until - self._to_clear(column) if column is not None else until
-            if column is None or row.raised > start:
+            silent = row.version not in serving
+            if not silent and (column is None or row.raised > start):
                 continue
-            if (row.version, start) not in verdicts:
+            if not silent and (row.version, start) not in verdicts:
                 verdicts[row.version, start] = self._verdicts(model, row.version, start)
-            if verdicts[row.version, start].get(row.feature) == "same":
+            if silent or verdicts[row.version, start].get(row.feature) == "same":
                 with self.home.database.begin() as connection:
                     connection.execute(sa.update(monitor_alarms).where(monitor_alarms.c.id == row.id).values(cleared=until))
                 cleared.append(row.feature)
