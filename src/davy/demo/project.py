@@ -8,6 +8,8 @@ import shutil
 from datetime import timedelta
 from pathlib import Path
 
+import msgspec
+
 import davy
 from davy.core.time import EPOCH
 from davy.errors import Conflict
@@ -42,7 +44,7 @@ def start_project(folder: Path, *, now: int) -> None:
         raise Conflict(f"{folder} is there already.", "A new project goes into a new or an empty folder.", f"Name another one: davy init {folder}-2")
     copy_example("starter", folder)
     settings = folder / "davy.toml"
-    settings.write_text(settings.read_text(encoding="utf-8").replace('"starter"', f'"{folder.resolve().name}"'), encoding="utf-8")
+    settings.write_text(settings.read_text(encoding="utf-8").replace('"starter"', msgspec.json.encode(folder.resolve().name).decode()), encoding="utf-8")
     (folder / ".gitignore").write_text(".davy/\n__pycache__/\n", encoding="utf-8")
     _orders(folder / "data", now // 1_000_000 - 3_600)
 

@@ -332,7 +332,7 @@ def answer(log: EventLog, request: Request) -> Any:
         case History(stream, path):
             import polars as pl
 
-            return log.append_history(stream, pl.scan_parquet(path))
+            return log.append_history(stream, pl.scan_parquet(path, glob=False))
         case Ensure(views):
             return log.ensure_views(views)
         case Flush():

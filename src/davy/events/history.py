@@ -245,7 +245,7 @@ class _Source:
                 stored = self._stored(_collect(self.frame.lazy().slice(start, CHUNK)), start)
                 stored = stored.with_columns(pl.Series("_rank", rank[start : start + CHUNK])).sort("_rank")
                 stored.write_parquet(folder / f"{start}.parquet", compression="lz4", row_group_size=CHUNK // 16)
-            runs = pl.scan_parquet(folder / "*.parquet")
+            runs = pl.scan_parquet(sorted(folder.glob("*.parquet")), glob=False)
             for start in range(0, self.height, CHUNK):
                 yield start, runs.filter(pl.col("_rank").is_between(start, start + CHUNK - 1)).collect().sort("_rank").drop("_rank")
         finally:

@@ -48,14 +48,14 @@ def read_source(path: Path) -> pl.DataFrame:
 def _scan_parquet(files: list[Path]) -> pl.LazyFrame:
     for file in files:
         try:
-            pl.read_parquet_schema(file)
+            pl.scan_parquet(file, glob=False).collect_schema()
         except (pl.exceptions.PolarsError, OSError) as error:
             raise _damaged(file, error) from error
-    return pl.scan_parquet(files, missing_columns="insert", extra_columns="ignore")
+    return pl.scan_parquet(files, glob=False, missing_columns="insert", extra_columns="ignore")
 
 
 def _scan_csv(files: list[Path]) -> pl.LazyFrame:
-    lazy = pl.scan_csv(files, infer_schema_length=10_000, null_values=["", "NA"], try_parse_dates=False)
+    lazy = pl.scan_csv(files, glob=False, infer_schema_length=10_000, null_values=["", "NA"], try_parse_dates=False)
     try:
         lazy.collect_schema()
     except (pl.exceptions.PolarsError, OSError) as error:
