@@ -22,6 +22,7 @@ from davy.events.outcomes import outcome_rows, outcome_stream
 from davy.events.records import Closed, Held, Receipt, Rows
 from davy.events.rows import encode_rows
 from davy.events.server import Server
+from davy.events.streams import shape
 from davy.events.wire import (
     Append,
     Declare,
@@ -117,10 +118,16 @@ class Log:
             Unavailable: there is no holder; or it ended in between, and the push may or may not have been taken.
         """
         if isinstance(stream, StreamSpec):
-            name, encoded = stream.name, encode_rows(self.declare(stream), rows)
-        else:
-            name, encoded = stream, encode_with(partial(self._spec, stream), lambda spec: encode_rows(spec, rows))
-        found: Receipt = self._call(Append(name, encoded), Receipt)
+            return self._append(stream.name, encode_rows(self.declare(stream), rows))
+        return self._append(stream, encode_with(partial(self._spec, stream), lambda spec: encode_rows(spec, rows)))
+
+    def _append(self, name: str, encoded: Rows) -> Receipt:
+        known = self._declared.get(name)
+        try:
+            found: Receipt = self._call(Append(name, encoded, None if known is None else shape(known[1])), Receipt)
+        except Conflict:
+            self._declared.pop(name, None)
+            raise
         return found
 
     def push_history(self, stream: StreamSpec | str, frame: pl.DataFrame | pl.LazyFrame) -> Receipt:
@@ -147,9 +154,7 @@ class Log:
         if value is not None:
             self.declare(outcome_stream(model, value))
         now, name = self._home.clock.now(), f"outcomes/{model}"
-        encoded = encode_with(partial(self._spec, name), lambda spec: encode_rows(spec, outcome_rows(spec, rows, now)))
-        found: Receipt = self._call(Append(name, encoded), Receipt)
-        return found
+        return self._append(name, encode_with(partial(self._spec, name), lambda spec: encode_rows(spec, outcome_rows(spec, rows, now))))
 
     def ensure_views(self, views: Iterable[tuple[StreamSpec, ViewSpec]]) -> None:
         """Keep these views up to date in the online state from now on; a new one is built from the log first."""
@@ -323,8 +328,8 @@ def encode_with(spec_of: Callable[[bool], StreamSpec], encode: Callable[[StreamS
 def answer(log: EventLog, request: Request) -> Any:
     """Carry out a request on the open log."""
     match request:
-        case Append(stream, rows):
-            return log.append_encoded(stream, rows)
+        case Append(stream, rows, units):
+            return log.append_encoded(stream, rows, units)
         case Declare(spec, keep):
             return log.declare(spec, keep=keep)
         case Streams():

@@ -106,6 +106,11 @@ class Stream:
         self.loading = False
         self.behind = False
 
+    @property
+    def empty(self) -> bool:
+        """Whether it has never had an event, so that nothing holds its declaration."""
+        return self.offset == 0 and not self.loading and not len(self.waiting)
+
     def redeclare(self, spec: StreamSpec) -> None:
         """Go on with this declaration; what waits is null in its new fields."""
         self.spec = self.waiting.spec = spec
@@ -179,6 +184,11 @@ def merged(old: StreamSpec, new: StreamSpec) -> StreamSpec:
     declared = {field.name for field in new.fields}
     kept = tuple(field for field in old.fields if field.name not in declared)
     return msgspec.structs.replace(new, fields=(*new.fields, *kept))
+
+
+def shape(spec: StreamSpec) -> dict[str, str]:
+    """The unit in which each field's values are stored."""
+    return {field.name: f"{field.kind}:{field.scale}" for field in spec.fields}
 
 
 def extended(old: StreamSpec, other: StreamSpec) -> StreamSpec:
