@@ -25,7 +25,7 @@ def test_a_stream_without_events_takes_every_declaration(tmp_path: Path) -> None
     log.close()
     log = open_log(home, CLICKS.spec)
     log.append("clicks", [click(NOON)])
-    with pytest.raises(Conflict, match="time"):
+    with pytest.raises(Conflict, match="user"):
         log.declare(wrong)
     log.close()
 
