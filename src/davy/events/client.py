@@ -44,6 +44,7 @@ from davy.features.definition import StreamSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
 
     import polars as pl
 
@@ -139,7 +140,7 @@ class Log:
                 return log.append_history(spec.name, frame)
         path = self._home.place("run", f"history-{new_id(self._home.clock)}.parquet")
         try:
-            frame.lazy().sink_parquet(path)
+            _write(frame, path)
             found: Receipt = self._call(History(spec.name, str(path)), Receipt)
             return found
         finally:
@@ -311,6 +312,17 @@ class Log:
             return write_error(error)
         except Exception as error:  # noqa: BLE001 - whatever it is, the client must hear of it and the server go on
             return write_error(Unavailable(f"The log failed: {error!r}.", "", "Try again."))
+
+
+def _write(frame: pl.DataFrame | pl.LazyFrame, path: Path) -> None:
+    import polars as pl
+
+    from davy.events.sources import unreadable
+
+    try:
+        frame.lazy().sink_parquet(path)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise unreadable("The history", error) from error
 
 
 def encode_with(spec_of: Callable[[bool], StreamSpec], encode: Callable[[StreamSpec], Rows]) -> Rows:

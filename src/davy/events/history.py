@@ -17,9 +17,10 @@ import polars as pl
 
 from davy.core.clock import new_id
 from davy.core.fields import Field
-from davy.errors import CorruptData, DavyError, InvalidInput, InvalidTime, nearest
+from davy.errors import DavyError, InvalidInput, InvalidTime, nearest
 from davy.events.frames import INGEST, OFFSET, ContentDigest, stored_type, typed, untyped_field
 from davy.events.records import Aside, Receipt, Rows, encode
+from davy.events.sources import unreadable
 from davy.events.segments import record, segment_of
 from davy.events.streams import WRITER, Stream
 from davy.features.columns import encode_column, encode_times
@@ -298,4 +299,4 @@ def _collect(lazy: pl.LazyFrame) -> pl.DataFrame:
     try:
         return lazy.collect()
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise CorruptData(f"The history can't be read: {str(error).splitlines()[0]}", "", "Check the source file.") from error
+        raise unreadable("The history", error) from error
