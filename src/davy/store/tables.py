@@ -155,7 +155,7 @@ class Table:
         files, delta = self.files(), self._fresh()
         if delta is None:
             return pl.LazyFrame()
-        return pl.scan_delta(delta) if self.local is None or _deletes(delta) else _scan_local(files, delta)
+        return pl.scan_delta(delta) if self.local is None or delta.protocol().min_reader_version > 1 else _scan_local(files, delta)
 
     def collect(self, lazy: pl.LazyFrame) -> pl.DataFrame:
         """The result of a query over `scan()`.
@@ -263,11 +263,6 @@ class Table:
         from obstore.store import LocalStore, from_url
 
         return from_url(self.uri) if self.local is None else LocalStore(self.local, mkdir=True)
-
-
-def _deletes(delta: DeltaTable) -> bool:
-    """Whether rows are deleted by vectors beside the files, as other writers do."""
-    return "deletionVectors" in (delta.protocol().reader_features or ())
 
 
 def _scan_local(files: list[str], delta: DeltaTable) -> pl.LazyFrame:
