@@ -22,6 +22,7 @@ FLOAT_SCALE = 6
 LARGEST_INT = 2**62
 LARGEST_SCALED = 10**18 - 1
 ONE_PRODUCT = 2.0**51
+_PYTHONS = frozenset({int, float, str, bool})
 _EXACT = Context(prec=60, rounding=ROUND_HALF_EVEN)
 _ONE = StdDecimal(1)
 _POWERS = tuple(float(10**scale) for scale in range(16))
@@ -48,6 +49,8 @@ class Field(msgspec.Struct, frozen=True, omit_defaults=True):
         if value is None:
             return None
         kind = self.kind
+        if type(value) not in _PYTHONS:
+            value = plain(value)
         if kind == "float" or kind == "decimal":
             return self._quantise(value)
         if kind == "int":
@@ -94,6 +97,13 @@ class Field(msgspec.Struct, frozen=True, omit_defaults=True):
         allowed = allowed or f"It is declared as {self.kind}{f' with {self.scale} decimals' if self.scale else ''}."
         return InvalidInput(f"The field {self.name!r} got {value!r} ({type(value).__name__}).", allowed,
                             "Send the declared type, or change the field's declaration.")
+
+
+def plain(value: Any) -> Any:
+    """A NumPy number, bool or text as Python's own; anything else as it is."""
+    if type(value).__module__ != "numpy" or getattr(getattr(value, "dtype", None), "kind", "") not in "iufbU" or getattr(value, "ndim", 1):
+        return value
+    return value.item()
 
 
 def _exactly(value: StdDecimal, scale: int) -> int:

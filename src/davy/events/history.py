@@ -198,7 +198,7 @@ class _Source:
         times = self._times(keys, spec.time)
         base = times + spec.delay
         if spec.ingest:
-            said = encode_times(keys[spec.ingest], Field(spec.ingest, "time"))
+            said = encode_times(keys[spec.ingest], Field(spec.ingest, "time"), events=True)
             base = np.where(said.is_null().to_numpy(), base, said.fill_null(0).to_numpy())
         base = np.where(times > base + spec.tolerance, times, base)
         self.order = None if bool(np.all(base[1:] >= base[:-1])) else np.argsort(base, kind="stable")
@@ -266,7 +266,7 @@ class _Source:
             row = int(frame[name].is_null().arg_max() or 0)
             raise InvalidTime(f"Row {start + row} has no {name!r}.", f"{name!r} is the time of the stream {self.spec.name!r}.",
                               "Leave such rows out, or give them a time.")
-        return encode_times(frame[name], Field(name, "time")).to_numpy()
+        return encode_times(frame[name], Field(name, "time"), events=True).to_numpy()
 
     def _wrong(self, values: pl.Series, field: Field, start: int) -> DavyError:
         """What is wrong with the first wrong value, by its row in the whole source."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from davy.core.digest import digest_json
 from davy.core.fields import Field
-from davy.core.time import to_micros
+from davy.core.time import event_micros
 from davy.errors import InvalidInput, nearest
 from davy.features.definition import StreamSpec
 
@@ -31,12 +31,14 @@ def outcome_rows(spec: StreamSpec, rows: Sequence[Mapping[str, Any]], now: int) 
             raise InvalidInput(f"Row {row} is {given!r}.", "An outcome is an object.", f'Send {{"prediction": "...", "{value}": ...}}.')
         unknown = sorted(str(key) for key in given if key not in known)
         if unknown:
-            raise InvalidInput(f"Row {row} has the unknown field {unknown[0]!r}.", nearest(unknown[0], known), "Rename or remove it.")
+            raise InvalidInput(f"Row {row} has the unknown field {unknown[0]!r}.", nearest(unknown[0], known),
+                               'Name it "prediction".' if unknown[0] == "prediction_id" else "Rename or remove it.")
         if not isinstance(given.get("prediction"), str) or not given["prediction"]:
-            raise InvalidInput(f"Row {row} names no prediction.", "An outcome belongs to a prediction.", "Send the prediction_id that came with the answer.")
+            raise InvalidInput(f"Row {row} names no prediction.", "An outcome belongs to a prediction.",
+                               f'Send as "prediction" the prediction_id that came with the answer: {{"prediction": "...", "{value}": ...}}')
         if given.get(value) is None:
             raise InvalidInput(f"Row {row} has no {value!r}.", f"{value!r} is what turned out to be true.", "Send outcomes once they are known.")
-        time = None if given.get("time") is None else to_micros(given["time"])
+        time = None if given.get("time") is None else event_micros(given["time"])
         identity = given.get("id") or digest_json([given["prediction"], str(given[value]), time])
         found.append({**given, "id": identity, "time": now if time is None else time})
     return found

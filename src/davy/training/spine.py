@@ -46,7 +46,7 @@ def make_spine(definition: ModelDefinition, root: Path, *, start: int | None = N
         if column not in frame.columns:
             raise InvalidInput(f"The spine of {name!r} has no column {column!r}.", f"It has: {', '.join(frame.columns)}.",
                                f"Add the column {column!r}: {'the moment of asking' if column == TIME else 'what turned out to be true'}.")
-    micros = encode_times(frame[TIME], Field(TIME, "time"))
+    micros = encode_times(frame[TIME], Field(TIME, "time"), events=True)
     if start is not None:
         frame, micros = frame.filter(micros >= start), micros.filter(micros >= start)
     if end is not None:
