@@ -216,6 +216,7 @@ def _asked(entities: Any) -> list[Mapping[str, Any]]:
 
 
 def _kind(value: Any) -> Any:
-    from davy.core.fields import Time
+    from davy.core.fields import Time, plain
 
+    value = plain(value)
     return type(value) if isinstance(value, (bool, int, float, str)) else Time

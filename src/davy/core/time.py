@@ -30,9 +30,10 @@ def parse_duration(text: str | timedelta) -> int:
     if isinstance(text, timedelta):
         return text // MICROSECOND
     parts = _DURATION.findall(text) if isinstance(text, str) else []
-    if not parts or _DURATION.sub("", text).strip():  # type: ignore[arg-type]
+    if not parts or _DURATION.sub("", text).strip():
         number = str(text).isdigit()
-        raise InvalidInput(f"{text!r} {'has no unit' if number else 'is not a duration'}.", "A duration is whole numbers with units us, ms, s, min (or m), h, d, w.",
+        raise InvalidInput(f"{text!r} {'has no unit' if number else 'is not a duration'}.",
+                           "A duration is whole numbers with units us, ms, s, min (or m), h, d, w.",
                            f'Write for example "{text}s", "{text}min" or "{text}d".' if number else 'Write for example "1h", "15min" or "7d".')
     return sum(int(number) * UNITS[unit] for number, unit in parts)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -80,7 +81,8 @@ class Report:
             f"  events: {self.events:,} taken, {self.duplicates} came twice and were taken once, {self.late_events:,} came late; {self.outcomes:,} outcomes",
             f"  vectors recomputed as of (t, W): {self.replayed:,}, {verdict}",
             *_lateness(self.lateness, self.replayed),
-            "", f"One prediction, walked back: davy why {self.prediction}", *(f"  {line}" for line in _shortened(self.lineage))]
+            "", f"One prediction, walked back: davy why {self.prediction} --project {shlex.quote(str(self.folder))}",
+            *(f"  {line}" for line in _shortened(self.lineage))]
 
 
 def _rounded(values: dict[str, float], digits: int = 4) -> dict[str, float]:

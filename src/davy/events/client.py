@@ -119,17 +119,8 @@ class Log:
             Unavailable: there is no holder; or it ended in between, and the push may or may not have been taken.
         """
         if isinstance(stream, StreamSpec):
-            return self._append(stream.name, encode_rows(self.declare(stream), rows))
-        return self._append(stream, encode_with(partial(self._spec, stream), lambda spec: encode_rows(spec, rows)))
-
-    def _append(self, name: str, encoded: Rows) -> Receipt:
-        known = self._declared.get(name)
-        try:
-            found: Receipt = self._call(Append(name, encoded, None if known is None else shape(known[1])), Receipt)
-        except Conflict:
-            self._declared.pop(name, None)
-            raise
-        return found
+            return _append(self._call, self._declared, stream.name, encode_rows(self.declare(stream), rows))
+        return _append(self._call, self._declared, stream, encode_with(partial(self._spec, stream), lambda spec: encode_rows(spec, rows)))
 
     def push_history(self, stream: StreamSpec | str, frame: pl.DataFrame | pl.LazyFrame) -> Receipt:
         """Load a whole history, all or nothing; see `EventLog.append_history`."""
@@ -155,7 +146,7 @@ class Log:
         if value is not None:
             self.declare(outcome_stream(model, value))
         now, name = self._home.clock.now(), f"outcomes/{model}"
-        return self._append(name, encode_with(partial(self._spec, name), lambda spec: encode_rows(spec, outcome_rows(spec, rows, now))))
+        return _append(self._call, self._declared, name, encode_with(partial(self._spec, name), lambda spec: encode_rows(spec, outcome_rows(spec, rows, now))))
 
     def ensure_views(self, views: Iterable[tuple[StreamSpec, ViewSpec]]) -> None:
         """Keep these views up to date in the online state from now on; a new one is built from the log first."""
@@ -312,6 +303,17 @@ class Log:
             return write_error(error)
         except Exception as error:  # noqa: BLE001 - whatever it is, the client must hear of it and the server go on
             return write_error(Unavailable(f"The log failed: {error!r}.", "", "Try again."))
+
+
+def _append(call: Callable[[Request, Any], Any], declared: dict[str, tuple[StreamSpec, StreamSpec]], name: str, encoded: Rows) -> Receipt:
+    """Push rows together with the units that they are in; a declaration that is none any more is read again next time."""
+    known = declared.get(name)
+    try:
+        found: Receipt = call(Append(name, encoded, None if known is None else shape(known[1])), Receipt)
+    except Conflict:
+        declared.pop(name, None)
+        raise
+    return found
 
 
 def _write(frame: pl.DataFrame | pl.LazyFrame, path: Path) -> None:

@@ -17,11 +17,11 @@ import polars as pl
 
 from davy.core.clock import new_id
 from davy.core.fields import Field
-from davy.errors import DavyError, InvalidInput, InvalidTime, nearest
+from davy.errors import DavyError, InvalidInput, InvalidTime
 from davy.events.frames import INGEST, OFFSET, ContentDigest, stored_type, typed, untyped_field
 from davy.events.records import Aside, Receipt, Rows, encode
-from davy.events.sources import unreadable
 from davy.events.segments import record, segment_of
+from davy.events.sources import unreadable
 from davy.events.streams import WRITER, Stream
 from davy.features.columns import encode_column, encode_times
 from davy.features.keys import encode_id
@@ -192,7 +192,8 @@ class _Source:
         known = frame.lazy().collect_schema().names()
         for name in wanted:
             if name not in known:
-                raise InvalidInput(f"The history of {spec.name!r} has no column {name!r}.", nearest(name, known), "Rename the column, or change the stream.")
+                raise InvalidInput(f"The history of {spec.name!r} has no column {name!r}.",
+                                   f"It has: {', '.join(known)}.", "Rename the column, or change the stream.")
         keys = _collect(frame.lazy().select({spec.time, *([spec.ingest] if spec.ingest else []), *([spec.id] if spec.id else [])}))
         self.height = keys.height
         times = self._times(keys, spec.time)

@@ -60,7 +60,8 @@ def unreadable(what: str, error: Exception) -> DavyError:
     """Why a source can't be read: a value of another type than its column, or damage."""
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     if isinstance(error, pl.exceptions.ComputeError) and reason.startswith("could not parse"):
-        return InvalidInput(f"{what} can't be read: {reason}.", "A column holds values of its field's declared type; elsewhere, of the type that they begin with.",
+        return InvalidInput(f"{what} can't be read: {reason}.",
+                            "A column holds values of its field's declared type; elsewhere, of the type that they begin with.",
                             "Mend the value, or change the field's declaration.")
     return CorruptData(f"{what} can't be read: {reason}.", "It is truncated or damaged, or not of the kind that its name says.", "Get the file again.")
 
@@ -83,7 +84,8 @@ def _scan_csv(files: list[Path], fields: dict[str, Field]) -> pl.LazyFrame:
                            null_values={name: "NA" for name in names if kinds.get(name) != pl.String})
         lazy.collect_schema()
     except pl.exceptions.NoDataError:
-        raise InvalidInput(f"{files[0]} is empty.", "A CSV file begins with a line of column names.", "Get the file again, or correct source= on the stream.") from None
+        raise InvalidInput(f"{files[0]} is empty.", "A CSV file begins with a line of column names.",
+                           "Get the file again, or correct source= on the stream.") from None
     except (pl.exceptions.PolarsError, OSError) as error:
         raise unreadable(str(files[0]), error) from error
     texts = [name for name, kind in kinds.items() if kind == pl.String]

@@ -176,8 +176,8 @@ def merged(old: StreamSpec, new: StreamSpec) -> StreamSpec:
     for field in new.fields:
         if known.get(field.name, field) != field:
             before = known[field.name]
-            raise Conflict(f"The field {field.name!r} of the stream {new.name!r} is declared as {field.kind} with {field.scale} decimals.",
-                           f"Its events hold {before.kind} with {before.scale} decimals.", "Give the changed field a new name.")
+            raise Conflict(f"The field {field.name!r} of the stream {new.name!r} is declared as {field.described}.",
+                           f"Its events hold {before.described}.", "Give the changed field a new name.")
     if new.time != old.time or (old.id is not None and new.id != old.id):
         raise Conflict(f"The stream {new.name!r} is declared with time {new.time!r} and id {new.id!r}.",
                        f"Its events have time {old.time!r} and id {old.id!r}.", "Give the changed stream a new name.")
