@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from davy.project import ModelDefinition, Project, load_project
 from davy.training.spine import labels
 
 if TYPE_CHECKING:
+    from davy.core.fields import Field
     from davy.events.records import Receipt
     from davy.features.definition import FeatureSet
 
@@ -116,11 +117,11 @@ def training_set(
         Conflict: a stream is declared otherwise than its events were written.
     """
     home = current_home()
-    frame = as_frame(spine)
-    if label is not None and label not in frame.columns:
-        raise InvalidInput(f"The spine has no column {label!r} to be the label.", f"Its columns: {', '.join(frame.columns)}.", "Name one of them.")
     model = _model(home, features)
     chosen = model.spec.feature_set if model is not None else _feature_set(home, features, entities, request)
+    frame = as_frame(spine, (*chosen.entities, *chosen.request))
+    if label is not None and label not in frame.columns:
+        raise InvalidInput(f"The spine has no column {label!r} to be the label.", f"Its columns: {', '.join(frame.columns)}.", "Name one of them.")
     if label is not None and label in {*chosen.outputs, *(field.name for field in chosen.request)}:
         raise InvalidInput(
             f"The label {label!r} is one of the features.", "What is predicted is not known when it is asked for.", f"Remove {label!r} from the features."
@@ -162,12 +163,12 @@ def online(features: Any, entities: Mapping[str, Any] | Sequence[Mapping[str, An
     return found[0] if isinstance(entities, Mapping) else found
 
 
-def as_frame(data: Any) -> pl.DataFrame:
-    """A polars frame of what users call a table."""
+def as_frame(data: Any, fields: Iterable[Field] = ()) -> pl.DataFrame:
+    """A polars frame of what users call a table; a file's columns are read as these fields."""
     if isinstance(data, pl.DataFrame):
         return data
     if isinstance(data, (str, Path)):
-        return read_source(Path(data))
+        return read_source(Path(data), fields)
     if hasattr(data, "__arrow_c_stream__"):
         return pl.DataFrame(data)
     if isinstance(data, (dict, list)):
@@ -237,6 +238,7 @@ def _asked(entities: Any) -> list[Mapping[str, Any]]:
 
 
 def _kind(value: Any) -> Any:
-    from davy.core.fields import Time
+    from davy.core.fields import Time, plain
 
+    value = plain(value)
     return type(value) if isinstance(value, (bool, int, float, str)) else Time

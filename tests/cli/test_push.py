@@ -59,7 +59,7 @@ def test_push_lines_and_arrays(shop: Path, capsys: pytest.CaptureFixture[str]) -
     assert json.loads(capsys.readouterr().out) == {"accepted": 3, "duplicates": 0, "set_aside": 0, "last_offset": 3}
     assert run(["push", "clicks", "array.json"]) == 0
     assert "2 events accepted into clicks" in capsys.readouterr().out
-    (shop / "orders.jsonl").write_text(json.dumps({"at": 0, "order": "a"}) + "\n" + json.dumps({"at": 0, "order": "a"}))
+    (shop / "orders.jsonl").write_text((json.dumps({"at": "2026-01-01T00:00:00Z", "order": "a"}) + "\n") * 2)
     assert run(["push", "orders", "orders.jsonl"]) == 0
     assert "1 events accepted into orders; 1 were there already" in capsys.readouterr().out
 

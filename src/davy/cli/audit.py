@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import click
 import msgspec
 
 from davy.cli.output import note, print_json
-from davy.errors import Different
+from davy.errors import Different, InvalidInput
+
+_DIGEST = re.compile("(sha256:)?([0-9a-f]{64})")
 
 
 @click.command
@@ -23,7 +27,7 @@ def command(expect: str | None, as_json: bool) -> None:
     from davy.cli import open_home
     from davy.store import journal
 
-    home = open_home()
+    home, expect = open_home(), _digest(expect)
     with home.database.read() as connection:
         found = journal.verify(connection, expected=expect)
     if as_json:
@@ -35,3 +39,13 @@ def command(expect: str | None, as_json: bool) -> None:
     print(f"{found.entries} entries, all as they were written\nhead {found.head}")
     if not found.entries:
         note("Nothing has changed state yet.")
+
+
+def _digest(text: str | None) -> str | None:
+    """The head as the journal writes it; `sha256:` may be left out."""
+    if text is None:
+        return None
+    found = _DIGEST.fullmatch(text.strip().lower())
+    if found is None:
+        raise InvalidInput(f"{text!r} is not the digest of an entry.", "A digest is sha256: and 64 hex digits.", "Give the head that davy audit printed.")
+    return f"sha256:{found[2]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from davy.demo.report import Report
 
+_LOOK_EVERY = 0.2
 
 class _Terminal:
     def note(self, text: str) -> None:
@@ -56,7 +58,9 @@ def command(once: bool, as_json: bool, folder: Path, port: int, days: int) -> in
 
 
 def _wait(server: subprocess.Popen[bytes]) -> None:
+    """Until it ends or Ctrl-C comes. Polars' own signal handler restarts a blocking wait, so that it would never hear of it."""
     try:
-        server.wait()
+        while server.poll() is None:
+            time.sleep(_LOOK_EVERY)
     except KeyboardInterrupt:
         note("Stopping.")

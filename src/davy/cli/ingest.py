@@ -46,7 +46,7 @@ def command(streams: tuple[str, ...], source: Path | None, as_json: bool) -> Non
             if not as_json:
                 note(f"Loading {spec.name} from {path} ...")
             began = time.perf_counter()
-            receipt = log.push_history(spec, scan_source(path))
+            receipt = log.push_history(spec, scan_source(path, spec.fields))
             receipts.append(msgspec.to_builtins(receipt))
             for warning in warnings(spec, receipt):
                 note(warning)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -20,6 +21,9 @@ def command(folder: Path) -> None:
     from davy.demo.project import start_project
 
     start_project(folder, now=SystemClock().now())
-    note(f"Wrote a project into {folder}. Next:")
-    for line in (f"cd {folder}", "davy ingest orders", "davy train returned", "davy traffic returned returned@1=1", "davy up"):
+    place = folder.resolve()
+    note(f"Wrote a project into {place}. Next:")
+    if place != Path.cwd():
+        print(f"  cd {shlex.quote(str(folder))}")
+    for line in ("davy ingest orders", "davy train returned", "davy traffic returned returned@1=1", "davy up"):
         print(f"  {line}")

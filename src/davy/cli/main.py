@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from contextlib import nullcontext
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from davy.cli.output import json_alone
 from davy.errors import DavyError, NotFound, nearest
 
 if TYPE_CHECKING:
@@ -115,7 +117,8 @@ def davy() -> None:
 def run(arguments: Sequence[str] | None = None) -> int:
     """Carry out one command line and return its exit code; errors go to stderr in up to three lines."""
     try:
-        result = davy.main(args=arguments, prog_name="davy", standalone_mode=False)
+        with json_alone() if "--json" in (sys.argv[1:] if arguments is None else arguments) else nullcontext():
+            result = davy.main(args=arguments, prog_name="davy", standalone_mode=False)
         return result if isinstance(result, int) else 0
     except DavyError as error:
         return _complain(str(error), error.exit_code)

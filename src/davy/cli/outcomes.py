@@ -98,7 +98,7 @@ def _read(file: Path) -> list[dict[str, Any]]:
     if file.name.endswith((*PARQUET, *CSV)):
         return read_source(file).to_dicts()
     with file.open(encoding="utf-8") as lines:
-        rows = list(rows_of(lines))
+        rows = [row for _, row in rows_of(lines)]
     for number, row in enumerate(rows):
         if not isinstance(row, dict):
             raise InvalidInput(f"Row {number} of {file} is {row!r}.", "A row is an object of fields.", "Mend the row.")

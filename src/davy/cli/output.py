@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from contextlib import contextmanager, redirect_stdout
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 import msgspec
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 PLAIN_EVERY_S = 2.0
+_answers: list[TextIO] = []
 _ENCODER = msgspec.json.Encoder(enc_hook=str)
 
 
@@ -28,8 +29,20 @@ class Progress(Protocol):
 
 def print_json(value: Any) -> None:
     """One JSON document on one line of stdout."""
-    sys.stdout.write(_ENCODER.encode(value).decode() + "\n")
-    sys.stdout.flush()
+    out = _answers[-1] if _answers else sys.stdout
+    out.write(_ENCODER.encode(value).decode() + "\n")
+    out.flush()
+
+
+@contextmanager
+def json_alone() -> Iterator[None]:
+    """Within, stdout is for `print_json`; what the project's own code prints goes to stderr."""
+    _answers.append(sys.stdout)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _answers.pop()
 
 
 def note(text: str) -> None:

@@ -28,7 +28,7 @@ def command(model: str, fields: tuple[str, ...], key: str | None, address: str |
     """
     name, _, version = model.partition("@")
     path = f"/predict/{quote(name, safe='')}" + (f"/versions/{quote(version, safe='')}" if version else "")
-    answer = post(address or _running(), path, msgspec.json.encode(dict(_pair(field) for field in fields)), key)
+    answer = post(address or _running(), path, msgspec.json.encode(_body(fields)), key)
     if as_json:
         print_json(answer)
     else:
@@ -37,7 +37,7 @@ def command(model: str, fields: tuple[str, ...], key: str | None, address: str |
 
 def post(address: str, path: str, body: bytes, key: str | None = None) -> Any:
     """The decoded answer; an error answer is raised as the error it was."""
-    parts = urlsplit(address)
+    parts = urlsplit(address if "://" in address else f"http://{address}")
     connection = http.client.HTTPConnection(parts.hostname or "127.0.0.1", parts.port, timeout=30)
     try:
         connection.request("POST", path, body, {"content-type": "application/json", **({"davy-routing-key": key} if key is not None else {})})
@@ -64,6 +64,16 @@ def _running() -> str:
     if found is None:
         raise Unavailable(f"No server runs for {home.path}.", "", "Start it: davy up")
     return found.address
+
+
+def _body(fields: tuple[str, ...]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for field in fields:
+        name, value = _pair(field)
+        if name in found:
+            raise InvalidInput(f"The field {name!r} is given twice.", "Each field has one value.", "Remove one of them.")
+        found[name] = value
+    return found
 
 
 def _pair(text: str) -> tuple[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from typing import TextIO
 
 BATCH = 10_000
+_ROW = re.compile(r"Row (\d+)")
 
 
 @click.command
@@ -34,12 +36,12 @@ def command(stream: str, file: TextIO, as_json: bool) -> None:
     spec = load_project(home.root).stream(stream)
     total = {"accepted": 0, "duplicates": 0, "set_aside": 0, "last_offset": 0}
     with connect(home) as log:
-        for first, rows in _batches(file):
+        for places, rows in _batches(file):
             try:
                 receipt = log.push(spec, rows)
             except InvalidInput as error:
-                raise type(error)(f"{file.name}, in the rows from {first} on: {error.came}", error.allowed,
-                                  f"{error.fix} The {first} rows before are in the log.") from None
+                before = f"What stands before {places[0]} is in the log." if places[0] not in ("line 1", "row 1") else "Nothing was taken."
+                raise type(error)(f"{file.name}, {_placed(error.came, places)}", error.allowed, f"{error.fix}\n{before}") from None
             for name in ("accepted", "duplicates", "set_aside"):
                 total[name] += getattr(receipt, name)
             total["last_offset"] = receipt.last_offset or total["last_offset"]
@@ -58,27 +60,38 @@ def describe(stream: str, counts: dict[str, int]) -> str:
     return "; ".join(parts)
 
 
+def _placed(came: str, places: list[str]) -> str:
+    """What is wrong, with the place in the file instead of the row of the batch."""
+    found = _ROW.match(came)
+    return f"{places[int(found[1])]}{came[found.end():]}" if found else f"from {places[0]} on: {came}"
+
+
 def _batches(file: TextIO) -> Any:
-    """(number of rows before, rows) of up to `BATCH` rows each."""
-    start, rows = 0, list[Any]()
-    for row in rows_of(file):
+    """(where each row stands, rows) of up to `BATCH` rows each."""
+    places, rows = list[str](), list[Any]()
+    for place, row in rows_of(file):
+        places.append(place)
         rows.append(row)
         if len(rows) == BATCH:
-            yield start, rows
-            start, rows = start + BATCH, []
+            yield places, rows
+            places, rows = [], []
     if rows:
-        yield start, rows
+        yield places, rows
 
 
 def rows_of(file: TextIO) -> Any:
-    """The rows of JSON lines, or of one JSON array."""
+    """(where it stands, row) of JSON lines, or of one JSON array."""
+    if file.name.endswith((".csv", ".parquet")):
+        raise InvalidInput(f"{file.name} holds no JSON lines.", "davy push takes JSON; files of other kinds are histories.",
+                           f"Load it: davy ingest STREAM --source {file.name}")
     for number, line in enumerate(file, 1):
         if not line.strip():
             continue
         if number == 1 and line.lstrip().startswith("["):
-            yield from _decoded(line + file.read(), file.name, number)
+            for count, row in enumerate(_decoded(line + file.read(), file.name, number), 1):
+                yield f"row {count}", row
             return
-        yield _decoded(line, file.name, number)
+        yield f"line {number}", _decoded(line, file.name, number)
 
 
 def _decoded(text: str, name: str, line: int) -> Any:

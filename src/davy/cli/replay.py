@@ -8,7 +8,8 @@ import click
 
 from davy.cli import open_home
 from davy.cli.output import note, print_json, table
-from davy.core.time import format_duration, to_micros
+from davy.core.time import UNITS, format_duration, format_time, to_micros
+from davy.errors import InvalidInput
 
 if TYPE_CHECKING:
     from davy.monitoring.skew import Replay
@@ -35,6 +36,9 @@ def command(model: str, number: int | None, start: int | None, end: int | None, 
     from davy.monitoring.skew import replay
     from davy.registry.models import resolve
 
+    if start is not None and end is not None and start >= end:
+        raise InvalidInput(f"--start {format_time(start)} is not before --end {format_time(end)}.", "A span goes from its start up to, and without, its end.",
+                           "Exchange them, or leave one out.")
     home = open_home()
     try:
         with home.database.read() as connection:
@@ -71,7 +75,14 @@ def _tell(model: str, found: Replay) -> None:
 
 
 def _span(micros: int | None) -> str:
-    """A duration for people: whole seconds from one second on."""
+    """A duration for people, in its two largest units: `3h 57min`; whole seconds from one second on."""
     if micros is None:
         return ""
-    return format_duration(micros // 1_000_000 * 1_000_000 if micros >= 1_000_000 else micros)
+    if micros < UNITS["s"]:
+        return format_duration(micros)
+    parts: list[str] = []
+    for unit in ("d", "h", "min", "s"):
+        count, micros = divmod(micros, UNITS[unit])
+        if count or parts:
+            parts.append(f"{count}{unit}" if count else "")
+    return " ".join(part for part in parts[:2] if part)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from davy.tracking.records import RunRecord
 
 SHOWN_METRICS = 4
+SHORTEST_ID = 12
 
 
 @click.command
@@ -54,7 +55,8 @@ def _rows(found: list[RunRecord], order: str | None) -> list[dict[str, Any]]:
         for key in run.metrics:
             counts[key] = counts.get(key, 0) + 1
     ranked = sorted(counts, key=lambda key: (key != order, -counts[key], key))[:SHOWN_METRICS]
-    return [{"run": run.id[:12], "name": run.name, "experiment": run.experiment, "status": run.status, "started (UTC)": when(run.started),
+    digits = next(digits for digits in range(SHORTEST_ID, 33) if len({run.id[:digits] for run in found}) == len(found) or digits == 32)
+    return [{"run": run.id[:digits], "name": run.name, "experiment": run.experiment, "status": run.status, "started (UTC)": when(run.started),
              "took": _duration(run), **{key: run.metrics.get(key) for key in ranked}} for run in found]
 
 

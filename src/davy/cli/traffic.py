@@ -23,10 +23,13 @@ def command(model: str, weights: tuple[str, ...], as_json: bool) -> None:
     Weights are shares of the routing keys: not negative, and together 1. A running server follows within a second, once every
     version has answered its warm-up; no request is dropped.
     """
+    from davy.registry.models import resolve
     from davy.release.traffic import get_traffic, set_traffic, weights_from_text
 
     home = open_home()
     try:
+        with home.database.read() as connection:
+            resolve(connection, model)
         found = set_traffic(home, model, weights_from_text(list(weights))) if weights else get_traffic(home, model)
     finally:
         home.close()

@@ -72,4 +72,4 @@ def _show(result: TrainResult) -> None:
         print(f"  {name:16} {cell(value)}")
     for text in result.notices:
         note(f"note: {text}")
-    print(f"Serve it: davy traffic {result.model} {result.reference}=1      Prove it: davy reproduce {result.run[:12]}")
+    print(f"Serve it: davy traffic {result.model} {result.reference}=1      Prove it: davy reproduce {result.reference}")

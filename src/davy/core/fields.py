@@ -22,6 +22,7 @@ FLOAT_SCALE = 6
 LARGEST_INT = 2**62
 LARGEST_SCALED = 10**18 - 1
 ONE_PRODUCT = 2.0**51
+_PYTHONS = frozenset({int, float, str, bool})
 _EXACT = Context(prec=60, rounding=ROUND_HALF_EVEN)
 _ONE = StdDecimal(1)
 _POWERS = tuple(float(10**scale) for scale in range(16))
@@ -39,6 +40,11 @@ class Field(msgspec.Struct, frozen=True, omit_defaults=True):
         """Whether sums and means of it make sense."""
         return self.kind in ("int", "float", "decimal", "bool")
 
+    @property
+    def described(self) -> str:
+        """Its kind for people: `float with 6 decimals`."""
+        return f"{self.kind} with {self.scale} decimals" if self.kind in ("float", "decimal") else self.kind
+
     def encode(self, value: Any) -> int | str | None:
         """The stored form: an int (scaled for floats and decimals, microseconds for times, 0/1 for bools) or the text.
 
@@ -48,6 +54,8 @@ class Field(msgspec.Struct, frozen=True, omit_defaults=True):
         if value is None:
             return None
         kind = self.kind
+        if type(value) not in _PYTHONS:
+            value = plain(value)
         if kind == "float" or kind == "decimal":
             return self._quantise(value)
         if kind == "int":
@@ -91,9 +99,16 @@ class Field(msgspec.Struct, frozen=True, omit_defaults=True):
         return scaled
 
     def _refused(self, value: Any, allowed: str = "") -> InvalidInput:
-        allowed = allowed or f"It is declared as {self.kind}{f' with {self.scale} decimals' if self.scale else ''}."
+        allowed = allowed or f"It is declared as {self.described}."
         return InvalidInput(f"The field {self.name!r} got {value!r} ({type(value).__name__}).", allowed,
                             "Send the declared type, or change the field's declaration.")
+
+
+def plain(value: Any) -> Any:
+    """A NumPy number, bool or text as Python's own; anything else as it is."""
+    if type(value).__module__ != "numpy" or getattr(getattr(value, "dtype", None), "kind", "") not in "iufbU" or getattr(value, "shape", True):
+        return value
+    return value.item()
 
 
 def _exactly(value: StdDecimal, scale: int) -> int:
@@ -140,7 +155,14 @@ def make_field(name: str, declared: Any) -> Field:
         return Field(name, "time")
     found = _PLAIN.get(declared) if isinstance(declared, type) else None
     if found is None:
+        spelled = declared if isinstance(declared, str) else str(getattr(declared, "__name__", declared))
+        if spelled in ("datetime", "date", "time", "Timestamp"):
+            advice = "A moment is davy.Time."
+        elif isinstance(declared, str) and spelled in ("int", "float", "str", "bool"):
+            advice = f"Write it without quotes: {spelled}"
+        else:
+            advice = nearest(spelled, ["int", "float", "str", "bool", "Time", "Float", "Decimal"])
         raise DefinitionError(f"The field {name!r} is declared as {declared!r}.",
                               "A field is int, float, str, bool, davy.Time, davy.Float(scale=...) or davy.Decimal(scale=...).",
-                              nearest(str(getattr(declared, "__name__", declared)), ["int", "float", "str", "bool", "Time", "Float", "Decimal"]))
+                              advice)
     return Field(name, *found)

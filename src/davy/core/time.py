@@ -17,23 +17,24 @@ MICROSECOND = timedelta(microseconds=1)
 UNITS = {"us": 1, "ms": 1_000, "s": 1_000_000, "min": 60_000_000, "m": 60_000_000, "h": 3_600_000_000,
          "d": 86_400_000_000, "w": 604_800_000_000}
 EARLIEST, LATEST = -62_135_596_800_000_000, 253_402_300_799_999_999
+SOONEST_INT, LATEST_INT = 631_152_000_000_000, 4_102_444_800_000_000
 _DURATION = re.compile(r"(\d+)\s*(us|ms|min|s|m|h|d|w)")
 
 
-def parse_duration(text: str | int | timedelta) -> int:
-    """Microseconds of `"90s"`, `"1h"`, `"7d"`, `"1h 30min"`, a `timedelta`, or an int that is microseconds already.
+def parse_duration(text: str | timedelta) -> int:
+    """Microseconds of `"90s"`, `"1h"`, `"7d"`, `"1h 30min"`, or a `timedelta`. A bare number is refused: it could be of any unit.
 
     >>> parse_duration("1h 30min")
     5400000000
     """
     if isinstance(text, timedelta):
         return text // MICROSECOND
-    if isinstance(text, int) and not isinstance(text, bool):
-        return text
     parts = _DURATION.findall(text) if isinstance(text, str) else []
-    if not parts or _DURATION.sub("", text).strip():  # type: ignore[arg-type]
-        raise InvalidInput(f"{text!r} is not a duration.", "A duration is whole numbers with units us, ms, s, min, h, d, w.",
-                           'Write for example "1h", "15min" or "7d".')
+    if not parts or _DURATION.sub("", text).strip():
+        number = str(text).isdigit()
+        raise InvalidInput(f"{text!r} {'has no unit' if number else 'is not a duration'}.",
+                           "A duration is whole numbers with units us, ms, s, min (or m), h, d, w.",
+                           f'Write for example "{text}s", "{text}min" or "{text}d".' if number else 'Write for example "1h", "15min" or "7d".')
     return sum(int(number) * UNITS[unit] for number, unit in parts)
 
 
@@ -66,6 +67,24 @@ def to_micros(value: object) -> int:
         raise InvalidTime(f"The time {value!r} is outside the years 1 to 9999.", "Times are microseconds since 1970 in UTC.",
                           "Check the unit: seconds and milliseconds must be multiplied.")
     return micros
+
+
+def event_micros(value: object) -> int:
+    """`to_micros` for the moment of an event or a question. An int must lie in 1990 to 2100: elsewhere it is rather of another unit.
+
+    Raises:
+        InvalidTime: as `to_micros`, and for such an int.
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and not SOONEST_INT <= value < LATEST_INT:
+        raise implausible(value)
+    return to_micros(value)
+
+
+def implausible(value: int) -> InvalidTime:
+    """What is said of an int that would be a time long ago or far ahead."""
+    read = f" is {format_time(value)}" if EARLIEST <= value <= LATEST else " is no year from 1 to 9999"
+    return InvalidTime(f"The time {value} as microseconds{read}.", "A bare int is microseconds since 1970 in UTC, from 1990 to 2100.",
+                       "Multiply seconds by 1_000_000 and milliseconds by 1_000; a time that is really that far away is sent as ISO 8601 with a zone.")
 
 
 def _as_datetime(value: object) -> datetime:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 from urllib.parse import urlsplit
 
@@ -21,6 +23,7 @@ from davy.demo.folder import HOME, demo_folder
 from davy.demo.report import Report
 from davy.demo.story import Story
 from davy.errors import Unavailable
+from davy.server.process import end_with_parent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -146,7 +149,8 @@ def _server(demo: Demo, report: Report, home: Home) -> Iterator[subprocess.Popen
     """`davy up` in a process of its own; stopped at the end."""
     with report.phase("start"):
         command = [sys.executable, "-m", "davy", "up", "--project", str(home.root), "--port", str(demo.port)]
-        server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
+        server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True,
+                                  preexec_fn=partial(end_with_parent, os.getpid(), signal.SIGTERM))
     try:
         with report.phase("start"):
             report.address = _address(home, server)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import random
+import shlex
 import shutil
 from datetime import timedelta
 from pathlib import Path
+
+import msgspec
 
 import davy
 from davy.core.time import EPOCH
@@ -39,10 +42,12 @@ def start_project(folder: Path, *, now: int) -> None:
         Conflict: the folder holds something already.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise Conflict(f"{folder} is there already.", "A new project goes into a new or an empty folder.", f"Name another one: davy init {folder}-2")
+        place = folder.resolve()
+        beside = shlex.quote(f"{folder}-2" if folder.name not in ("", "..") else str(place.with_name(f"{place.name}-2")))
+        raise Conflict(f"{place} holds something already.", "A new project goes into a new or an empty folder.", f"Name another one: davy init {beside}")
     copy_example("starter", folder)
     settings = folder / "davy.toml"
-    settings.write_text(settings.read_text(encoding="utf-8").replace('"starter"', f'"{folder.resolve().name}"'), encoding="utf-8")
+    settings.write_text(settings.read_text(encoding="utf-8").replace('"starter"', msgspec.json.encode(folder.resolve().name).decode()), encoding="utf-8")
     (folder / ".gitignore").write_text(".davy/\n__pycache__/\n", encoding="utf-8")
     _orders(folder / "data", now // 1_000_000 - 3_600)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -116,7 +117,8 @@ class Report:
             f"  vectors recomputed as of (t, W): {self.replayed:,}, {verdict}",
             *_lateness(self.lateness, self.replayed),
             *_drifts(self.alarms),
-            "", f"One prediction, walked back: davy why {self.prediction}", *(f"  {line}" for line in _shortened(self.lineage))]
+            "", f"One prediction, walked back: davy why {self.prediction} --project {shlex.quote(str(self.folder))}",
+            *(f"  {line}" for line in _shortened(self.lineage))]
 
     def _version(self, version: str) -> list[str]:
         """What became of a version: its release and why, then how well it answered."""

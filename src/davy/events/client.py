@@ -22,6 +22,7 @@ from davy.events.outcomes import outcome_rows, outcome_stream
 from davy.events.records import Closed, Held, Receipt, Rows
 from davy.events.rows import encode_rows
 from davy.events.server import Server
+from davy.events.streams import shape
 from davy.events.wire import (
     Append,
     Declare,
@@ -43,6 +44,7 @@ from davy.features.definition import StreamSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
 
     import polars as pl
 
@@ -117,11 +119,8 @@ class Log:
             Unavailable: there is no holder; or it ended in between, and the push may or may not have been taken.
         """
         if isinstance(stream, StreamSpec):
-            name, encoded = stream.name, encode_rows(self.declare(stream), rows)
-        else:
-            name, encoded = stream, encode_with(partial(self._spec, stream), lambda spec: encode_rows(spec, rows))
-        found: Receipt = self._call(Append(name, encoded), Receipt)
-        return found
+            return _append(self._call, self._declared, stream.name, encode_rows(self.declare(stream), rows))
+        return _append(self._call, self._declared, stream, encode_with(partial(self._spec, stream), lambda spec: encode_rows(spec, rows)))
 
     def push_history(self, stream: StreamSpec | str, frame: pl.DataFrame | pl.LazyFrame) -> Receipt:
         """Load a whole history, all or nothing; see `EventLog.append_history`."""
@@ -132,7 +131,7 @@ class Log:
                 return log.append_history(spec.name, frame)
         path = self._home.place("run", f"history-{new_id(self._home.clock)}.parquet")
         try:
-            frame.lazy().sink_parquet(path)
+            _write(frame, path)
             found: Receipt = self._call(History(spec.name, str(path)), Receipt)
             return found
         finally:
@@ -147,9 +146,7 @@ class Log:
         if value is not None:
             self.declare(outcome_stream(model, value))
         now, name = self._home.clock.now(), f"outcomes/{model}"
-        encoded = encode_with(partial(self._spec, name), lambda spec: encode_rows(spec, outcome_rows(spec, rows, now)))
-        found: Receipt = self._call(Append(name, encoded), Receipt)
-        return found
+        return _append(self._call, self._declared, name, encode_with(partial(self._spec, name), lambda spec: encode_rows(spec, outcome_rows(spec, rows, now))))
 
     def ensure_views(self, views: Iterable[tuple[StreamSpec, ViewSpec]]) -> None:
         """Keep these views up to date in the online state from now on; a new one is built from the log first."""
@@ -308,6 +305,28 @@ class Log:
             return write_error(Unavailable(f"The log failed: {error!r}.", "", "Try again."))
 
 
+def _append(call: Callable[[Request, Any], Any], declared: dict[str, tuple[StreamSpec, StreamSpec]], name: str, encoded: Rows) -> Receipt:
+    """Push rows together with the units that they are in; a declaration that is none any more is read again next time."""
+    known = declared.get(name)
+    try:
+        found: Receipt = call(Append(name, encoded, None if known is None else shape(known[1])), Receipt)
+    except Conflict:
+        declared.pop(name, None)
+        raise
+    return found
+
+
+def _write(frame: pl.DataFrame | pl.LazyFrame, path: Path) -> None:
+    import polars as pl
+
+    from davy.events.sources import unreadable
+
+    try:
+        frame.lazy().sink_parquet(path)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise unreadable("The history", error) from error
+
+
 def encode_with(spec_of: Callable[[bool], StreamSpec], encode: Callable[[StreamSpec], Rows]) -> Rows:
     """The rows as the declaration that is known here says, or as a fresh one does: another process may have added the field that is refused."""
     known = spec_of(False)
@@ -323,8 +342,8 @@ def encode_with(spec_of: Callable[[bool], StreamSpec], encode: Callable[[StreamS
 def answer(log: EventLog, request: Request) -> Any:
     """Carry out a request on the open log."""
     match request:
-        case Append(stream, rows):
-            return log.append_encoded(stream, rows)
+        case Append(stream, rows, units):
+            return log.append_encoded(stream, rows, units)
         case Declare(spec, keep):
             return log.declare(spec, keep=keep)
         case Streams():
@@ -332,7 +351,7 @@ def answer(log: EventLog, request: Request) -> Any:
         case History(stream, path):
             import polars as pl
 
-            return log.append_history(stream, pl.scan_parquet(path))
+            return log.append_history(stream, pl.scan_parquet(path, glob=False))
         case Ensure(views):
             return log.ensure_views(views)
         case Flush():

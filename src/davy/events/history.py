@@ -17,10 +17,11 @@ import polars as pl
 
 from davy.core.clock import new_id
 from davy.core.fields import Field
-from davy.errors import CorruptData, DavyError, InvalidInput, InvalidTime, nearest
+from davy.errors import DavyError, InvalidInput, InvalidTime
 from davy.events.frames import INGEST, OFFSET, ContentDigest, stored_type, typed, untyped_field
 from davy.events.records import Aside, Receipt, Rows, encode
 from davy.events.segments import record, segment_of
+from davy.events.sources import unreadable
 from davy.events.streams import WRITER, Stream
 from davy.features.columns import encode_column, encode_times
 from davy.features.keys import encode_id
@@ -191,13 +192,14 @@ class _Source:
         known = frame.lazy().collect_schema().names()
         for name in wanted:
             if name not in known:
-                raise InvalidInput(f"The history of {spec.name!r} has no column {name!r}.", nearest(name, known), "Rename the column, or change the stream.")
+                raise InvalidInput(f"The history of {spec.name!r} has no column {name!r}.",
+                                   f"It has: {', '.join(known)}.", "Rename the column, or change the stream.")
         keys = _collect(frame.lazy().select({spec.time, *([spec.ingest] if spec.ingest else []), *([spec.id] if spec.id else [])}))
         self.height = keys.height
         times = self._times(keys, spec.time)
         base = times + spec.delay
         if spec.ingest:
-            said = encode_times(keys[spec.ingest], Field(spec.ingest, "time"))
+            said = encode_times(keys[spec.ingest], Field(spec.ingest, "time"), events=True)
             base = np.where(said.is_null().to_numpy(), base, said.fill_null(0).to_numpy())
         base = np.where(times > base + spec.tolerance, times, base)
         self.order = None if bool(np.all(base[1:] >= base[:-1])) else np.argsort(base, kind="stable")
@@ -245,7 +247,7 @@ class _Source:
                 stored = self._stored(_collect(self.frame.lazy().slice(start, CHUNK)), start)
                 stored = stored.with_columns(pl.Series("_rank", rank[start : start + CHUNK])).sort("_rank")
                 stored.write_parquet(folder / f"{start}.parquet", compression="lz4", row_group_size=CHUNK // 16)
-            runs = pl.scan_parquet(folder / "*.parquet")
+            runs = pl.scan_parquet(sorted(folder.glob("*.parquet")), glob=False)
             for start in range(0, self.height, CHUNK):
                 yield start, runs.filter(pl.col("_rank").is_between(start, start + CHUNK - 1)).collect().sort("_rank").drop("_rank")
         finally:
@@ -265,7 +267,7 @@ class _Source:
             row = int(frame[name].is_null().arg_max() or 0)
             raise InvalidTime(f"Row {start + row} has no {name!r}.", f"{name!r} is the time of the stream {self.spec.name!r}.",
                               "Leave such rows out, or give them a time.")
-        return encode_times(frame[name], Field(name, "time")).to_numpy()
+        return encode_times(frame[name], Field(name, "time"), events=True).to_numpy()
 
     def _wrong(self, values: pl.Series, field: Field, start: int) -> DavyError:
         """What is wrong with the first wrong value, by its row in the whole source."""
@@ -298,4 +300,4 @@ def _collect(lazy: pl.LazyFrame) -> pl.DataFrame:
     try:
         return lazy.collect()
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise CorruptData(f"The history can't be read: {str(error).splitlines()[0]}", "", "Check the source file.") from error
+        raise unreadable("The history", error) from error

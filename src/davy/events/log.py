@@ -15,12 +15,12 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from davy.core.time import parse_duration
-from davy.errors import CorruptData, DavyError, NotFound, Unavailable, nearest
+from davy.errors import Conflict, CorruptData, DavyError, NotFound, Unavailable, nearest
 from davy.events.mover import Mover
 from davy.events.records import Aside, Closed, Held, Receipt, Rows, Taken, decode, encode
 from davy.events.rows import encode_rows
 from davy.events.stamp import Entry, Push, stamp
-from davy.events.streams import Registry, Stream, extended, merged, open_stream
+from davy.events.streams import Registry, Stream, extended, merged, open_stream, shape
 from davy.store.wal import Wal
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ class EventLog:
 
     def declare(self, spec: StreamSpec, *, keep: bool = False) -> StreamSpec:
         """Make the stream known, or go on with a changed declaration; returns it with the fields that only its past has.
+        A stream without any event takes every declaration.
 
         Args:
             keep: a stream that is known keeps its tolerance, delay, source and so on, and only gains fields: for a declaration of
@@ -90,10 +91,16 @@ class EventLog:
                 with self.committing:
                     self.streams[spec.name] = open_stream(self.home, spec)
                 return spec
-            whole = extended(found.spec, spec) if keep else merged(found.spec, spec)
-            if whole != found.spec:
-                self._registry.save(whole)
-                with self.committing:
+            with self.committing:
+                try:
+                    whole = extended(found.spec, spec) if keep else merged(found.spec, spec)
+                except Conflict:
+                    if keep or not found.empty or any(push.state is found for push in self._queue):
+                        raise
+                    whole = spec
+                    self.online.forget(spec.name)
+                if whole != found.spec:
+                    self._registry.save(whole)
                     found.redeclare(whole)
             return whole
 
@@ -107,9 +114,19 @@ class EventLog:
         """
         return self.append_encoded(stream, encode_rows(self.stream(stream).spec, rows))
 
-    def append_encoded(self, stream: str, rows: Rows) -> Receipt:
-        """`append` for rows in stored form."""
+    def append_encoded(self, stream: str, rows: Rows, units: Mapping[str, str] | None = None) -> Receipt:
+        """`append` for rows in stored form.
+
+        Args:
+            units: in which they are stored; see `shape`.
+
+        Raises:
+            Conflict: the stream is declared in other units by now.
+        """
         state = self.stream(stream)
+        if units is not None and (known := shape(state.spec)) != units and any(known.get(name, unit) != unit for name, unit in units.items()):
+            raise Conflict(f"The stream {stream!r} has been declared anew since this process read its declaration.", "",
+                           "Send it again; where the project's files have changed, start the process again.")
         if not len(rows):
             return Receipt(stream, ingest_time=state.ingest)
         self.mover.throttle()

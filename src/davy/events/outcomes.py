@@ -10,7 +10,7 @@ from typing import Any
 
 from davy.core.digest import canonical_json, digest_json
 from davy.core.fields import Field
-from davy.core.time import to_micros
+from davy.core.time import event_micros
 from davy.errors import InvalidInput, nearest
 from davy.features.definition import StreamSpec
 
@@ -37,11 +37,12 @@ def outcome_rows(spec: StreamSpec, rows: Sequence[Mapping[str, Any]], now: int) 
             raise InvalidInput(f"Row {row} is {given!r}.", "An outcome is an object.", f'Send {{"prediction": "...", "{value}": ...}}.')
         unknown = sorted(str(key) for key in given if key not in known)
         if unknown:
-            raise InvalidInput(f"Row {row} has the unknown field {unknown[0]!r}.", nearest(unknown[0], known), "Rename or remove it.")
+            raise InvalidInput(f"Row {row} has the unknown field {unknown[0]!r}.", nearest(unknown[0], known),
+                               'Name it "prediction".' if unknown[0] == "prediction_id" else "Rename or remove it.")
         entity = _entity(row, given)
         if given.get(value) is None:
             raise InvalidInput(f"Row {row} has no {value!r}.", f"{value!r} is what turned out to be true.", "Send outcomes once they are known.")
-        time = None if given.get("time") is None else to_micros(given["time"])
+        time = None if given.get("time") is None else event_micros(given["time"])
         named = given.get(PREDICTION) or entity
         identity = given.get("id") or digest_json([named, str(given[value]), time])
         found.append({"id": identity, PREDICTION: given.get(PREDICTION), ENTITY: entity, value: given[value], "time": now if time is None else time})
@@ -55,7 +56,7 @@ def _entity(row: int, given: Mapping[str, Any]) -> str | None:
         return None
     if prediction is not None or not isinstance(entity, Mapping) or not entity:
         raise InvalidInput(f"Row {row} names no prediction.", "An outcome belongs to a prediction, or to an entity at a time.",
-                           'Send the prediction_id that came with the answer, or "entity": {...} with "time".')
+                           'Send as "prediction" the prediction_id that came with the answer, or "entity": {...} with "time".')
     if given.get("time") is None:
         raise InvalidInput(f"Row {row} names an entity and no time.", "It belongs to the last prediction of the entity before its time.",
                            "Send when it turned out, or the prediction_id.")

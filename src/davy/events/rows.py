@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from itertools import repeat
 from typing import Any
 
-from davy.core.fields import LARGEST_INT, ONE_PRODUCT, Field
-from davy.core.time import EARLIEST, LATEST, to_micros
+from davy.core.fields import LARGEST_INT, ONE_PRODUCT, Field, plain
+from davy.core.time import LATEST_INT, SOONEST_INT, event_micros
 from davy.errors import InvalidInput, InvalidTime, nearest
 from davy.events.records import Column, Rows
 from davy.features.definition import StreamSpec
@@ -98,14 +98,14 @@ def _one(field: Field, value: Any, row: int) -> Any:
 
 def _encode_times(spec: StreamSpec, rows: Sequence[Mapping[str, Any]]) -> list[int]:
     values: list[Any] = [row.get(spec.time) for row in rows]
-    if set(map(type, values)) == {int} and min(values) >= EARLIEST and max(values) <= LATEST:
+    if set(map(type, values)) == {int} and min(values) >= SOONEST_INT and max(values) < LATEST_INT:
         return values
     times = []
     for row, value in enumerate(values):
         if value is None:
             raise InvalidTime(f"Row {row} has no {spec.time!r}.", f"{spec.time!r} is the time of the stream {spec.name!r}.", "Send it with every event.")
         try:
-            times.append(to_micros(value))
+            times.append(event_micros(plain(value)))
         except InvalidInput as error:
             raise _in_row(error, row) from None
     return times

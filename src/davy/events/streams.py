@@ -106,6 +106,11 @@ class Stream:
         self.loading = False
         self.behind = False
 
+    @property
+    def empty(self) -> bool:
+        """Whether it has never had an event, so that nothing holds its declaration."""
+        return self.offset == 0 and not self.loading and not len(self.waiting)
+
     def redeclare(self, spec: StreamSpec) -> None:
         """Go on with this declaration; what waits is null in its new fields."""
         self.spec = self.waiting.spec = spec
@@ -171,14 +176,19 @@ def merged(old: StreamSpec, new: StreamSpec) -> StreamSpec:
     for field in new.fields:
         if known.get(field.name, field) != field:
             before = known[field.name]
-            raise Conflict(f"The field {field.name!r} of the stream {new.name!r} is declared as {field.kind} with {field.scale} decimals.",
-                           f"Its events hold {before.kind} with {before.scale} decimals.", "Give the changed field a new name.")
+            raise Conflict(f"The field {field.name!r} of the stream {new.name!r} is declared as {field.described}.",
+                           f"Its events hold {before.described}.", "Give the changed field a new name.")
     if new.time != old.time or (old.id is not None and new.id != old.id):
         raise Conflict(f"The stream {new.name!r} is declared with time {new.time!r} and id {new.id!r}.",
                        f"Its events have time {old.time!r} and id {old.id!r}.", "Give the changed stream a new name.")
     declared = {field.name for field in new.fields}
     kept = tuple(field for field in old.fields if field.name not in declared)
     return msgspec.structs.replace(new, fields=(*new.fields, *kept))
+
+
+def shape(spec: StreamSpec) -> dict[str, str]:
+    """The unit in which each field's values are stored."""
+    return {field.name: f"{field.kind}:{field.scale}" for field in spec.fields}
 
 
 def extended(old: StreamSpec, other: StreamSpec) -> StreamSpec:

@@ -39,6 +39,7 @@ class Append(msgspec.Struct, array_like=True, tag="append"):
 
     stream: str
     rows: Rows
+    units: dict[str, str] | None = None
 
 
 class History(msgspec.Struct, array_like=True, tag="history"):

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from davy.core.fields import LARGEST_INT, LARGEST_SCALED, ONE_PRODUCT, Field
-from davy.core.time import EARLIEST, LATEST
+from davy.core.time import EARLIEST, LATEST, LATEST_INT, SOONEST_INT, implausible
 from davy.errors import InvalidInput, InvalidTime
 from davy.features.kernel import divide_many
 
@@ -40,8 +40,11 @@ def encode_column(values: pl.Series, field: Field) -> pl.Series:
     return pl.Series(field.name, [_encoded(field, value, row) for row, value in enumerate(values.to_list())], dtype=STORED.get(field.kind, pl.Int64))
 
 
-def encode_times(values: pl.Series, field: Field) -> pl.Series:
+def encode_times(values: pl.Series, field: Field, *, events: bool = False) -> pl.Series:
     """Microseconds in UTC of a column of zoned times, ISO texts with zones, or int microseconds.
+
+    Args:
+        events: they are the moments of events or questions, of which an int lies in 1990 to 2100; see `event_micros`.
 
     Raises:
         InvalidTime: without a zone, or out of range.
@@ -57,6 +60,11 @@ def encode_times(values: pl.Series, field: Field) -> pl.Series:
         micros = values.dt.cast_time_unit("us").cast(pl.Int64)
     elif dtype.is_integer():
         micros = values.cast(pl.Int64)
+        strange = (micros < SOONEST_INT) | (micros >= LATEST_INT)
+        if events and strange.any():
+            row = int(strange.fill_null(False).arg_max() or 0)
+            error = implausible(int(micros[row]))
+            raise InvalidTime(f"Row {row}: {error.came}", error.allowed, error.fix)
     else:
         micros = pl.Series([_encoded(field, value, row) for row, value in enumerate(values.to_list())], dtype=pl.Int64)
     _refuse(values, (micros < EARLIEST) | (micros > LATEST), field)

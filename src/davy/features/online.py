@@ -149,6 +149,20 @@ class OnlineFeatures:
             building.advance(events, self.mark(stream.name).offset)
             self.adopt(building)
 
+    def forget(self, stream: str) -> None:
+        """Keep no view of this stream up to date any more."""
+        gone = [view for spec, view in self.views() if spec.name == stream]
+        if not gone:
+            return
+        with self.store.transaction() as transaction:
+            index = msgspec.json.decode(transaction.get("views", b"index") or b"[]")
+            digests = {view.digest for view in gone}
+            transaction.put("views", b"index", msgspec.json.encode([digest for digest in index if digest not in digests]))
+            for view in gone:
+                transaction.delete("views", view.digest.encode())
+                transaction.drop(table_of(view))
+        self._layouts = None
+
     def reset(self) -> None:
         """Forget all state, so that it can be built anew from the log. The list of views stays."""
         with self.store.transaction() as transaction:

@@ -121,7 +121,7 @@ def training_set(
             f"as_known is {as_known!r}.", "It is 'ingest' (what had arrived) or 'event' (hindsight).", nearest(str(as_known), ["ingest", "event"])
         )
     times = _column(spine, TIME, "its moment")
-    micros = encode_times(times, Field(TIME, "time")).to_numpy()
+    micros = encode_times(times, Field(TIME, "time"), events=True).to_numpy()
     if times.null_count():
         raise InvalidInput(f"{times.null_count()} rows of the spine have no time.", "Features are asked for at a moment.", "Filter them out.")
     bounds = {stream.name: min(engine.last_offset(stream), (watermarks or {}).get(stream.name, 1 << 62)) for stream in feature_set.streams}

@@ -51,7 +51,7 @@ def update_cohorts(home: Home, definition: ModelDefinition) -> int:
         events = outcome_columns(table.collect(table.scan()))
     else:
         files = [path for addition in additions for path in addition.files]
-        events = outcome_columns(pl.concat([table.collect(pl.scan_parquet(path)) for path in files], how="diagonal")) if files else None
+        events = outcome_columns(pl.concat([table.collect(pl.scan_parquet(path, glob=False)) for path in files], how="diagonal")) if files else None
     now = home.clock.now()
     ids = [*standing.waiting, *(events[PREDICTION].drop_nulls().to_list() if events is not None else [])]
     hours = {hour for name in ids if (hour := _hour_of(name)) is not None}

@@ -266,7 +266,7 @@ def write_cursor(connection: sa.Connection, name: str, position: int, data: str 
 
 def read_files(table: Table, paths: list[str]) -> pl.DataFrame:
     """Files of a prediction table as one frame, with the columns that older ones lack."""
-    return completed(pl.concat([table.collect(pl.scan_parquet(path)) for path in paths], how="diagonal"))
+    return completed(pl.concat([table.collect(pl.scan_parquet(path, glob=False)) for path in paths], how="diagonal"))
 
 
 def _standing(table: Table) -> tuple[int, list[str]]:

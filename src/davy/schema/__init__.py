@@ -12,8 +12,8 @@ HEAD = "0004"
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
-def open_database(url: str) -> Database:
-    """The database at this URL, at this version's schema; a new one is made where there is none."""
+def open_database(url: str | Path) -> Database:
+    """The database at this URL or path, at this version's schema; a new one is made where there is none."""
     from davy.store.database import Database
 
     database = Database(url, head=HEAD, migrations=MIGRATIONS)

@@ -73,7 +73,7 @@ class App:
             elif self.pages is not None:
                 await self.pages(scope, protocol, await read_body(scope, protocol))
             else:
-                raise Unavailable("The pages are being loaded.", "", "Try again in a moment.") if not self.ready else _nowhere(scope.path)
+                raise Unavailable("The pages are being loaded.", "", "Try again in a moment.") if not self.ready else nowhere(scope.path)
         except DavyError as error:
             protocol.response_bytes(error.status, JSON, error_body(error))
         except Exception as error:  # noqa: BLE001 - the last line of defence: a bug becomes a 500 and a trace in the server's log
@@ -88,17 +88,17 @@ class App:
                 raise InvalidInput(f"{names[2]!r} is not a version.", "A version is a number.", f"POST /predict/{names[0]}/versions/1")
             version = int(names[2])
         elif len(names) != 1 or not names[0]:
-            raise _nowhere(scope.path)
+            raise nowhere(scope.path)
         return await self._gateway.predict(names[0], body, version=version, routing_key=scope.headers.get("davy-routing-key"))
 
     async def _push(self, names: list[str], scope: Any, body: bytes) -> bytes:
         if len(names) != 1 or not names[0]:
-            raise _nowhere(scope.path)
+            raise nowhere(scope.path)
         return msgspec.json.encode(await self._events.push(names[0], _rows(body)))
 
     async def _outcomes(self, names: list[str], scope: Any, body: bytes) -> bytes:
         if len(names) != 1 or not names[0]:
-            raise _nowhere(scope.path)
+            raise nowhere(scope.path)
         return msgspec.json.encode(await self._events.outcomes(names[0], _rows(body)))
 
     def _health(self, protocol: Any) -> None:
@@ -176,6 +176,7 @@ def _rows(body: bytes) -> list[dict[str, Any]]:
     return rows
 
 
-def _nowhere(path: str) -> NotFound:
+def nowhere(path: str) -> NotFound:
+    """What is said of a path that leads to nothing."""
     return NotFound(f"There is nothing at {path}.", "Known are POST /predict/MODEL[/versions/V], /events/STREAM and /outcomes/MODEL, and GET /health.",
                     "Correct the path.")

@@ -116,14 +116,17 @@ def load_pages(home: Home) -> Adapter:
 
     from davy.errors import DavyError
     from davy.protocols import prometheus
-    from davy.server.app import error_body
+    from davy.server.app import error_body, nowhere
     from davy.web.pages import routes
 
     async def explain(request: Any, error: Exception) -> Response:
         assert isinstance(error, DavyError)
         return Response(error_body(error), status_code=error.status, media_type="application/json")
 
-    return Adapter(Starlette(routes=[*routes(home), prometheus.route(home)], exception_handlers={DavyError: explain}))
+    async def missing(request: Any, error: Exception) -> Response:
+        return await explain(request, nowhere(request.url.path))
+
+    return Adapter(Starlette(routes=[*routes(home), prometheus.route(home)], exception_handlers={DavyError: explain, 404: missing}))
 
 
 def _in_thread(work: Callable[[], None]) -> None:

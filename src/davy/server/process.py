@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ class Child:
             began = time.perf_counter()
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable, *self._arguments, cwd=self._folder, stdin=asyncio.subprocess.DEVNULL, stdout=self._output, stderr=self._output,
-                pass_fds=self._descriptors, start_new_session=True, env=self._environment, preexec_fn=self._end_with_parent)
+                pass_fds=self._descriptors, start_new_session=True, env=self._environment,
+                preexec_fn=partial(end_with_parent, self._parent, self._farewell))
             if self._asked_to_stop():
                 self._signal(self._farewell)
             code = await self._process.wait()
@@ -88,17 +90,18 @@ class Child:
     def _asked_to_stop(self) -> bool:
         return self._stopping
 
-    def _end_with_parent(self) -> None:
-        """In the child, before it begins: get the farewell when the parent dies. Elsewhere than on Linux, children notice by themselves."""
-        if _LIBC is not None:
-            _LIBC.prctl(_PR_SET_PDEATHSIG, self._farewell, 0, 0, 0)
-            if os.getppid() != self._parent:
-                os._exit(1)
-
     def _signal(self, number: int) -> None:
         if self._process is not None and self._process.returncode is None:
             with suppress(ProcessLookupError):
                 self._process.send_signal(number)
+
+
+def end_with_parent(parent: int, farewell: int) -> None:
+    """In a child, before it begins: get the farewell when the parent dies. Elsewhere than on Linux, children notice by themselves."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, farewell, 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)
 
 
 def _reason(code: int) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from davy import errors
-from davy.errors import DavyError, InvalidInput, NotFound, Unavailable, nearest
+from davy.errors import DavyError, InvalidInput, NotFound, Unavailable
 from davy.serving.assignment import Assignment, arms
 from davy.serving.fleet import worker_name, workers_folder
 from davy.serving.link import Link
@@ -162,7 +162,8 @@ class Routes:
 
         with self._home.database.read() as connection:
             found = resolve(connection, name)
-        raise NotFound(f"No version of {name!r} takes traffic.", nearest(name, self.models), f"Give it some: davy traffic {name} {found.reference}=1")
+        raise NotFound(f"No version of {name!r} takes traffic.", "It answers once one of its versions has a weight.",
+                       f"Give it some: davy traffic {name} {found.reference}=1")
 
     async def version(self, model: str, version: int) -> VersionRoute:
         """One version by number, started if it isn't running.

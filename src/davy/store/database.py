@@ -39,12 +39,12 @@ class Database:
     """One open database.
 
     Args:
-        url: `sqlite:///path/to/file`.
+        url: `sqlite:///path/to/file`, or the file's path, in which `?` and `#` are no syntax.
         head: the revision of the schema that this code speaks.
         migrations: the folder of Alembic scripts that lead there.
     """
 
-    def __init__(self, url: str, *, head: str, migrations: Path) -> None:
+    def __init__(self, url: str | Path, *, head: str, migrations: Path) -> None:
         parsed = _parse(url)
         self.path = Path(str(parsed.database)).absolute()
         try:
@@ -171,7 +171,9 @@ def _forget_all() -> None:
 os.register_at_fork(after_in_child=_forget_all)
 
 
-def _parse(url: str) -> sa.URL:
+def _parse(url: str | Path) -> sa.URL:
+    if isinstance(url, Path):
+        return sa.URL.create("sqlite", database=str(url))
     try:
         parsed = sa.make_url(url)
     except exc.ArgumentError as error:

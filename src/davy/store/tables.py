@@ -9,9 +9,11 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import msgspec
 import polars as pl
@@ -20,7 +22,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
 from davy.core.clock import SystemClock
-from davy.errors import Conflict, CorruptData, StorageFull, Unavailable
+from davy.errors import Conflict, CorruptData, InvalidInput, StorageFull, Unavailable
 from davy.store.wal import sync_folder
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 ROW_GROUP = 256 * 1024
 _MAGIC = b"PAR1"
+_ESCAPE = re.compile("%[0-9A-Fa-f]{2}")
 _FULL = ("No space left", "os error 28", "File too large", "os error 27", "quota", "os error 122")
 
 
@@ -51,11 +54,17 @@ class Table:
     """One table, by the address of its folder (a local path or an object store's URL). Safe to use from several threads.
 
     Readers in other processes see whole commits only.
+
+    Raises:
+        InvalidInput: a local path that Delta Lake would read as another one.
     """
 
     def __init__(self, uri: str) -> None:
         self.uri = uri.removeprefix("file://").rstrip("/")
         self.local = None if "://" in self.uri else Path(self.uri)
+        if self.local is not None and _ESCAPE.search(str(self.local.absolute())):
+            raise InvalidInput(f"The path {self.local} holds a % and two hex digits.", "Delta Lake reads them as an escaped character.",
+                               "Rename the folder; every other character is fine.")
         self._delta: DeltaTable | None = None
         self._lock = threading.RLock()
 
@@ -151,7 +160,7 @@ class Table:
             actions = [json.loads(line) for line in commit.splitlines() if line.strip()]
             adds = [action["add"] for action in actions if action.get("add", {}).get("dataChange")]
             if adds:
-                found.append(Addition(version, tuple(f"{self.uri}/{add['path']}" for add in adds), sum(_rows(add) for add in adds)))
+                found.append(Addition(version, tuple(f"{self.uri}/{unquote(add['path'])}" for add in adds), sum(_rows(add) for add in adds)))
         if self.local is not None and any(not Path(path).exists() for addition in found for path in addition.files):
             return None
         return found
@@ -168,8 +177,8 @@ class Table:
         added = pl.DataFrame(delta.get_add_actions(flatten=True))
         if self.local is not None:
             for path, size in added.select("path", "size_bytes").iter_rows():
-                _check_file(self.local / path, size)
-        return [f"{self.uri}/{path}" for path in added["path"]]
+                _check_file(self.local / unquote(path), size)
+        return [f"{self.uri}/{unquote(path)}" for path in added["path"]]
 
     def scan(self) -> pl.LazyFrame:
         """All rows, lazily. Collect with `collect`, which names a damaged file.
@@ -177,11 +186,10 @@ class Table:
         Raises:
             CorruptData: a file is missing or truncated; names it.
         """
-        self.files()
-        delta = self._fresh()
+        files, delta = self.files(), self._fresh()
         if delta is None:
             return pl.LazyFrame()
-        return pl.scan_delta(delta)
+        return pl.scan_delta(delta) if self.local is None or delta.protocol().min_reader_version > 1 else _scan_local(files, delta)
 
     def collect(self, lazy: pl.LazyFrame) -> pl.DataFrame:
         """The result of a query over `scan()`.
@@ -194,7 +202,7 @@ class Table:
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
             for path in self.files():
                 try:
-                    pl.scan_parquet(path).collect()
+                    pl.scan_parquet(path, glob=self.local is None).collect()
                 except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as damage:
                     raise _damaged(path, str(damage)) from damage
             raise error
@@ -203,7 +211,7 @@ class Table:
     def schema(self) -> dict[str, pl.DataType]:
         """The columns and their types, empty when the table does not exist."""
         delta = self._fresh()
-        return {} if delta is None else dict(pl.scan_delta(delta).collect_schema())
+        return {} if delta is None else dict(pl.Schema(delta.schema()))
 
     def compact(self, *, keep_hours: float = 24) -> int:
         """Merge small files, and delete files that no version younger than `keep_hours` names. Returns how many were merged."""
@@ -217,7 +225,7 @@ class Table:
                 delta.update_incremental()
                 if self.local is not None:
                     for uri in set(delta.file_uris()) - before:
-                        _sync_file(Path(uri.removeprefix("file://")))
+                        _sync_file(Path(unquote(uri.removeprefix("file://"))))
                 self._sync_commits(version, delta.version())
                 delta.vacuum(retention_hours=int(keep_hours), enforce_retention_duration=False, dry_run=False, full=True)
             except (DeltaError, OSError) as error:
@@ -301,6 +309,20 @@ class Table:
 
 def _rows(add: Mapping[str, Any]) -> int:
     return int(json.loads(add.get("stats") or "{}").get("numRecords", 0))
+
+
+def _scan_local(files: list[str], delta: DeltaTable) -> pl.LazyFrame:
+    """The files by their own names: `scan_delta` takes Delta's URL-quoted ones, and a `*` in a folder's name for a pattern."""
+    schema = pl.Schema(delta.schema())
+    parts = delta.metadata().partition_columns
+    if not files:
+        return pl.LazyFrame(schema=schema)
+    casts = pl.ScanCastOptions(integer_cast="upcast", float_cast=["upcast", "downcast"], datetime_cast=["nanosecond-downcast", "convert-timezone"],
+                               missing_struct_fields="insert", extra_struct_fields="ignore")
+    hive = {name: kind for name, kind in schema.items() if name in parts}
+    found = pl.scan_parquet(files, glob=False, schema={name: kind for name, kind in schema.items() if name not in hive}, cast_options=casts,
+                            hive_schema=hive or None, hive_partitioning=bool(hive), missing_columns="insert", extra_columns="ignore")
+    return found.select(schema.names()) if hive else found
 
 
 def _position(delta: DeltaTable, writer: str) -> int:

@@ -190,4 +190,4 @@ def _read_some(connection: sa.Connection, ids: Sequence[str]) -> Iterable[RunRec
 
 
 def _missing(run_id: str) -> NotFound:
-    return NotFound(f"There is no run {run_id!r}.", "A run's id has 32 hex digits.", "See them: davy runs")
+    return NotFound(f"There is no run {run_id!r}.", "A run is named by its id of 32 hex digits, or by the first six or more of them.", "See them: davy runs")

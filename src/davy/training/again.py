@@ -87,7 +87,7 @@ def repeat(request: Request) -> Answer:
         root = home.root
         definition = load_project(root).model(record.model)
         answer = msgspec.structs.replace(answer, threads=read_threads(), feature_set=definition.spec.feature_set.digest)
-        kept = pl.read_parquet(request.rows) if request.rows is not None else None
+        kept = pl.read_parquet(request.rows, glob=False) if request.rows is not None else None
         spine, problem = _spine(definition, root, record, kept)
         data = build(home, definition, spine, as_known=record.data.as_known, watermarks=record.data.watermarks)
         described = describe(data, spine, record.data.start, record.data.end)

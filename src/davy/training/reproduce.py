@@ -114,7 +114,10 @@ def _read(home: Home, name: str) -> _Kept:
             if version.run_id is None:
                 raise NotFound(f"{version.reference} was not made by a run.", "", "Train the model: davy train MODEL")
             run_id = version.run_id
-        found = get_run(connection, run_id)
+        try:
+            found = get_run(connection, run_id)
+        except NotFound as error:
+            raise NotFound(error.came, f"{error.allowed} A version names the run that made it: late@2.", error.fix) from None
         files = {artifact.path: str(artifact.digest) for artifact in list_artifacts(connection, found.id, deep=True)}
     for needed in (captured.ARTIFACT, record.ARTIFACT):
         if needed not in files:

@@ -40,13 +40,13 @@ def make_spine(definition: ModelDefinition, root: Path, *, start: int | None = N
     if source is None:
         raise DefinitionError(f"The model {name!r} has no spine.", "A spine says at which moments, for which entities, with which outcome the model learns.",
                               "Add to @davy.model: spine=FUNCTION, or spine=\"data/FILE.parquet\"")
-    frame = _called(source, definition, root, start, end) if callable(source) else _read(root / Path(source))
+    frame = _called(source, definition, root, start, end) if callable(source) else _read(root / Path(source), definition)
     outcome = definition.spec.outcome.value.name
     for column in (TIME, outcome):
         if column not in frame.columns:
             raise InvalidInput(f"The spine of {name!r} has no column {column!r}.", f"It has: {', '.join(frame.columns)}.",
                                f"Add the column {column!r}: {'the moment of asking' if column == TIME else 'what turned out to be true'}.")
-    micros = encode_times(frame[TIME], Field(TIME, "time"))
+    micros = encode_times(frame[TIME], Field(TIME, "time"), events=True)
     if start is not None:
         frame, micros = frame.filter(micros >= start), micros.filter(micros >= start)
     if end is not None:
@@ -171,10 +171,11 @@ def _frame(found: Any, name: str) -> pl.DataFrame:
                        "It is a Polars data frame, or one that speaks Arrow (pandas 2.2, pyarrow, DuckDB).", "Return a polars.DataFrame.")
 
 
-def _read(path: Path) -> pl.DataFrame:
+def _read(path: Path, definition: ModelDefinition) -> pl.DataFrame:
     from davy.events.sources import read_source
 
-    return read_source(path)
+    known = definition.spec.feature_set
+    return read_source(path, (*known.entities, *known.request, definition.spec.outcome.value))
 
 
 def _labelled(definition: ModelDefinition, values: pl.Series) -> pl.Series:

@@ -78,11 +78,16 @@ class Run:
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder, self.manifest = folder, manifest
         self.layers = [Layer(folder / f"layer{index}", rows, manifest.loose and index == LAYERS) for index, rows in enumerate(manifest.rows) if rows]
-        self.keys = pl.read_ipc(folder / "_keys.arrow")
+        self.keys = read_ipc(folder / "_keys.arrow")
 
     def texts(self, field: str) -> pl.Series:
         """The texts that the codes of a text column stand for."""
-        return pl.read_ipc(self.folder / f"{field}.arrow").to_series()
+        return read_ipc(self.folder / f"{field}.arrow").to_series()
+
+
+def read_ipc(path: Path) -> pl.DataFrame:
+    """An Arrow file by its own name: `*` and `[` in it are no pattern."""
+    return pl.scan_ipc(path, glob=False).collect()
 
 
 class Runs:
