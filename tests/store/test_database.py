@@ -64,7 +64,7 @@ def _counter(database: Database) -> int:
 
 def _start_counter(database: Database) -> None:
     with database.begin() as connection:
-        connection.execute(sa.text("INSERT INTO traffic VALUES ('m', 0, '{}', 0, 'tester')"))
+        connection.execute(sa.text("INSERT INTO traffic (model, revision, weights, updated, actor) VALUES ('m', 0, '{}', 0, 'tester')"))
 
 
 def test_processes_that_open_a_new_database_at_once_all_find_it_whole(path: Path) -> None:
@@ -145,7 +145,7 @@ def test_a_block_that_raises_changes_nothing_and_calls_nothing_back(database: Da
 
     def failing() -> None:
         with database.begin() as connection:
-            connection.execute(sa.text("INSERT INTO traffic VALUES ('m', 0, '{}', 0, 'tester')"))
+            connection.execute(sa.text("INSERT INTO traffic (model, revision, weights, updated, actor) VALUES ('m', 0, '{}', 0, 'tester')"))
             after_commit(connection, lambda: called.append("rolled back"))
             raise KeyError
 
@@ -199,7 +199,7 @@ def test_a_full_disk_is_told_and_everything_committed_stays(tmp_path: Path) -> N
         _start_counter(database)
         rows = [{"model": f"m{number}", "weights": "x" * 100_000} for number in range(64)]
         with disk.full(), pytest.raises(StorageFull, match="can't grow"), database.begin() as connection:
-            connection.execute(sa.text("INSERT INTO traffic VALUES (:model, 0, :weights, 0, 'tester')"), rows)
+            connection.execute(sa.text("INSERT INTO traffic (model, revision, weights, updated, actor) VALUES (:model, 0, :weights, 0, 'tester')"), rows)
         assert _counter(database) == 0
         with database.begin() as connection:
             connection.execute(COUNTER)
