@@ -79,13 +79,14 @@ def sklearn_pickle(width: int) -> bytes:
 
 
 def add_version(home: Home, name: str = "fraud", *, seed: int = 0, format: str = "lightgbm", data: bytes | None = None, more: bool = False,
-                output: Output = "probability") -> ModelVersion:
-    """Register one more version: LightGBM unless told otherwise."""
+                output: Output = "probability", code: dict[str, str] | None = None) -> ModelVersion:
+    """Register one more version: LightGBM unless told otherwise; `code` holds modules of the user's own, by file name."""
     features = feature_set(more=more)
     width = len(features.outputs)
     if data is None:
         data = lightgbm_text(width, seed) if format == "lightgbm" else sklearn_pickle(width)
-    files = store_files(home.blobs, {"model.txt" if format == "lightgbm" else "model.pkl": data})
+    own = {f"code/{name}": text.encode() for name, text in (code or {}).items()}
+    files = store_files(home.blobs, {"model.txt" if format == "lightgbm" else "model.pkl": data, **own})
     with home.database.begin() as connection:
         return register(connection, clock=home.clock, actor="tester", name=name, format=format, files=files, signature=signature(features, output),
                         feature_set=features)

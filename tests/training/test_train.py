@@ -97,7 +97,7 @@ def test_the_predictions_digest_is_that_of_the_registered_files(shop: Home) -> N
     kept = TrainingRecord.from_json(artifact(shop, result.run, "training.json"))
     with shop.database.read() as connection:
         version = get_version(connection, "returns", 1)
-    model = load_files({path: shop.blobs.get(digest) for path, digest in version.files.items()}, "sklearn", "probability")
+    model = load_files({path: shop.blobs.get(digest) for path, digest in version.files.items()}, "sklearn", "probability", shop.root)
     frame = pl.read_parquet(artifact(shop, result.run, "training_set.parquet"))
     matrix = np.column_stack([frame[name].cast(pl.Float64).fill_null(np.nan).to_numpy() for name in ("sales_1d", "mean_7d", "feature.size")]
                              + [(frame["shop"] == "b").cast(pl.Float64).to_numpy()])

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import inspect
-import sys
 import traceback
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from davy.code import importing_from
 from davy.core.fields import Field
 from davy.core.time import EPOCH, format_time
 from davy.errors import DavyError, DefinitionError, InvalidInput
@@ -19,7 +18,7 @@ from davy.features.columns import decode_column, encode_column, encode_times
 from davy.features.training_set import TIME, TrainingSet, training_set
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from davy.features.training_set import AsKnown
     from davy.home import Home
@@ -128,16 +127,6 @@ def encode_like(other: TrainingSet, data: TrainingSet) -> TrainingSet:
     """`other` with the vocabulary of `data`: a text that training has not seen is NaN in its matrix."""
     other.__dict__["categories"] = data.categories
     return other
-
-
-@contextmanager
-def importing_from(root: Path) -> Iterator[None]:
-    """The project's folder is importable, also for imports inside its functions."""
-    sys.path.insert(0, str(root))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(root))
 
 
 def user_error(error: BaseException, root: Path, what: str) -> DefinitionError:
