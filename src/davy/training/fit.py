@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,7 +54,7 @@ def fit(definition: ModelDefinition, data: TrainingSet, parameters: Mapping[str,
     """
     set_seeds(seed)
     began = time.perf_counter()
-    with importing_from(root):
+    with importing_from(root), chdir(root):
         try:
             model = definition.train(data, **parameters)
         except DavyError:

@@ -140,7 +140,7 @@ def _explained(matrix: Matrix) -> Iterator[None]:
 def _check_count(found: Matrix | list[Any], matrix: Matrix) -> None:
     count = 0 if np.ndim(found) == 0 else len(found)
     if count != len(matrix):
-        said = f"{count:,} answers" if np.ndim(found) else f"one {type(found).__name__}, {plain(np.asarray(found)[()])!r},"
+        said = f"{count:,} answers" if np.ndim(found) else f"one number, {plain(np.asarray(found)[()])!r},"
         raise InvalidInput(f"The model gave {said} for {len(matrix):,} rows.", "Its predict takes a matrix, and gives one answer for each row.",
                            "Mend its predict: return for example numpy.full(len(matrix), value).")
 
