@@ -109,7 +109,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except DavyError as error:
         return _complain(str(error), error.exit_code)
     except click.UsageError as error:
-        command = error.ctx.command_path if error.ctx else "davy"
+        command = error.ctx.command_path if error.ctx else " ".join(["davy", *_verb(sys.argv[1:] if arguments is None else arguments)])
         return _complain(f"{error.format_message()}\nSee what is allowed: {command} --help", 2)
     except click.ClickException as error:
         return _complain(error.format_message(), error.exit_code)
@@ -122,6 +122,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 - the last line of defence: a bug is shown whole, with a code of its own
         traceback.print_exception(error)
         return _complain("This is a bug in Davy. Please report it with the lines above.", BUG)
+
+
+def _verb(arguments: Sequence[str]) -> list[str]:
+    """The verb of a command line, if it has one: click does not say it of an option whose value is missing."""
+    return [word for word in arguments if word in BY_NAME][:1]
 
 
 def _complain(text: str, code: int) -> int:
