@@ -81,13 +81,14 @@ def sklearn_pickle(width: int) -> bytes:
 
 
 def add_version(home: Home, name: str = "fraud", *, seed: int = 0, format: str = "lightgbm", data: bytes | None = None, more: bool = False,
-                output: Output = "probability", gated: bool = True) -> ModelVersion:
-    """Register one more version, LightGBM unless told otherwise, that the gate lets through unless told otherwise."""
+                output: Output = "probability", code: dict[str, str] | None = None, gated: bool = True) -> ModelVersion:
+    """Register one more version: LightGBM, and one that the gate lets through, unless told otherwise; `code` holds modules of the user's own, by file name."""
     features = feature_set(more=more)
     width = len(features.outputs)
     if data is None:
         data = lightgbm_text(width, seed) if format == "lightgbm" else sklearn_pickle(width)
-    files = store_files(home.blobs, {"model.txt" if format == "lightgbm" else "model.pkl": data})
+    own = {f"code/{name}": text.encode() for name, text in (code or {}).items()}
+    files = store_files(home.blobs, {"model.txt" if format == "lightgbm" else "model.pkl": data, **own})
     with home.database.begin() as connection:
         found = register(connection, clock=home.clock, actor="tester", name=name, format=format, files=files, signature=signature(features, output),
                          feature_set=features)
@@ -121,5 +122,4 @@ RAISES, ROWS, DIES, HANGS, LEAKS = 13.0, 7.0, 666.0, 1000.0, 64.0
 
 def add_moody(home: Home) -> ModelVersion:
     """A version of `fraud` that is bad in a way that the request chooses; the project must allow `moody.Moody`."""
-    (home.root / "moody.py").write_text(MOODY)
-    return add_version(home, format="pickle", data=b"\x80\x04\x8c\x05moody\x8c\x05Moody\x93)\x81.", output="value")
+    return add_version(home, format="pickle", data=b"\x80\x04\x8c\x05moody\x8c\x05Moody\x93)\x81.", output="value", code={"moody.py": MOODY})

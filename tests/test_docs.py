@@ -79,6 +79,32 @@ def test_the_project_in_the_readme_is_one(tmp_path: Path) -> None:
     assert project.models["late"].spec.feature_set.outputs == ("departures_1h", "mean_delay_3h", "rush", "distance")
 
 
+def test_the_python_page_runs_from_top_to_bottom(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "reference" / "python.md").read_text()
+    blocks = dict(re.findall(r"```python\n# ([\w.]+)\n(.*?)```", page, re.S))
+    assert list(blocks) == ["features.py", "models.py", "notebook"]
+    (tmp_path / "davy.toml").write_text("")
+    for name in ("features.py", "models.py"):
+        (tmp_path / name).write_text(blocks[name])
+    code = f"import davy\n{blocks['notebook']}\nprint(now['orders_1d'], data.features.shape, run.id)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "(1, 7)" in done.stdout
+
+
+def test_the_pages_name_every_public_name_and_every_path() -> None:
+    python = "".join((ROOT / "docs" / "reference" / name).read_text() for name in ("python.md", "expressions.md"))
+    import davy
+
+    for name in davy.__all__:
+        assert name == "errors" or re.search(rf"\b{name}\b", python), name
+    http = (ROOT / "docs" / "reference" / "http.md").read_text()
+    for name in re.findall(r'"(\w+)": self\._', (SOURCE / "davy" / "server" / "app.py").read_text()):
+        assert f"`POST /{name}/" in http
+    for field in ("prediction_id", "arm", "watermarks", "davy-routing-key"):
+        assert field in http
+
+
 @pytest.mark.parametrize("verb", sorted({*re.findall(r"^davy (\w+)", (ROOT / "README.md").read_text(), re.M)}))
 def test_verbs_in_the_readme_exist(verb: str) -> None:
     assert verb in {known.name for known in VERBS}

@@ -16,7 +16,7 @@ NAMES = {".".join(("davy", *path.relative_to(ROOT).with_suffix("").parts)).remov
 
 # An import goes to the same row or to one above it.
 LAYERS = (
-    ("errors", "core"),
+    ("code", "errors", "core"),
     ("config",),
     ("store",),
     ("schema",),

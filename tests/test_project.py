@@ -123,6 +123,12 @@ WRONG_FEATURES = {
     "two derived": ("\n@davy.derive\ndef rush(departures_1h):\n    return departures_1h\n", ["'rush' is defined already, in line 15"], "def rush"),
     "syntax": ("\nx = (1,\n", ["features.py"], "x = (1,"),
     "exception": ("\nx = 1 / 0\n", ["ZeroDivisionError: division by zero", "top to bottom"], "x = 1 / 0"),
+    "count without a window": (view("n = agg.count()"), ["agg.count lacks window=", "Add window="], "n = agg.count"),
+    "unknown aggregate": (view('n = agg.median("delay", window="1h")'), ["davy.agg has no 'median'", "did you mean 'mean'"], "n = agg.median"),
+    "misspelt argument": ('\nwrong = Stream("w", time="at", fields={}, dealy="1h")\n', ["davy.Stream has no argument 'dealy'", "'delay'"], "wrong ="),
+    "no time": ('\nwrong = Stream("w", fields={})\n', ["davy.Stream lacks time=", "It takes name, time=, fields="], "wrong ="),
+    "by position": ('\nwrong = Stream("w", "at", {})\n', ["davy.Stream got 3 arguments without a name"], "wrong ="),
+    "a feature that is none": ("\nwrong = Airport.departures\n", ["view 'Airport' has no feature 'departures'", "did you mean 'departures_1h'"], "wrong ="),
     "missing import": ("\nimport no_such_package\n", ["ModuleNotFoundError", "no_such_package"], "import no_such"),
 }
 
@@ -183,6 +189,16 @@ WRONG_MODELS = {
     "label as an argument": (model(PLAIN + "features=[hint]", view('arr_delay = agg.last("delay")', name="Past") + derived("hint", "arr_delay")), LABEL),
     "label as an entity": (model('entities=["origin", "tail"], outcome=davy.Outcome("tail", kind=str), features=[Plane, Airport]',
                                  view(COUNT, entity='"tail"', name="Plane")), ["its outcome 'tail' as a feature"]),
+    "label as a name": (model(PLAIN + 'features=[Airport, "arr_delay"]'), LABEL),
+    "label as a derived feature's argument": (model(PLAIN + "features=[hint]", derived("hint", "arr_delay")), LABEL),
+    "misspelt key": (model('entities=["orign"], ' + OUTCOME + ", features=[Airport]"), ["'orign', which no view is about", "did you mean 'origin'"]),
+    "a key as a text": (model('entities="origin", ' + OUTCOME + ", features=[Airport]"), ["entities='origin' is not a list", "Write entities=['origin']"]),
+    "one view alone": (model(PLAIN + "features=Airport"), ["features=Airport is not a list", "Write features=[Airport]"]),
+    "no entities": (model(OUTCOME + ", features=[Airport]"), ["davy.model lacks entities="]),
+    "outcome as a text": (model('entities=["origin"], features=[Airport], outcome="arr_delay"'),
+                          ["'late' has the outcome 'arr_delay'", "outcome=davy.Outcome('arr_delay')"]),
+    "outcome misspelt": (model('entities=["origin"], features=[Airport], outcome=davy.Outcome("arr_delay", mature="1h")'),
+                         ["davy.Outcome has no argument 'mature'", "did you mean 'matures_after'"]),
     "untraceable": (model(PLAIN + "features=[deep]", derived("deep", "distance", "[distance][distance]")), ["models.py:5 uses a symbol as an index"]),
 }
 
@@ -192,6 +208,21 @@ def test_a_wrong_model_is_named_with_its_line(case: str, tmp_path: Path) -> None
     text, expected = WRONG_MODELS[case]
     error = refusal(write(tmp_path, models=text))
     assert f"models.py:{line_of(text, '@davy.model')}: " in error.came
+    for part in expected:
+        assert part in str(error)
+
+
+@pytest.mark.parametrize(("line", "expected"), [
+    ("return amuont * distance", ["NameError: name 'amuont' is not defined"]),
+    ("return numpy.log(distance)", ["TypeError", "davy.log", "@davy.udf"]),
+    ("return davy.when(distance > 1, distance)", ["davy.when lacks otherwise="]),
+    ("return distance * (1 / 0)", ["ZeroDivisionError: division by zero"]),
+])
+def test_a_mistake_in_a_derived_feature_is_named_with_its_line(line: str, expected: list[str], tmp_path: Path) -> None:
+    text = model(PLAIN + "features=[wrong]", f"import numpy\n@davy.derive\ndef wrong(distance):\n    {line}\n")
+    error = refusal(write(tmp_path, models=text))
+    assert f"models.py:{line_of(text, line)}" in str(error) or "davy.when" in line
+    assert "'wrong'" in str(error) or "davy.when" in line
     for part in expected:
         assert part in str(error)
 

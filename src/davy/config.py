@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -12,6 +13,7 @@ from davy.core.time import parse_duration
 from davy.errors import ConfigError, InvalidInput, nearest
 
 FILE = "davy.toml"
+_TOML = {"str": "text", "int": "whole number", "bool": "true or false", "array": "list", "object": "table"}
 
 
 class Storage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -161,8 +163,23 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         try:
             config = msgspec.convert(raw, cls)
         except msgspec.ValidationError as error:
-            raise ConfigError(f"{path}: {error}.", "See docs/reference/settings.md for every setting and its type.", "Mend the value.") from error
+            raise _mistyped(path, raw, str(error)) from error
         return config if config.project else msgspec.structs.replace(config, project=root.name)
+
+
+def _mistyped(path: Path, raw: dict[str, Any], said: str) -> ConfigError:
+    """What msgspec says of a value, in the words of the file."""
+    what, _, where = said.partition(" - at `$.")
+    found = re.fullmatch(r"Expected `(.+?)`, got `(.+?)`", what)
+    keys = re.sub(r"\[.*?\]", "", where.rstrip("`")).split(".")
+    value: Any = raw
+    default: Any = Config()
+    for key in keys:
+        value, default = value.get(key) if isinstance(value, dict) else None, getattr(default, key, None)
+    inside = isinstance(value, list)
+    shown = f"{value!r}, a {_TOML.get(found[2], found[2])}" if found and not inside else f"{value!r}"
+    allowed = f"It is a {'list of ' * inside}{_TOML.get(found[1], found[1])}." if found else f"{what}."
+    return ConfigError(f"{path}: {'.'.join(keys)} is {shown}.", allowed, f"Mend the value; the default is {msgspec.json.encode(default).decode()}.")
 
 
 def _refuse_unknown(kind: type[msgspec.Struct], raw: dict[str, Any], path: Path, prefix: str) -> None:

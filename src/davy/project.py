@@ -5,12 +5,12 @@ from __future__ import annotations
 import ast
 import importlib.util
 import sys
-import sysconfig
 import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from davy.code import forget, importing_from, is_own
 from davy.errors import DavyError, DefinitionError, NotFound, nearest
 from davy.features.define import Derived, Model, Resolver, Stream, View
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from davy.features.kpi import Kpi
 
 FILES = ("features", "models")
-_INSTALLED = (Path(__file__).parent, *(Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")))
 
 
 @dataclass(frozen=True)
@@ -93,6 +92,7 @@ def load_project(root: Path) -> Project:
     """
     root = root.resolve()
     project = Project(root)
+    forget()
     for name in FILES:
         path = root / f"{name}.py"
         sys.modules.pop(name, None)
@@ -128,9 +128,9 @@ def _run(name: str, path: Path) -> ModuleType:
     assert specification.loader is not None
     module = importlib.util.module_from_spec(specification)
     sys.modules[name] = module
-    sys.path.insert(0, str(path.parent))
     try:
-        specification.loader.exec_module(module)
+        with importing_from(path.parent):
+            specification.loader.exec_module(module)
     except DavyError as error:
         raise _located(error, _line(error, path.parent)) from None
     except SyntaxError as error:
@@ -139,19 +139,13 @@ def _run(name: str, path: Path) -> ModuleType:
         raise DefinitionError(
             f"{_line(error, path.parent)}: {type(error).__name__}: {error}", f"{path.name} must run from top to bottom.", "Mend the line."
         ) from error
-    finally:
-        sys.path.remove(str(path.parent))
     return module
 
 
 def _line(error: BaseException, root: Path) -> str:
     """The innermost line of the project's own files, without packages that are installed below it."""
-    own = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_own(Path(frame.filename), root)]
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if is_own(Path(frame.filename), root)]
     return f"{Path(own[-1].filename).relative_to(root)}:{own[-1].lineno}" if own else root.name
-
-
-def _is_own(path: Path, root: Path) -> bool:
-    return path.is_relative_to(root) and not any(path.is_relative_to(folder) for folder in _INSTALLED)
 
 
 def _located(error: DavyError, where: str) -> DavyError:

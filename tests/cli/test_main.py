@@ -78,6 +78,25 @@ def test_an_unknown_option_says_where_to_look(capsys: pytest.CaptureFixture[str]
     assert "davy version --help" in err
 
 
+def test_an_option_without_its_value_names_the_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["train", "late", "--experiment"]) == 2
+    assert "davy train --help" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ('[serving]\nport = "many"\n', ["serving.port is 'many', a text.", "It is a whole number.", "the default is 8080"]),
+    ('[serving]\nallow_globals = [3]\n', ["serving.allow_globals is [3].", "It is a list of text."]),
+    ('[predictions]\ndurability = "none"\n', ["predictions.durability is 'none'", '"buffered"']),
+    ('serving = 3\n', ["serving is 3", "It is a table."]),
+])
+def test_a_wrong_setting_is_told_in_the_words_of_the_file(text: str, said: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "davy.toml").write_text(text)
+    assert run(["--project", str(tmp_path), "runs"]) == 2
+    err = capsys.readouterr().err
+    for part in said:
+        assert part in err
+
+
 def test_version_prints_one_json_object(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["version", "--json"]) == 0
     (line,) = capsys.readouterr().out.splitlines()

@@ -55,7 +55,9 @@ def test_one_run_in_full(home: Home, ids: list[str], capsys: pytest.CaptureFixtu
     assert (found["id"], found["params"], found["artifacts"][0]["path"], found["versions"]) == (ids[0], {"depth": "3"}, "notes/a.txt", [])
 
 
-@pytest.mark.parametrize(("arguments", "hint"), [(["--experiment", "flihts"], "'flights'"), (["nosuchrun"], "davy runs"), (["--limit", "0"], "limit"),
+@pytest.mark.parametrize(("arguments", "hint"), [(["--experiment", "flihts"], "'flights'"), (["nosuchrun"], "davy runs"),
+                                                (["--order", "acu"], "did you mean 'auc'"),
+                                                (["--artifact", "a.txt"], "davy runs RUN --artifact a.txt"), (["--limit", "0"], "limit"),
                                                 (["--status", "DONE"], "finished")])
 def test_what_is_wrong_is_said(home: Home, ids: list[str], arguments: list[str], hint: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert _runs(home, *arguments) == 2
@@ -65,3 +67,10 @@ def test_what_is_wrong_is_said(home: Home, ids: list[str], arguments: list[str],
 def test_nothing_yet_says_what_to_type(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
     assert _runs(home) == 0
     assert "davy train" in capsys.readouterr().out
+
+
+def test_the_metrics_of_the_test_are_shown_and_counts_last(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    with start_run("late", home=home) as started:
+        started.log(train_rows=100, train_auc=0.9, train_brier=0.1, train_seconds=3, test_auc_low=0.6, test_auc=0.7, test_brier=0.2, test_rows=10)
+    assert _runs(home) == 0
+    assert capsys.readouterr().out.splitlines()[0].split()[-4:] == ["test_auc", "test_brier", "train_auc", "train_brier"]

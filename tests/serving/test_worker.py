@@ -127,10 +127,12 @@ def lightgbm_spec(folder: Path) -> WorkerSpec:
 
 
 def moody_spec(folder: Path) -> WorkerSpec:
-    (folder / "moody_models.py").write_text(MODELS)
+    (folder / "code").mkdir(exist_ok=True)
+    (folder / "code" / "moody_models.py").write_text(MODELS)
     data = b"\x80\x04\x8c\x0cmoody_models\x8c\x05Moody\x93)\x81."
     (folder / "model.pkl").write_bytes(data)
-    return WorkerSpec("moody", 1, "pickle", str(folder), {"model.pkl": digest_bytes(data)}, "value", 1, str(folder), ("moody_models.Moody",))
+    return WorkerSpec("moody", 1, "pickle", str(folder), {"model.pkl": digest_bytes(data), "code/moody_models.py": digest_bytes(MODELS.encode())}, "value", 1,
+                      str(folder), ("moody_models.Moody",))
 
 
 def test_many_requests_on_the_wire_are_all_answered_with_the_bits_of_lightgbm(tmp_path: Path) -> None:

@@ -314,3 +314,12 @@ for step in itertools.count():
     assert values == [float(step) for step in range(len(values))]
     assert _read(home, run_id).metrics == {"loss": values[-1]}
     assert _read(home, run_id).status == "RUNNING"
+
+
+def test_calls_that_do_not_fit_are_told_in_words(home: Home) -> None:
+    with start_run(home=home) as run:
+        with pytest.raises(InvalidInput, match=r"run\.param has no argument 'lr'"):
+            run.param(lr=0.1)  # type: ignore[call-arg]
+        with pytest.raises(InvalidInput, match="A dict came as the path") as refused:
+            run.json("j.json", {"auc": 0.7})  # type: ignore[arg-type]
+        assert "run.json(" in refused.value.fix

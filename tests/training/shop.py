@@ -49,6 +49,13 @@ class Line:
         return np.clip(np.nan_to_num(matrix[:, 0]) * self.weight + self.base + self.noise, 0, 1)
 
 
+class Always:
+    """Answers with one number, however many rows it is asked for."""
+
+    def predict(self, matrix):
+        return 0.5
+
+
 def moments():
     return pl.read_parquet(Path(__file__).parent / "data" / "moments.parquet")
 
@@ -66,6 +73,12 @@ def returns(data, *, kind: str = "line", trees: int = 10, noise: float = 0.0, se
         from sklearn.pipeline import make_pipeline
 
         return make_pipeline(SimpleImputer(), LogisticRegression()).fit(data.X, data.y)
+    if kind == "frame":
+        from lightgbm import LGBMClassifier
+
+        return LGBMClassifier(verbose=-1).fit(data.features, data.y)
+    if kind == "scalar":
+        return Always()
     if kind == "fails":
         raise ZeroDivisionError("nothing to divide by")
     if kind == "interrupted":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from pathlib import Path
 from typing import Any
 
 import lightgbm as lgb
@@ -16,11 +17,12 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 from davy.errors import InvalidInput, UnsafeModel
-from davy.training.formats import CARD, NATIVE, PICKLE, check_loadable, digest_predictions, predict_checked, save
+from davy.training.formats import CARD, NATIVE, PICKLE, answers_before, check_loadable, digest_predictions, predict_checked, save
 from training.helpers_models import Forgetful, Gadget, Mean, Names
 
 COLUMNS = ["a", "b", "c"]
 HERE = "training.helpers_models"
+ELSEWHERE = Path("/nowhere")
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +34,7 @@ def data() -> tuple[np.ndarray, np.ndarray]:
 
 def through(model: Any, matrix: np.ndarray, allow: tuple[str, ...] = ()) -> tuple[Any, Any]:
     saved = save(model, COLUMNS)
-    return saved, predict_checked(model, check_loadable(saved, allow_globals=allow), saved, matrix)
+    return saved, predict_checked(answers_before(model, saved, matrix), check_loadable(saved, ELSEWHERE, allow_globals=allow), matrix)
 
 
 def test_lightgbm_is_saved_as_its_own_text(data: tuple[np.ndarray, np.ndarray]) -> None:
@@ -96,7 +98,7 @@ def test_an_object_of_ones_own_needs_a_line_in_davy_toml(data: tuple[np.ndarray,
 
 def test_a_gadget_is_refused_without_being_run() -> None:
     with pytest.raises(UnsafeModel, match="system"):
-        check_loadable(save(Gadget(1.0), COLUMNS), allow_globals=(f"{HERE}.Gadget",))
+        check_loadable(save(Gadget(1.0), COLUMNS), ELSEWHERE, allow_globals=(f"{HERE}.Gadget",))
 
 
 def _local_class() -> Any:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -16,6 +19,7 @@ from davy.registry.models import list_versions
 from davy.tracking.search import search_runs
 from davy.training.reproduce import Reproduction, reproduce
 from davy.training.train import TrainResult, train
+from server_kit import alive, children, until
 from training.shop import git, ingest, moments, sales, write_moments, write_shop
 
 if TYPE_CHECKING:
@@ -141,3 +145,20 @@ def test_what_can_not_be_trained_again_says_why(shop: Home) -> None:
     with pytest.raises(NotFound, match="commit") as refused:
         reproduce(shop, result.run)
     assert "git fetch" in refused.value.fix
+
+
+def test_ctrl_c_ends_both_processes_without_a_traceback(shop: Home) -> None:
+    code = (shop.root / "models.py").read_text()
+    (shop.root / "models.py").write_text(code.replace('    if kind == "fails":', '    if kind == "long" and (Path.cwd() / "slow").exists():\n'
+                                                      '        import time\n\n        (Path.cwd() / "slow" / "begun").touch()\n        time.sleep(600)\n'
+                                                      '    if kind == "fails":'))
+    (shop.root / ".gitignore").write_text("slow/\ndata/\n.davy/\n__pycache__/\n")
+    result = trained(shop, params={"kind": "long"})
+    (shop.root / "slow").mkdir()
+    child = subprocess.Popen([sys.executable, "-m", "davy", "reproduce", result.run], cwd=shop.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    until(lambda: (shop.root / "slow" / "begun").exists(), 60)
+    (inner,) = children(child.pid)
+    child.send_signal(signal.SIGINT)
+    _, err = child.communicate(timeout=30)
+    assert (child.returncode, "Traceback" in err, alive(inner)) == (130, False, False)
+    assert "Interrupted" in err

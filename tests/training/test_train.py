@@ -112,7 +112,7 @@ def test_the_predictions_digest_is_that_of_the_registered_files(shop: Home) -> N
     kept = TrainingRecord.from_json(artifact(shop, result.run, "training.json"))
     with shop.database.read() as connection:
         version = get_version(connection, "returns", 1)
-    model = load_files({path: shop.blobs.get(digest) for path, digest in version.files.items()}, "sklearn", "probability")
+    model = load_files({path: shop.blobs.get(digest) for path, digest in version.files.items()}, "sklearn", "probability", shop.root)
     frame = pl.read_parquet(artifact(shop, result.run, "training_set.parquet"))
     matrix = np.column_stack([frame[name].cast(pl.Float64).fill_null(np.nan).to_numpy() for name in ("sales_1d", "mean_7d", "feature.size")]
                              + [(frame["shop"] == "b").cast(pl.Float64).to_numpy()])
@@ -276,3 +276,66 @@ def test_results_are_json(shop: Home) -> None:
     result = trained(shop)
     assert msgspec.json.decode(msgspec.json.encode(result), type=TrainResult) == result
     assert issubclass(DefinitionError, DavyError)
+
+
+def test_texts_are_not_handed_to_lightgbm_as_a_frame(shop: Home) -> None:
+    """It would end the whole process."""
+    with pytest.raises(InvalidInput, match="holds texts: shop") as refused:
+        trained(shop, params={"kind": "frame"})
+    assert "Fit on data.X" in refused.value.fix
+    kept = build(shop, load_project(shop.root).model("returns"), moments())
+    assert len(pl.Series(kept.features.drop("shop"))) == 300
+    assert len(pl.Series(pl.DataFrame(kept.features))) == 300
+
+
+def test_a_model_that_answers_with_one_number_is_refused_in_words(shop: Home) -> None:
+    with pytest.raises(InvalidInput, match=r"gave one number, 0\.5, for 300 rows") as refused:
+        trained(shop, params={"kind": "scalar"})
+    assert "one answer for each row" in refused.value.allowed
+
+
+def test_a_stream_without_its_history_is_refused_and_one_without_events_told(tmp_path: Path) -> None:
+    home = Home(write_shop(tmp_path / "shop"))
+    assert any("'sales' holds no events" in text for text in trained(home).notices)
+    features = (home.root / "features.py").read_text()
+    (home.root / "features.py").write_text(features.replace('"sales", ', '"sales", source="data/sales.parquet", '))
+    with pytest.raises(InvalidInput, match="holds no events, though it declares the source") as refused:
+        trained(home)
+    assert refused.value.fix == "Load it: davy ingest sales"
+    home.close()
+
+
+def test_spine_and_training_run_in_the_projects_folder(shop: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = (shop.root / "models.py").read_text()
+    (shop.root / "models.py").write_text(code.replace("Path(__file__).parent / ", "Path() / "))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert davy(["--project", str(shop.root), "train", "returns"]) == 0
+    assert os.getcwd() == str(tmp_path / "elsewhere")
+
+
+def test_labels_of_another_type_say_how_to_declare_them(shop: Home) -> None:
+    write_moments(shop.root, moments().with_columns(pl.col("returned") > 0.5))
+    with pytest.raises(InvalidInput, match="got False") as refused:
+        trained(shop)
+    assert refused.value.fix == "Declare it as it is: davy.Outcome('returned', kind=bool)"
+
+
+def test_a_wrong_spine_leaves_no_run_and_a_failing_function_says_where_its_traceback_is(shop: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    code = (shop.root / "models.py").read_text()
+    (shop.root / "models.py").write_text(code.replace("spine=moments)", 'spine="data/nope.parquet")'))
+    where = ["--project", str(shop.root)]
+    assert davy([*where, "train", "returns"]) == 2
+    said = capsys.readouterr().err
+    assert "The spine of 'returns' is 'data/nope.parquet'" in said
+    assert "correct spine= on @davy.model" in said
+    with shop.database.read() as connection:
+        assert not search_runs(connection).runs
+    (shop.root / "models.py").write_text(code)
+    assert davy([*where, "train", "returns", "-p", "kind=fails"]) == 2
+    with shop.database.read() as connection:
+        failed = search_runs(connection).runs[0].id
+    command = f"davy runs {failed} --artifact error.txt"
+    assert command in capsys.readouterr().err
+    assert davy([*where, *command.split()[1:]]) == 0
+    assert "ZeroDivisionError: nothing to divide by" in capsys.readouterr().out

@@ -132,8 +132,10 @@ def _events(home: Home) -> None:
 def _runs(found: Filled, features: FeatureSet, root: Path) -> None:
     home = found.home
     found.feature_set = features.digest
-    record = TrainingSetRecord(digest_bytes(b"rows"), features.digest, 81_234, {"as_known": "ingest", "watermarks": {"flights": 500, "weather": 60},
-                                                                                "spine": digest_bytes(b"spine"), "columns": list(features.outputs)})
+    details = {"digest": digest_bytes(b"rows"), "feature_set": features.digest, "rows": 81_234, "as_known": "ingest", "start": None,
+               "end": 1_366_516_800_000_000, "watermarks": {"flights": 500, "weather": 60}, "spine_digest": digest_bytes(b"spine"),
+               "columns": {name: digest_bytes(name.encode()) for name in features.outputs}}
+    record = TrainingSetRecord(digest_bytes(b"rows"), features.digest, 81_234, details)
     found.training_set = record.digest
     with home.database.begin() as connection:
         put_feature_set(connection, features, clock=home.clock)

@@ -160,6 +160,15 @@ def test_a_prediction_shows_every_value_as_it_was_served(client: TestClient, fil
     assert to("feature-sets", filled.feature_set) in page.links
 
 
+def test_a_training_set_says_in_words_what_it_saw(client: TestClient, filled: Filled) -> None:
+    text = " ".join(read(client, to("training-sets", filled.training_set)).text.split())
+    assert "flights offset 500, weather offset 60" in text
+    assert "what had arrived before its time" in text
+    assert "the spine's first to before 2013-04-21 04:00:00" in text
+    assert "1366516800000000" not in text
+    assert text.count(filled.training_set) == 1
+
+
 @pytest.mark.parametrize("index", [0, 299])
 def test_search_goes_to_predictions_in_tables_and_in_logs(client: TestClient, filled: Filled, index: int) -> None:
     found = client.get("/search", params={"q": f" {filled.predictions[index]} "}, follow_redirects=False)

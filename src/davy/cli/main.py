@@ -42,9 +42,10 @@ VERBS = tuple(Verb(*row) for row in (
     ("reproduce", "Training", "Train a run again from its record and grade it.", "davy reproduce RUN"),
     ("gate", "Release", "Judge a version before it may take traffic.", "davy gate late@3"),
     ("traffic", "Serving", "Show or set the weights of versions.", "davy traffic late late@1=0.9 late@2=0.1"),
-    ("predict", "Serving", "Ask a running server for one prediction.", "davy predict late origin=JFK carrier=B6"),
+    ("alias", "Serving", "Show or set names of versions.", "davy alias late production 2"),
+    ("predict", "Serving", "Ask a running server for one prediction.", "davy predict returned customer=c07 amount=120.5"),
     ("release", "Release", "Let a version take traffic on evidence.", "davy release late@2"),
-    ("status", "Release", "What is live, and how releases stand.", "davy status late"),
+    ("status", "Release", "What is live, how releases stand, is it well.", "davy status late"),
     ("promote", "Release", "Give the released version all traffic.", "davy promote late"),
     ("pause", "Release", "Hold a release where it is.", "davy pause late"),
     ("resume", "Release", "Go on with a paused release.", "davy resume late"),
@@ -123,7 +124,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except DavyError as error:
         return _complain(str(error), error.exit_code)
     except click.UsageError as error:
-        command = error.ctx.command_path if error.ctx else "davy"
+        command = error.ctx.command_path if error.ctx else " ".join(["davy", *_verb(sys.argv[1:] if arguments is None else arguments)])
         return _complain(f"{error.format_message()}\nSee what is allowed: {command} --help", 2)
     except click.ClickException as error:
         return _complain(error.format_message(), error.exit_code)
@@ -136,6 +137,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 - the last line of defence: a bug is shown whole, with a code of its own
         traceback.print_exception(error)
         return _complain("This is a bug in Davy. Please report it with the lines above.", BUG)
+
+
+def _verb(arguments: Sequence[str]) -> list[str]:
+    """The verb of a command line, if it has one: click does not say it of an option whose value is missing."""
+    return [word for word in arguments if word in BY_NAME][:1]
 
 
 def _complain(text: str, code: int) -> int:

@@ -22,7 +22,9 @@ from davy.errors import DavyError, InvalidInput, Unavailable
 @click.option("--at", "address", metavar="URL", help="The server's address (default: the one that davy up runs for this project).")
 @click.option("--json", "as_json", is_flag=True, help="The answer as it came.")
 def command(model: str, fields: tuple[str, ...], key: str | None, address: str | None, as_json: bool) -> None:
-    """Ask for one prediction of MODEL (or of one version, as late@2): davy predict late origin=JFK distance=1089
+    """Ask for one prediction of MODEL (or of one version, as late@2): davy predict returned customer=c07 amount=120.5
+
+    Every entity key and every request field of the model is named; a missing one is told.
 
     A VALUE is JSON where it reads as JSON (1089, true, null), and else a text; quote a text that reads as a number: carrier='"9"'.
     """

@@ -9,6 +9,7 @@ import click
 import msgspec
 
 from davy.cli.output import note, print_json, table, when
+from davy.errors import InvalidInput, NotFound, nearest
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -26,21 +27,32 @@ SHORTEST_ID = 12
 @click.option("--order", metavar="METRIC", help="Sort by this metric, highest first (default: the newest first).")
 @click.option("--ascending", is_flag=True, help="Lowest, or oldest, first.")
 @click.option("--limit", type=click.IntRange(1, 50_000), default=20, show_default=True, help="How many.")
+@click.option("--artifact", metavar="PATH", help="Write this file of the RUN to stdout, such as error.txt.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object: runs and next, or the run.")
-def command(run: str | None, experiment: str | None, status: Any, order: str | None, ascending: bool, limit: int, as_json: bool) -> None:
+def command(run: str | None, experiment: str | None, status: Any, order: str | None, ascending: bool, limit: int, artifact: str | None, as_json: bool) -> None:
     """List runs, or show the RUN whose id begins so: its params, metrics, tags and artifacts."""
     from davy.cli import open_home
+    from davy.tracking.artifacts import read_artifact
     from davy.tracking.experiments import get_experiment
+    from davy.tracking.runs import get_run
     from davy.tracking.search import search_runs
 
     home = open_home()
     with home.database.read() as connection:
+        if artifact is not None:
+            if run is None:
+                raise InvalidInput("--artifact came without the run that it is of.", "", f"Write: davy runs RUN --artifact {artifact}")
+            click.echo(read_artifact(connection, home.blobs, get_run(connection, run).id, artifact), nl=False)
+            return
         if run is not None:
             _show(connection, run, as_json)
             return
         if experiment is not None:
             get_experiment(connection, experiment)
         page = search_runs(connection, experiment=experiment, status=status, order=order, ascending=ascending, limit=limit)
+    if order is not None and page.runs and order not in page.runs[0].metrics:  # those that have it come first
+        raise NotFound(f"None of these runs has the metric {order!r}.", nearest(order, {key for found in page.runs for key in found.metrics}),
+                       "Name one that davy runs RUN lists.")
     if as_json:
         print_json({"runs": [_plain(found) for found in page.runs], "next": page.next})
         return
@@ -50,11 +62,9 @@ def command(run: str | None, experiment: str | None, status: Any, order: str | N
 
 
 def _rows(found: list[RunRecord], order: str | None) -> list[dict[str, Any]]:
-    counts: dict[str, int] = {}
-    for run in found:
-        for key in run.metrics:
-            counts[key] = counts.get(key, 0) + 1
-    ranked = sorted(counts, key=lambda key: (key != order, -counts[key], key))[:SHOWN_METRICS]
+    from davy.tracking.records import telling_metrics
+
+    ranked = telling_metrics(found, SHOWN_METRICS, order)
     digits = next(digits for digits in range(SHORTEST_ID, 33) if len({run.id[:digits] for run in found}) == len(found) or digits == 32)
     return [{"run": run.id[:digits], "name": run.name, "experiment": run.experiment, "status": run.status, "started (UTC)": when(run.started),
              "took": _duration(run), **{key: run.metrics.get(key) for key in ranked}} for run in found]

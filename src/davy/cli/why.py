@@ -9,6 +9,7 @@ import msgspec
 
 from davy.cli import open_home
 from davy.cli.output import print_json, when
+from davy.code import FOLDER
 from davy.core.time import format_time
 
 if TYPE_CHECKING:
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from davy.features.evidence import Evidence
     from davy.home import Home
     from davy.serving.predictions import PredictionRecord
+
+
+_CODE = f"{FOLDER}/"
 
 
 @click.command
@@ -68,7 +72,8 @@ def explain(home: Home, prediction: str) -> dict[str, Any]:
     kinds = {field.name: field.kind for field in (*features.entities, *features.request)}
     return {**answer, "entities": record.entities, "request": record.request, "kinds": kinds, "watermarks": record.watermarks,
             "vector": _vector(record, features, events), "gate": msgspec.to_builtins(gate), "release": release,
-            **{name: line[name] for name in ("run", "training_set", "feature_set", "commit", "registered")}}
+            **{name: line[name] for name in ("run", "training_set", "feature_set", "commit", "registered")},
+            "code": [path.removeprefix(_CODE) for path in sorted(line["files"]) if path.startswith(_CODE)]}
 
 
 def _vector(record: PredictionRecord, features: FeatureSet, behind: dict[str, Evidence]) -> list[dict[str, Any]]:
@@ -103,6 +108,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
     lines.append(f"├─ {_released(found['release'])}")
     lines.append(f"├─ run {run['name']} ({run['id']}), {run['status'].lower()} {when(run['started'])} by {run['user']}" if run else "├─ run not recorded")
     lines.append(f"├─ training set {training_set['digest'][7:19]}, {training_set['rows']:,} rows" if training_set else "├─ training set not recorded")
+    lines += [f"├─ code {', '.join(found['code'])}, kept with the version"] if found["code"] else []
     lines.append(f"└─ commit {found['commit'] or 'not recorded'}")
     return lines
 

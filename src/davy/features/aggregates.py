@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from davy.core.time import UNITS, format_duration, parse_duration
-from davy.errors import DefinitionError
+from davy.errors import DefinitionError, nearest
+from davy.features.calls import checked_call
 from davy.features.definition import Aggregate, FeatureSpec
 
 EXACT_HOP = 1
@@ -53,33 +54,43 @@ class Agg:
 class _Aggregates:
     """`davy.agg`: the aggregates. `field` names a column of the view's stream, `window` reaches back from the asked time, `hop` is the step of its far edge."""
 
+    @checked_call("agg.count")
     def count(self, field: str | None = None, *, window: str, hop: str | None = None) -> Any:
         """How many events (or how many with a value in `field`); 0 over none."""
         return Agg("count", field, window, hop)
 
+    @checked_call("agg.sum")
     def sum(self, field: str, *, window: str, hop: str | None = None) -> Any:
         """The exact sum; 0 over none."""
         return Agg("sum", field, window, hop)
 
+    @checked_call("agg.mean")
     def mean(self, field: str, *, window: str, hop: str | None = None) -> Any:
         """The exact sum over the count, rounded once; null over none."""
         return Agg("mean", field, window, hop)
 
+    @checked_call("agg.std")
     def std(self, field: str, *, window: str, hop: str | None = None) -> Any:
         """The sample standard deviation (n - 1); null below two values."""
         return Agg("std", field, window, hop)
 
+    @checked_call("agg.min")
     def min(self, field: str, *, window: str, hop: str | None = None) -> Any:
         """The smallest value; null over none."""
         return Agg("min", field, window, hop)
 
+    @checked_call("agg.max")
     def max(self, field: str, *, window: str, hop: str | None = None) -> Any:
         """The largest value; null over none."""
         return Agg("max", field, window, hop)
 
+    @checked_call("agg.last")
     def last(self, field: str, *, window: str | None = None, ttl: str | None = None, hop: str | None = None) -> Any:
         """The newest non-null value by (time, offset): within a window, within a time to live, or ever."""
         return Agg("last", field, window, hop, ttl)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"davy.agg has no {name!r}: {nearest(name, (known for known in vars(_Aggregates) if not known.startswith('_')))}")
 
 
 agg = _Aggregates()

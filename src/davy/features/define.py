@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from types import FunctionType
-from typing import Any, cast, overload
+from typing import Any
 
 from davy.core.fields import Field, Kind, make_field
 from davy.core.time import parse_duration
 from davy.errors import DefinitionError, NotFound, nearest
 from davy.features.aggregates import Agg
 from davy.features.aggregates import agg as agg
+from davy.features.calls import as_list, checked_call
 from davy.features.definition import DerivedSpec, FeatureSet, FeatureSpec, ModelSpec, OutcomeSpec, StreamSpec, ViewSpec
+from davy.features.derived import Derived as Derived
+from davy.features.derived import Udf as Udf
+from davy.features.derived import derive as derive
+from davy.features.derived import udf as udf
 from davy.features.kernel import output_kind
 from davy.features.kpi import as_kpis
 
@@ -38,6 +41,7 @@ class Stream:
     'str'
     """
 
+    @checked_call("davy.Stream")
     def __init__(
         self,
         name: str,
@@ -110,6 +114,10 @@ class _ViewType(type):
                 setattr(new, feature.name, FeatureRef(new, feature.name))  # type: ignore[arg-type]
         return new
 
+    def __getattr__(cls, name: str) -> Any:
+        known = [feature.name for feature in cls.spec.features] if "spec" in vars(cls) else []
+        raise AttributeError(f"The view {cls.__name__!r} has no feature {name!r}: {nearest(name, known)}")
+
 
 class View(metaclass=_ViewType):
     """The features of one entity from one stream: a class with `stream`, `entity` and aggregates.
@@ -167,72 +175,6 @@ def _field(stream: Stream, name: str, where: str) -> Field:
         raise DefinitionError(f"{where}: {error.came}", error.allowed, error.fix) from None
 
 
-class Derived:
-    """A function of features and request fields; its name is the feature's."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.function = function
-        self.name = function.__name__
-        self.inputs = tuple(inspect.signature(function).parameters)
-        self.__doc__ = function.__doc__
-
-    def spec(self, kinds: Mapping[str, Kind]) -> DerivedSpec:
-        """This feature as data, given the kinds of everything that its arguments may name."""
-        from davy.features.expression import trace
-
-        return trace(self.name, self.function, {name: kinds[name] for name in self.inputs})
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the function itself, as in a unit test."""
-        return self.function(*args, **kwargs)
-
-    def __repr__(self) -> str:
-        return f"derived feature {self.name!r}"
-
-
-class Udf(Derived):
-    """A derived feature that can't be traced: plain Python, kept as its source and run row by row."""
-
-    def __init__(self, function: Callable[..., Any], kind: Any = None) -> None:
-        from davy.features.udf import udf_source
-
-        self.source = udf_source(function)
-        super().__init__(function)
-        self.kind = kind
-
-    def spec(self, kinds: Mapping[str, Kind]) -> DerivedSpec:
-        """This feature as data: its program holds the function with all that it names."""
-        from davy.features.udf import udf_spec
-
-        return udf_spec(self.name, cast("FunctionType", self.function), self.source, self.kind, {name: kinds[name] for name in self.inputs})
-
-    def __repr__(self) -> str:
-        return f"udf {self.name!r}"
-
-
-def derive(function: Callable[..., Any]) -> Derived:
-    """Declare a derived feature: the function is traced once into an expression, and its arguments name features or request fields."""
-    return Derived(function)
-
-
-@overload
-def udf(function: Callable[..., Any]) -> Udf: ...
-@overload
-def udf(*, kind: Any) -> Callable[[Callable[..., Any]], Udf]: ...
-def udf(function: Callable[..., Any] | None = None, *, kind: Any = None) -> Any:
-    """Declare a derived feature that can't be traced: a plain, pure function of one row's values. A missing value comes as None.
-
-    Its source is kept with each version that is trained on it. It runs row by row, in training and in serving, in a process of its own.
-
-    Args:
-        kind: what it returns (int, float, str, bool or davy.Time), when its annotation doesn't say so.
-
-    Raises:
-        DefinitionError: not a plain function at the top of a file.
-    """
-    return Udf(function, kind) if function is not None else lambda wrapped: Udf(wrapped, kind)
-
-
 class Outcome:
     """What turns out to be true later, and the label that a model learns from it.
 
@@ -243,6 +185,7 @@ class Outcome:
         kind: the value's type.
     """
 
+    @checked_call("davy.Outcome")
     def __init__(self, value: str, *, label: Callable[[Any], Any] | None = None, matures_after: str = "0s", kind: Any = float) -> None:
         self.label = label
         self.spec = OutcomeSpec(make_field(value, kind), parse_duration(matures_after))
@@ -256,7 +199,10 @@ class Model:
         kpis: Sequence[Any] = (),
     ) -> None:
         self.train, self.name = train, train.__name__
-        self.entities, self.features, self.request = tuple(entities), tuple(features), dict(request)
+        if not isinstance(outcome, Outcome):
+            raise DefinitionError(f"The model {self.name!r} has the outcome {outcome!r}.", "An outcome names the value that arrives later, with its type.",
+                                  f"Write outcome=davy.Outcome({outcome if isinstance(outcome, str) else 'arr_delay'!r}).")
+        self.entities, self.features, self.request = as_list("entities", entities), as_list("features", features), dict(request)
         self.outcome, self.spine = outcome, spine
         self.kpis = as_kpis(kpis, f"The model {self.name!r}")
         self.__doc__ = train.__doc__
@@ -269,6 +215,7 @@ class Model:
         return f"model {self.name!r}"
 
 
+@checked_call("davy.model")
 def model(
     *, entities: Sequence[str], features: Sequence[Any], outcome: Outcome, request: Mapping[str, Any] | None = None, spine: Any = None,
     kpis: Sequence[Any] = (),
@@ -311,24 +258,28 @@ class Resolver:
     def model(self, declared: Model) -> ModelSpec:
         """The checked specification of a model."""
         where = f"The model {declared.name!r}"
-        feature_set = self.feature_set(declared.features, entities=declared.entities, request=declared.request, where=where)
         label = declared.outcome.spec.value.name
+        feature_set = _Resolution(self, declared.features, declared.request, where, label).finish(declared.entities)
         used = {*feature_set.outputs, *(field.name for field in (*feature_set.entities, *feature_set.request))}
         used |= {name for spec in feature_set.derived for name in spec.inputs}
         if label in used:
-            raise DefinitionError(
-                f"{where} uses its outcome {label!r} as a feature.",
-                "What is predicted is not known when it is asked for.",
-                f"Remove {label!r} from features, entities and request; what was known of the past is a view's aggregate under a name of its own.",
-            )
+            raise _leak(where, label)
         return ModelSpec(declared.name, feature_set, declared.outcome.spec)
 
 
-class _Resolution:
-    """One feature set being put together."""
+def _leak(where: str, label: str) -> DefinitionError:
+    return DefinitionError(
+        f"{where} uses its outcome {label!r} as a feature.",
+        "What is predicted is not known when it is asked for.",
+        f"Remove {label!r} from features, entities and request; what was known of the past is a view's aggregate under a name of its own.",
+    )
 
-    def __init__(self, known: Resolver, listed: Sequence[Any], request: Mapping[str, Any], where: str) -> None:
-        self.known, self.where = known, where
+
+class _Resolution:
+    """One feature set being put together; `label` is the name of what it must not know."""
+
+    def __init__(self, known: Resolver, listed: Sequence[Any], request: Mapping[str, Any], where: str, label: str | None = None) -> None:
+        self.known, self.where, self.label = known, where, label
         self.request = {name: make_field(name, kind) for name, kind in request.items()}
         self.views: dict[str, type[View]] = {}
         self.kinds: dict[str, Kind] = {}
@@ -417,6 +368,8 @@ class _Resolution:
                 "A name must mean one feature.",
                 f"List the view that you mean, or rename: {holders[0].__name__}.{name}",
             )
+        if name == self.label:
+            raise _leak(self.where, name)
         known = {*self.kinds, *self.functions, *(feature.name for view in self.known.views for feature in view.spec.features)}
         needs = f" (an argument of {path[-1]!r})" if path else ""
         raise DefinitionError(
@@ -442,12 +395,12 @@ class _Resolution:
         """Check the entity keys and seal the set."""
         needed = list(dict.fromkeys([*(key for view in self.views.values() for key in view.spec.entity), *self.keys]))
         named = needed if entities is None else list(dict.fromkeys(entities))
+        fields = tuple(self._key(name, needed) for name in named)
         missing = [key for key in needed if key not in named]
         if missing:
             raise DefinitionError(
                 f"{self.where} does not name the entity key {missing[0]!r}.", f"It needs: {', '.join(needed)}.", f"Add {missing[0]!r} to entities."
             )
-        fields = tuple(self._key(name, needed) for name in named)
         streams = {view.stream.name: view.stream.spec for view in self.views.values()}
         for view in self.views.values():
             if view.stream.spec != streams[view.stream.name]:

@@ -26,6 +26,17 @@ AsKnown = Literal["ingest", "event"]
 TIME = "time"
 
 
+class Features(pl.DataFrame):
+    """A frame of features that is not handed over as an Arrow stream while it holds texts: LightGBM would end the process."""
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        texts = [name for name, dtype in self.schema.items() if dtype == pl.String]
+        if texts:
+            raise InvalidInput(f"data.features holds texts: {', '.join(texts)}.", "A model takes numbers; in data.X a text is its code in data.categories.",
+                               "Fit on data.X (LightGBM: categorical_feature=data.categorical). For other uses: polars.DataFrame(data.features)")
+        return super().__arrow_c_stream__(requested_schema)
+
+
 @dataclass(frozen=True)
 class TrainingSet:
     """Features and labels, and what proves where they came from.
@@ -65,9 +76,10 @@ class TrainingSet:
         return [index for index, kind in enumerate(self.kinds) if kind == "str"]
 
     @property
-    def features(self) -> pl.DataFrame:
-        """The vectors alone, typed."""
-        return self.frame.select(pl.col(f"feature.{name}").alias(name) if f"feature.{name}" in self.frame.columns else pl.col(name) for name in self.columns)
+    def features(self) -> Features:
+        """The vectors alone, typed, for looking at and computing with. A model learns from `X`, which is what a version is asked with."""
+        inner = [f"feature.{name}" if f"feature.{name}" in self.frame.columns else name for name in self.columns]
+        return Features(self.frame.select(pl.col(column).alias(name) for column, name in zip(inner, self.columns, strict=True)))
 
     @cached_property
     def X(self) -> np.ndarray:
@@ -114,7 +126,7 @@ def training_set(
         watermarks: look at the log only up to these offsets, as an earlier training set did.
 
     Raises:
-        InvalidInput: a column is missing, mistyped, or holds a time without a zone.
+        InvalidInput: a column is missing, mistyped, or holds a time without a zone; or a stream's declared history has not been loaded.
     """
     if as_known not in ("ingest", "event"):
         raise InvalidInput(
@@ -125,6 +137,10 @@ def training_set(
     if times.null_count():
         raise InvalidInput(f"{times.null_count()} rows of the spine have no time.", "Features are asked for at a moment.", "Filter them out.")
     bounds = {stream.name: min(engine.last_offset(stream), (watermarks or {}).get(stream.name, 1 << 62)) for stream in feature_set.streams}
+    for stream in feature_set.streams:
+        if stream.source is not None and watermarks is None and bounds[stream.name] == 0:
+            raise InvalidInput(f"The stream {stream.name!r} holds no events, though it declares the source {stream.source!r}.",
+                               "Its features would be null, or 0, in every row.", f"Load it: davy ingest {stream.name}")
     seen = {}
     for stream in feature_set.streams:
         known = engine.known_at(stream, micros) if as_known == "ingest" else np.full(len(micros), bounds[stream.name], dtype=np.int64)

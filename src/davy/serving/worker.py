@@ -22,6 +22,7 @@ if __name__ == "__main__":  # before numpy is loaded, and only in a process of i
 import msgspec
 import numpy as np
 
+from davy.code import use_code
 from davy.errors import DavyError
 from davy.serving import frames
 from davy.serving.models import LightGBM, Matrix, Model, load, verify
@@ -220,8 +221,7 @@ def open_model(spec: WorkerSpec) -> Model:
     """
     folder = Path(spec.folder)
     verify(folder, spec.files)
-    if spec.allow_globals:
-        sys.path.insert(0, spec.project)
+    use_code(folder, Path(spec.project))
     model = load(folder, spec.format, output=spec.output, allow_globals=spec.allow_globals)
     if model.width is not None and model.width != spec.width:
         raise DavyError(f"The model {spec.model}@{spec.version} takes {model.width} columns, but its signature lists {spec.width}.",

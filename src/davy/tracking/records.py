@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 import re
 from functools import lru_cache
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from davy.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 Status = Literal["RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED"]
 LONGEST_KEY, LONGEST_PARAM, LONGEST_TAG, LONGEST_EXPERIMENT, LONGEST_PATH = 250, 6000, 8000, 500, 2000
@@ -17,6 +20,7 @@ RUN_NAME, USER, SOURCE, COMMIT, PARENT = "mlflow.runName", "mlflow.user", "mlflo
 _KEY = re.compile(r"[/\w.\- :]+")
 _BAD_PATH = re.compile(r"[\x00-\x1f\x7f\\]|^[A-Za-z]:")
 _LARGEST_STEP = 2**63 - 1
+_ASIDE = ("_rows", "_seconds", "_low", "_high")
 
 
 class Metric(msgspec.Struct, frozen=True, array_like=True):
@@ -120,6 +124,9 @@ def check_step(key: str, step: Any) -> int:
 
 def check_path(path: str) -> str:
     """An artifact's path: relative, with '/', without '..', so that it stays inside the folder that it is downloaded to."""
+    if not isinstance(path, str):
+        raise InvalidInput(f"A {type(path).__name__} came as the path of an artifact.", "The value comes first, then the file's name.",
+                           'Write for example run.json({"auc": 0.7}, "scores.json")')
     if not path or len(path) > LONGEST_PATH or _not_normal(path) or _BAD_PATH.search(path):
         raise InvalidInput(f"{path!r} can't be the path of an artifact.", "It is relative, with '/', without '..', control characters or backslashes.",
                            "Rename it.")
@@ -133,3 +140,20 @@ def is_nan(value: float) -> bool:
 
 def _not_normal(path: str) -> bool:
     return path.startswith("/") or any(part in ("", ".", "..") for part in path.split("/"))
+
+
+def telling_metrics(runs: Iterable[RunRecord], most: int, first: str | None = None) -> list[str]:
+    """The few metrics that say most about these runs: `first`, then those of the test, then the others, those of most runs first.
+
+    Counts, seconds and the ends of intervals come last.
+    """
+    counts: dict[str, int] = {}
+    for run in runs:
+        for key in run.metrics:
+            counts[key] = counts.get(key, 0) + 1
+
+    def rank(key: str) -> tuple[Any, ...]:
+        return key != first, key.endswith(_ASIDE), not key.startswith("test"), -counts[key], key
+
+    found = sorted(counts, key=rank)[:most]
+    return found if first is None or first in found else [first, *found[: most - 1]]

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from davy.errors import Conflict, DavyError, InvalidInput
+from davy.features.calls import checked_call
 from davy.home import Home
 from davy.tracking import artifacts, runs
 from davy.tracking.experiments import ensure_experiment
@@ -105,6 +106,7 @@ class Run:
                 runs.log_metrics(connection, self.id, points)
             self._points = []
 
+    @checked_call("run.param")
     def param(self, key: str, value: Any) -> None:
         """Set a param, once: the same value again is fine, another is a `Conflict`."""
         self.params({key: value})
@@ -114,6 +116,7 @@ class Run:
         with self._lock, self._writing() as connection:
             runs.log_params(connection, self.id, {**(values or {}), **more})
 
+    @checked_call("run.tag")
     def tag(self, key: str, value: Any) -> None:
         """Set a tag; it may be changed."""
         self.tags({key: value})

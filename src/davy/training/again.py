@@ -97,7 +97,7 @@ def repeat(request: Request) -> Answer:
         fitted = fit(definition, data, record.parameters, root=root, seed=record.seed, allow_globals=allowed)
         largest: float | None = 0.0
         if fitted.predictions != record.predictions:
-            before = load_files(_files(Path(request.files)), record.format, record.output, allow_globals=allowed)
+            before = load_files(_files(Path(request.files)), record.format, record.output, root, allow_globals=allowed)
             largest = _largest(before.predict(data.X), fitted.answers)
         return msgspec.structs.replace(answer, imported=_imported(), files=fitted.files, model_digest=fitted.saved.digest, predictions=fitted.predictions,
                                        largest=largest, seconds=fitted.seconds)

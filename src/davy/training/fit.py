@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
+from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from davy.code import importing_from
 from davy.core.digest import digest_bytes
 from davy.errors import DavyError
 from davy.training.environment import set_seeds
-from davy.training.formats import SavedModel, check_loadable, digest_predictions, predict_checked, save
-from davy.training.spine import importing_from, user_error
+from davy.training.formats import SavedModel, answers_before, check_loadable, digest_predictions, predict_checked, save, with_code
+from davy.training.spine import user_error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -52,7 +54,7 @@ def fit(definition: ModelDefinition, data: TrainingSet, parameters: Mapping[str,
     """
     set_seeds(seed)
     began = time.perf_counter()
-    with importing_from(root):
+    with importing_from(root), chdir(root):
         try:
             model = definition.train(data, **parameters)
         except DavyError:
@@ -61,6 +63,9 @@ def fit(definition: ModelDefinition, data: TrainingSet, parameters: Mapping[str,
             raise user_error(error, root, f"Training {definition.name!r}") from error
         seconds = time.perf_counter() - began
         saved = save(model, data.columns)
-        loaded = check_loadable(saved, allow_globals=allow_globals)
-        answers = predict_checked(model, loaded, saved, data.X)
+        expected = answers_before(model, saved, data.X)
+        # Not sooner: predict may import what only it needs.
+        saved = with_code(saved, root)
+        loaded = check_loadable(saved, root, allow_globals=allow_globals)
+        answers = predict_checked(expected, loaded, data.X)
     return Fitted(model, saved, loaded, answers, seconds)

@@ -2,13 +2,15 @@
 
 LightGBM becomes its native text (`model.txt`); scikit-learn estimators, and any object with `predict`, become a plain
 pickle (`model.pkl`, protocol 5). What serving would refuse to load is refused here, while the person who can change it
-is still there. The answers of a version are those of the saved and loaded files, never of the object in memory.
+is still there. A pickle that names the project's own classes takes the project's loaded modules with it.
+The answers of a version are those of the saved and loaded files, never of the object in memory.
 """
 
 from __future__ import annotations
 
 import pickle
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +18,13 @@ import msgspec
 import numpy as np
 
 from davy import __version__
+from davy.code import FOLDER, loaded_code, names_of, only_with
 from davy.core.digest import digest_bytes, digest_json
 from davy.errors import DavyError, InvalidInput, UnsafeModel
 from davy.serving.models import load
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from davy.registry.signature import Output
     from davy.serving.models import Matrix, Model
@@ -69,39 +72,77 @@ def save(model: Any, columns: Sequence[str]) -> SavedModel:
     return _saved(kind, PICKLE, _pickled(model), output, classes, columns)
 
 
-def load_files(files: Mapping[str, bytes], format: str, output: Output, *, allow_globals: Sequence[str] = ()) -> Model:
-    """The model that these files hold."""
-    with tempfile.TemporaryDirectory(prefix="davy-model-") as folder:
+def with_code(saved: SavedModel, root: Path) -> SavedModel:
+    """The model's files, and the project's loaded modules beside them if the pickle names one of theirs."""
+    from davy.serving.unpickle import named_globals
+
+    pickled = saved.files.get(PICKLE)
+    if pickled is None or names_of(root).isdisjoint(module for module, _ in named_globals(pickled)):
+        return saved
+    code = {f"{FOLDER}/{path}": text for path, text in loaded_code(root).items()}
+    return msgspec.structs.replace(saved, files={**saved.files, **code})
+
+
+def load_files(files: Mapping[str, bytes], format: str, output: Output, root: Path, *, allow_globals: Sequence[str] = ()) -> Model:
+    """The model that these files hold, running its own code and not that of the project at `root`."""
+    with tempfile.TemporaryDirectory(prefix="davy-model-") as name:
+        folder = Path(name)
         for path, data in files.items():
-            target = Path(folder, path)
+            target = folder / path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(data)
-        return load(Path(folder), format, output=output, allow_globals=allow_globals)
+        with only_with(folder, root):
+            return load(folder, format, output=output, allow_globals=allow_globals)
 
 
-def predict_checked(original: Any, loaded: Model, saved: SavedModel, matrix: Matrix) -> Matrix | list[Any]:
-    """The loaded model's answers for all rows, after checking on the first thousand that the object in memory gives the same bits.
+def answers_before(model: Any, saved: SavedModel, matrix: Matrix) -> Matrix | list[Any]:
+    """What the object in memory answers to the first thousand rows.
+
+    Raises:
+        InvalidInput: it can't answer rows of the feature set's columns, or gives no answer for each.
+    """
+    rows = matrix[:COMPARED_ROWS]
+    with _explained(matrix):
+        found = _answers(model, saved, rows)
+        _check_count(found, rows)
+    return found
+
+
+def predict_checked(expected: Matrix | list[Any], loaded: Model, matrix: Matrix) -> Matrix | list[Any]:
+    """The loaded model's answers for all rows, after checking that it gives the same bits as the object in memory did.
 
     Raises:
         InvalidInput: the model can't answer rows of the feature set's columns, or saving has changed it.
     """
-    try:
-        expected = _answers(original, saved, matrix[:COMPARED_ROWS])
+    with _explained(matrix):
         first = loaded.predict(matrix[:COMPARED_ROWS])
         found = loaded.predict(matrix) if len(matrix) > COMPARED_ROWS else first
+        _check_count(found, matrix)
+    if digest_predictions(expected) != digest_predictions(first):
+        row = _first_difference(expected, first)
+        raise InvalidInput(f"Saving changes the model: for row {row} it answered {expected[row]!r} before and {first[row]!r} after it was saved and loaded.",
+                           "A version answers exactly as the model that was trained.", "Keep all that predict needs in the object's attributes.")
+    return found
+
+
+@contextmanager
+def _explained(matrix: Matrix) -> Iterator[None]:
+    try:
+        yield
     except DavyError:
         raise
     except Exception as error:  # a model's own predict may raise anything
         raise InvalidInput(f"The model can't answer the training set's own rows: {type(error).__name__}: {error}.",
                            f"A version is asked with float64 rows of the feature set's {matrix.shape[1]} columns, in order, null as NaN.",
                            "Fit it on data.X, and put scaling, imputing and encoding into the model (a scikit-learn Pipeline).") from error
-    if len(found) != len(matrix):
-        raise InvalidInput(f"The model gave {len(found)} answers for {len(matrix)} rows.", "It gives one for each row.", "Mend its predict.")
-    if digest_predictions(expected) != digest_predictions(first):
-        row = _first_difference(expected, first)
-        raise InvalidInput(f"Saving changes the model: for row {row} it answered {expected[row]!r} before and {first[row]!r} after it was saved and loaded.",
-                           "A version answers exactly as the model that was trained.", "Keep all that predict needs in the object's attributes.")
-    return found
+
+
+def _check_count(found: Matrix | list[Any], matrix: Matrix) -> None:
+    count = 0 if np.ndim(found) == 0 else len(found)
+    if count != len(matrix):
+        said = f"{count:,} answers" if np.ndim(found) else f"one number, {plain(np.asarray(found)[()])!r},"
+        raise InvalidInput(f"The model gave {said} for {len(matrix):,} rows.", "Its predict takes a matrix, and gives one answer for each row.",
+                           "Mend its predict: return for example numpy.full(len(matrix), value).")
 
 
 def digest_predictions(found: Matrix | list[Any]) -> str:
@@ -198,13 +239,20 @@ def _shown(model: Any) -> str:
     return f"a {type(model).__name__}"
 
 
-def check_loadable(saved: SavedModel, *, allow_globals: Sequence[str] = ()) -> Model:
+def check_loadable(saved: SavedModel, root: Path, *, allow_globals: Sequence[str] = ()) -> Model:
     """Load the saved files as serving will, and say at training time what serving would say later.
 
     Raises:
         UnsafeModel: the pickle names what is not on the allow-list.
+        InvalidInput: the project's modules don't run apart from its folder.
     """
     try:
-        return load_files(saved.files, saved.format, saved.output, allow_globals=allow_globals)
+        return load_files(saved.files, saved.format, saved.output, root, allow_globals=allow_globals)
     except UnsafeModel as error:
         raise UnsafeModel(f"This model would not be served. {error.came}", error.allowed, f"{error.fix}\nThen train again.") from error
+    except DavyError:
+        raise
+    except Exception as error:  # the user's modules may raise anything when they are imported
+        raise InvalidInput(f"This model would not be served. The project's code can't be imported apart from its folder: {type(error).__name__}: {error}.",
+                           "A version keeps the .py files that training has loaded, and imports them in a process of its own.",
+                           "Read data inside functions, not where a module is imported; what predict needs belongs into the model's attributes.") from error

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
     from davy.home import Home
 
-TOLERANCE = 1e-6
+TOLERANCE, WATCH_SECONDS = 1e-6, 0.5
 _HASH_SEED = "PYTHONHASHSEED"
 
 
@@ -142,15 +144,31 @@ def _run_again(kept: _Kept, home: Home, layout: Layout, scratch: Path, python: P
     request = again.Request(str(layout.root), str(home.path), kept.record, str(files), str(rows) if rows else None)
     path = scratch / "request.json"
     path.write_bytes(msgspec.json.encode(request, enc_hook=str))
-    done = subprocess.run([str(python), "-m", "davy.training.again", str(path)], cwd=layout.root, env=_variables(kept, home.root, layout),
-                          stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno() if _has_descriptor() else subprocess.DEVNULL, check=False)
+    code = _waited([str(python), "-m", "davy.training.again", str(path)], layout.root, _variables(kept, home.root, layout))
     answer = scratch / again.ANSWER
     if not answer.exists():
-        raise DavyError(f"Training again ended with exit code {done.returncode} and no answer.", "", "See its output above.")
+        raise DavyError(f"Training again ended with exit code {code} and no answer.", "", "See its output above.")
     found = msgspec.json.decode(answer.read_bytes(), type=again.Answer)
     if found.error is not None:
         raise DavyError(f"Training again failed: {found.error}", "", "Compare with the run's own output; --environment restores its packages.")
     return found
+
+
+def _waited(command: list[str], folder: Path, variables: dict[str, str]) -> int:
+    """The exit code of a process in a session of its own: Ctrl-C is for this one, which ends it without its traceback."""
+    process = subprocess.Popen(command, cwd=folder, env=variables, stdin=subprocess.DEVNULL, start_new_session=True,
+                               stdout=sys.stderr.fileno() if _has_descriptor() else subprocess.DEVNULL)
+    try:
+        while True:
+            try:  # an endless wait may not be interrupted: a library's handler can make the call resume
+                return process.wait(WATCH_SECONDS)
+            except subprocess.TimeoutExpired:
+                continue
+    finally:
+        if process.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def _has_descriptor() -> bool:

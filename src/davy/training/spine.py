@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import inspect
-import sys
 import traceback
-from contextlib import contextmanager
+from contextlib import chdir
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from davy.code import importing_from
 from davy.core.fields import Field
 from davy.core.time import EPOCH, format_time
-from davy.errors import DavyError, DefinitionError, InvalidInput
+from davy.errors import DavyError, DefinitionError, InvalidInput, NotFound
 from davy.features.columns import decode_column, encode_column, encode_times
 from davy.features.training_set import TIME, TrainingSet, training_set
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from davy.features.training_set import AsKnown
     from davy.home import Home
@@ -37,9 +37,7 @@ def make_spine(definition: ModelDefinition, root: Path, *, start: int | None = N
         InvalidInput: not a data frame, no time, no outcome, or no rows.
     """
     name, source = definition.name, definition.spine
-    if source is None:
-        raise DefinitionError(f"The model {name!r} has no spine.", "A spine says at which moments, for which entities, with which outcome the model learns.",
-                              "Add to @davy.model: spine=FUNCTION, or spine=\"data/FILE.parquet\"")
+    check_spine(definition, root)
     frame = _called(source, definition, root, start, end) if callable(source) else _read(root / Path(source), definition)
     outcome = definition.spec.outcome.value.name
     for column in (TIME, outcome):
@@ -58,6 +56,21 @@ def make_spine(definition: ModelDefinition, root: Path, *, start: int | None = N
     return frame
 
 
+def check_spine(definition: ModelDefinition, root: Path) -> None:
+    """See that there is a spine, before anything is begun.
+
+    Raises:
+        DefinitionError: the model declares none. NotFound: it names a file that isn't there.
+    """
+    name, source = definition.name, definition.spine
+    if source is None:
+        raise DefinitionError(f"The model {name!r} has no spine.", "A spine says at which moments, for which entities, with which outcome the model learns.",
+                              "Add to @davy.model: spine=FUNCTION, or spine=\"data/FILE.parquet\"")
+    if not callable(source) and not (root / Path(source)).exists():
+        raise NotFound(f"The spine of {name!r} is {str(source)!r}, and there is no {root / Path(source)}.", "A spine's file lies below the project's folder.",
+                       "Put the file there, or correct spine= on @davy.model.")
+
+
 def labels(definition: ModelDefinition, spine: pl.DataFrame) -> pl.Series:
     """The label of each row: the outcome's value as the log would hold it, through the declared function.
 
@@ -65,7 +78,10 @@ def labels(definition: ModelDefinition, spine: pl.DataFrame) -> pl.Series:
         InvalidInput: an outcome or label that is null or NaN; names the first row (from 0).
     """
     field = definition.spec.outcome.value
-    values = decode_column(encode_column(spine[field.name], field), field)
+    try:
+        values = decode_column(encode_column(spine[field.name], field), field)
+    except InvalidInput as error:
+        raise _mistyped(definition, spine[field.name], error) from error
     unknown = values.is_null()
     if unknown.any():
         raise InvalidInput(f"{unknown.sum():,} of {len(values):,} rows of the spine have no {field.name!r}; the first is row {unknown.arg_max()}.",
@@ -77,6 +93,17 @@ def labels(definition: ModelDefinition, spine: pl.DataFrame) -> pl.Series:
         raise InvalidInput(f"The label of row {row} is {found[row]!r}; {int(missing.sum()):,} of {len(found):,} are null or NaN.",
                            "Every row has a label.", "Filter such rows out of the spine, or mend the label's function.")
     return found
+
+
+def _mistyped(definition: ModelDefinition, values: pl.Series, error: InvalidInput) -> InvalidInput:
+    """The outcome's own error, with the declaration that would take this column."""
+    field, dtype = definition.spec.outcome.value, values.dtype
+    kinds = (("bool", dtype == pl.Boolean), ("int", dtype.is_integer()), ("float", dtype.is_float()), ("str", dtype == pl.String),
+             ("davy.Time", isinstance(dtype, pl.Datetime)))
+    kind = next((kind for kind, fits in kinds if fits and kind != field.kind), None)
+    if kind is None:
+        return error
+    return type(error)(f"The outcome of {definition.name!r}: {error.came}", error.allowed, f"Declare it as it is: davy.Outcome({field.name!r}, kind={kind})")
 
 
 def refuse_constant(found: pl.Series) -> None:
@@ -130,16 +157,6 @@ def encode_like(other: TrainingSet, data: TrainingSet) -> TrainingSet:
     return other
 
 
-@contextmanager
-def importing_from(root: Path) -> Iterator[None]:
-    """The project's folder is importable, also for imports inside its functions."""
-    sys.path.insert(0, str(root))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(root))
-
-
 def user_error(error: BaseException, root: Path, what: str) -> DefinitionError:
     """An exception from the user's code as one sentence with file and line."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).is_relative_to(root)]
@@ -151,7 +168,7 @@ def _called(function: Any, definition: ModelDefinition, root: Path, start: int |
     accepted = inspect.signature(function).parameters
     bounds = {name: None if bound is None else EPOCH + timedelta(microseconds=bound) for name, bound in (("start", start), ("end", end))}
     try:
-        with importing_from(root):
+        with importing_from(root), chdir(root):
             found = function(**{name: bound for name, bound in bounds.items() if name in accepted})
     except DavyError:
         raise

@@ -25,7 +25,7 @@ from davy.training.formats import digest_predictions
 from davy.training.parameters import SEED, bind_parameters
 from davy.training.runs import PROCESS, end_abandoned, this_process
 from davy.training.source import ARCHIVE, PATCH
-from davy.training.spine import build, encode_like, make_spine, refuse_constant
+from davy.training.spine import build, check_spine, encode_like, make_spine, refuse_constant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from davy.home import Home
     from davy.project import ModelDefinition, Project
     from davy.tracking.writer import Run
+
+
+ERROR = "error.txt"
 
 
 class TrainResult(msgspec.Struct, frozen=True):
@@ -113,18 +116,20 @@ def train(project: Project, home: Home, model: str, *, params: Mapping[str, Any]
     definition = project.model(model)
     parameters = bind_parameters(definition.train, params or {}, seed=seed)
     span = Span(start, end, test_start, test_end).checked()
+    check_spine(definition, project.root)
     end_abandoned(home)
     tags = {"davy.model": model, PROCESS: this_process()}
-    with start_run(model, experiment=experiment or model, params=parameters, tags=tags, home=home) as run, _kept_traceback(run):
+    with start_run(model, experiment=experiment or model, params=parameters, tags=tags, home=home) as run, _kept_traceback(run, report):
         return _Training(project, home, definition, run, report).carry_out(parameters, span, as_known, parameters.get(SEED, seed or 0))
 
 
 @contextmanager
-def _kept_traceback(run: Run) -> Iterator[None]:
+def _kept_traceback(run: Run, report: Callable[[str], None]) -> Iterator[None]:
     try:
         yield
     except Exception:
-        run.text(traceback.format_exc(), "error.txt")
+        run.text(traceback.format_exc(), ERROR)
+        report(f"the run failed; its traceback: davy runs {run.id} --artifact {ERROR}")
         raise
 
 
@@ -147,6 +152,9 @@ class _Training:
         refuse_constant(data.label)
         described = record.describe(data, spine, span.start, span.end)
         self._keep_rows(data)
+        for stream in data.feature_set.streams:
+            if data.watermarks[stream.name] == 0:
+                self.notices.append(f"The stream {stream.name!r} holds no events, so that its features are null, or 0, in every row.")
         self.report(f"training on {len(data):,} rows, {len(data.columns)} features")
         fitted = fit(self.definition, data, parameters, root=self.project.root, seed=seed, allow_globals=self.home.config.serving.allow_globals)
         self._measure("train", fitted, fitted.answers, data, seconds=fitted.seconds)

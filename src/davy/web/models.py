@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from davy.home import Home
 
 NEWEST = 20
+_SHOWN = frozenset(("digest", "feature_set", "rows", "watermarks", "as_known", "start", "end", "columns"))
+_KNEW = {"ingest": "what had arrived before its time", "event": "all that had happened before its time (hindsight)"}
 
 
 def all_models(home: Home, request: Request) -> Response:
@@ -92,7 +94,10 @@ def training_set(home: Home, request: Request) -> Response:
     with home.database.read() as connection:
         found = get_training_set(connection, request.path_params["digest"])
         users = [version for version in list_versions(connection) if version.training_set == found.digest]
-    return page(request, "training_set.html", project=home.config.project, found=found, users=users)
+    rest = {key: value for key, value in found.details.items() if key not in _SHOWN}
+    told = {"start": None, "end": None, **found.details}
+    return page(request, "training_set.html", project=home.config.project, found=found, users=users, rest=rest, start=told["start"], end=told["end"],
+                seen=told.get("watermarks") or {}, columns=told.get("columns") or {}, knew=_KNEW.get(str(told.get("as_known")), "not recorded"))
 
 
 def _traffic(found: list[Traffic]) -> Traffic | None:

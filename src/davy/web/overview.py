@@ -8,6 +8,7 @@ from davy.registry.models import list_models
 from davy.serving.predictions import read_predictions
 from davy.serving.traffic import Traffic, read_traffic
 from davy.store.journal import entries
+from davy.tracking.records import telling_metrics
 from davy.tracking.search import search_runs
 from davy.web.render import page
 from davy.web.streams import watermarks
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from davy.home import Home
 
 PERIOD = 24 * 3_600_000_000
-RECENT = 5
+RECENT, SHOWN_METRICS = 5, 3
 
 
 def overview(home: Home, request: Request) -> Response:
@@ -33,7 +34,7 @@ def overview(home: Home, request: Request) -> Response:
     live = [row for item in traffic for row in _rows(home, item, now)]
     idle = [model for model in models if model.name not in {item.model for item in traffic}]
     return page(request, "overview.html", project=home.config.project, now=now, live=live, idle=idle, streams=watermarks(home), changes=changes, runs=newest,
-                main_metric=_metric_names([run.metrics for run in newest]))
+                main_metric=telling_metrics(newest, SHOWN_METRICS))
 
 
 def _rows(home: Home, traffic: Traffic, now: int) -> list[dict[str, Any]]:
@@ -56,12 +57,3 @@ def requests(home: Home, model: str, start: int) -> dict[int, dict[str, Any]]:
         pl.len().alias("count"), pl.col("latency_us").quantile(0.5).alias("p50"), pl.col("latency_us").quantile(0.99).alias("p99"),
         pl.col("time").last().dt.epoch("us").alias("newest"), pl.col("prediction").last().alias("newest_id"))
     return {row.pop("version"): row for row in grouped.to_dicts()}
-
-
-def _metric_names(metrics: list[dict[str, float]]) -> list[str]:
-    """The few metrics that most of these runs have."""
-    counts: dict[str, int] = {}
-    for found in metrics:
-        for name in found:
-            counts[name] = counts.get(name, 0) + 1
-    return sorted(counts, key=lambda name: (-counts[name], name))[:3]

@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse
 from davy.registry.models import list_versions
 from davy.tracking.experiments import list_experiments
 from davy.tracking.history import metric_history, metric_keys
+from davy.tracking.records import telling_metrics
 from davy.tracking.runs import get_run
 from davy.tracking.search import children, search_runs
 from davy.web.artifacts import previews
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 PAGE = 100
 POINTS = 2000
-MOST_METRICS, MOST_PARAMS = 6, 3
+MOST_METRICS, MOST_PARAMS = 4, 3
 
 
 def all_runs(home: Home, request: Request) -> Response:
@@ -36,17 +37,7 @@ def all_runs(home: Home, request: Request) -> Response:
         found = search_runs(connection, experiment=experiment, order=sort, ascending=ascending, limit=PAGE, after=after)
         experiments = list_experiments(connection)
     return page(request, "runs.html", project=home.config.project, now=home.clock.now(), runs=found.runs, following=found.next, experiments=experiments,
-                experiment=experiment, sort=sort, ascending=ascending, metrics=_common(found.runs, sort), params=_telling(found.runs))
-
-
-def _common(runs: list[RunRecord], sort: str | None) -> list[str]:
-    """The metrics that most of these runs have, and the one they are sorted by."""
-    counts: dict[str, int] = {}
-    for run in runs:
-        for name in run.metrics:
-            counts[name] = counts.get(name, 0) + 1
-    names = sorted(counts, key=lambda name: (-counts[name], name))[:MOST_METRICS]
-    return names if sort is None or sort in names else [sort, *names[:-1]]
+                experiment=experiment, sort=sort, ascending=ascending, metrics=telling_metrics(found.runs, MOST_METRICS, sort), params=_telling(found.runs))
 
 
 def _telling(runs: list[RunRecord]) -> list[str]:

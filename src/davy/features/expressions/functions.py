@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from davy.errors import DefinitionError
+from davy.features.calls import checked_call
 from davy.features.expressions import build
 from davy.features.expressions.nodes import Node, here
 from davy.features.expressions.symbols import Symbol
 
 
+@checked_call("davy.when")
 def when(condition: Any, then: Any, otherwise: Any) -> Symbol:
     """`then` where the condition is true, `otherwise` where it is false or null. Both are computed for each row."""
     chosen = build.expect("when's condition", build.as_node(condition), "bool")

@@ -64,11 +64,19 @@ class Instruction(NamedTuple):
 def here() -> str:
     """The file and line of the user's code that is being traced, such as `features.py:12`."""
     frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_OURS):
+    while frame.f_back is not None and ours(frame.f_code.co_filename):
         frame = frame.f_back
-    path = frame.f_code.co_filename
-    folder = os.path.join(os.getcwd(), "")
-    return f"{path.removeprefix(folder)}:{frame.f_lineno}"
+    return place(frame.f_code.co_filename, frame.f_lineno)
+
+
+def ours(path: str) -> bool:
+    """Whether a file is one of Davy's own."""
+    return path.startswith(_OURS)
+
+
+def place(path: str, line: int | None) -> str:
+    """`features.py:12`, from the working directory where the file lies below it."""
+    return f"{path.removeprefix(os.path.join(os.getcwd(), ''))}:{line}"
 
 
 def literal(value: object) -> Node:
