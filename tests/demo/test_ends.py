@@ -23,8 +23,24 @@ from davy.server.process import end_with_parent
 pl.DataFrame({"a": [1]}).lazy().select(pl.col("a").sum()).collect()
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)"], start_new_session=True,
                          preexec_fn=partial(end_with_parent, os.getpid(), signal.SIGTERM))
-print(child.pid, flush=True)
-_wait(child)
+
+class Server:
+    told = False
+
+    def tell(self):
+        if not self.told:
+            self.told = True
+            print(child.pid, flush=True)
+
+    def poll(self):
+        self.tell()
+        return child.poll()
+
+    def wait(self):
+        self.tell()
+        return child.wait()
+
+_wait(Server())
 print(child.poll(), flush=True)
 """
 
