@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -57,6 +58,7 @@ def waiting() -> Iterator[tuple[subprocess.Popen[str], int]]:
 def test_ctrl_c_ends_the_wait_also_after_polars_has_run(waiting: tuple[subprocess.Popen[str], int]) -> None:
     process, child = waiting
     assert alive(child)
+    time.sleep(0.3)  # so that it is in the midst of the wait
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=30)[0] == "None\n"
 
