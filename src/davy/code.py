@@ -57,7 +57,8 @@ def loaded_code(root: Path) -> dict[str, bytes]:
     for name, module, path in _own_modules(root.resolve()):
         kept = _texts.get(name)
         place = f"{name.replace('.', '/')}{'/__init__' if hasattr(module, '__path__') else ''}.py"
-        found[place] = kept[1] if kept is not None and kept[0] is module else path.read_bytes()
+        with suppress(FileNotFoundError):  # of a file that is gone, nothing can be kept; a model that needs it can't be loaded alone, and is refused
+            found[place] = kept[1] if kept is not None and kept[0] is module else path.read_bytes()
     return dict(sorted(found.items()))
 
 

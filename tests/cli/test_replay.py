@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from davy.cli.main import run
+from davy.cli.replay import _span
 from davy.home import Home
 from davy.serving.predictions import PredictionLog, find_prediction, folder_of
 
@@ -60,3 +61,9 @@ def test_wrong_input_ends_with_2(answered: Answered, words: list[str], says: str
 def test_a_span_without_predictions_says_so(answered: Answered, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["replay", "late", "--end", "2012-01-01T00:00Z", "--project", str(answered.root)]) == 0
     assert "No prediction" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("micros", "shown"), [(None, ""), (0, "0us"), (1_500, "1500us"), (59_900_000, "59s"), (14_230_000_000, "3h 57min"),
+                                               (86_400_000_000, "1d"), (86_460_000_000, "1d")])
+def test_a_lateness_is_told_in_its_two_largest_units(micros: int | None, shown: str) -> None:
+    assert _span(micros) == shown

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from davy.cli.main import run
+from davy.core.clock import DrivenClock
+from davy.home import Home
 from davy.tracking import run as start_run
 
 if TYPE_CHECKING:
-    from davy.home import Home
+    from pathlib import Path
 
 
 def _runs(home: Home, *arguments: str) -> int:
@@ -36,6 +38,19 @@ def test_a_table_in_the_order_of_a_metric(home: Home, ids: list[str], capsys: py
     assert [line.split()[1] for line in lines[1:]] == ["high", "low", "odd"]
     assert lines[1].startswith(ids[1][:12])
     assert "auc" in lines[0]
+
+
+def test_ids_are_shown_as_far_as_they_differ(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    home = Home(project, clock=DrivenClock(project / ".davy" / "run" / "clock", start=1_767_312_000_000_000))
+    for number in range(3):
+        with start_run(f"run{number}", home=home):
+            pass
+    home.close()
+    assert run(["--project", str(project), "runs"]) == 0
+    shown = [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]]
+    assert len(set(shown)) == 3
+    for short in shown:
+        assert run(["--project", str(project), "runs", short]) == 0
 
 
 def test_json_has_no_nan(home: Home, ids: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,8 +24,24 @@ from davy.server.process import end_with_parent
 pl.DataFrame({"a": [1]}).lazy().select(pl.col("a").sum()).collect()
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)"], start_new_session=True,
                          preexec_fn=partial(end_with_parent, os.getpid(), signal.SIGTERM))
-print(child.pid, flush=True)
-_wait(child)
+
+class Server:
+    told = False
+
+    def tell(self):
+        if not self.told:
+            self.told = True
+            print(child.pid, flush=True)
+
+    def poll(self):
+        self.tell()
+        return child.poll()
+
+    def wait(self):
+        self.tell()
+        return child.wait()
+
+_wait(Server())
 print(child.poll(), flush=True)
 """
 
@@ -41,6 +58,7 @@ def waiting() -> Iterator[tuple[subprocess.Popen[str], int]]:
 def test_ctrl_c_ends_the_wait_also_after_polars_has_run(waiting: tuple[subprocess.Popen[str], int]) -> None:
     process, child = waiting
     assert alive(child)
+    time.sleep(0.3)  # so that it is in the midst of the wait
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=30)[0] == "None\n"
 

@@ -10,8 +10,10 @@ import polars as pl
 import pytest
 
 from davy import Stream, agg
+from davy.core.fields import Field
 from davy.core.time import parse_duration
 from davy.errors import InvalidInput, InvalidTime
+from davy.events.client import connect
 from events_kit import CLICKS, NOON, ORDERS, click, contents, driven_home, open_log, order
 
 if TYPE_CHECKING:
@@ -53,3 +55,12 @@ def test_numpy_scalars_are_numbers_and_texts(tmp_path: Path) -> None:
         with pytest.raises(InvalidInput):
             log.append("orders", [{**order("o3"), "count": wrong}])
     log.close()
+
+
+def test_an_outcome_under_the_answers_own_name_is_led_on(tmp_path: Path) -> None:
+    with connect(driven_home(tmp_path)) as log:
+        value = Field("loss", "float", 6)
+        with pytest.raises(InvalidInput, match=r'Name it "prediction"'):
+            log.outcomes("fraud", [{"prediction_id": "p", "loss": 1.0}], value)
+        with pytest.raises(InvalidInput, match=r'\{"prediction": "\.\.\.", "loss": \.\.\.\}'):
+            log.outcomes("fraud", [{}], value)

@@ -228,3 +228,12 @@ def test_versions_that_are_not_there_start_no_process(server: Running) -> None:
 
 def test_health_says_what_is_live(server: Running) -> None:
     assert server.health() == {"status": "ok", "models": {"fraud": {"revision": 1, "versions": [1, 2]}}, "problems": {}, "shadow": {"asked": 0, "dropped": 0}}
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "/nope"), ("POST", "/fraud/predict")])
+def test_a_path_that_leads_nowhere_names_those_that_do(server: Running, method: str, path: str) -> None:
+    with server.client() as client:
+        found = until(lambda: answer if (answer := client.request(method, path, b"{}"))[0] != 503 else None)
+    assert found[0] == 404
+    assert found[1]["error"] == "NotFound"
+    assert "POST /predict/MODEL" in found[1]["allowed"]

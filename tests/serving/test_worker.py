@@ -184,6 +184,23 @@ def test_a_model_that_raises_dies_or_hangs_harms_only_its_request(tmp_path: Path
         asyncio.run(ask(worker))
 
 
+def test_a_request_that_waited_behind_a_slow_one_is_told_so(tmp_path: Path) -> None:
+    async def ask(path: Path) -> None:
+        link = Link("moody@1", path, 1, 0.4, lambda: None)
+        await link.warm()
+        slow = link.predict(1, np.array([1000.0]).tobytes())
+        with pytest.raises(TimedOut, match="did not answer"):
+            await slow
+        with pytest.raises(TimedOut, match="busy with an earlier request"):
+            await link.predict(1, np.array([2.0]).tobytes())
+        await asyncio.sleep(1.5)
+        assert await link.predict(1, np.array([3.0]).tobytes()) == [6.0]
+        link.close()
+
+    with Process(tmp_path, moody_spec(tmp_path)) as worker:
+        asyncio.run(ask(worker.path))
+
+
 def test_a_worker_that_hangs_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("davy.serving.link.STUCK_SECONDS", 0.3)
 

@@ -58,7 +58,7 @@ def command(once: bool, as_json: bool, folder: Path, port: int, days: int) -> in
 
 
 def _wait(server: subprocess.Popen[bytes]) -> None:
-    """Until it ends or Ctrl-C comes. Polars' own signal handler restarts a blocking wait, so that it would never hear of it."""
+    """Until it ends or Ctrl-C comes. Polars' signal handler restarts a blocking wait, so that it would never hear of it."""
     try:
         while server.poll() is None:
             time.sleep(_LOOK_EVERY)

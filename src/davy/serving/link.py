@@ -28,10 +28,11 @@ _doubles: dict[int, struct.Struct] = {}
 
 
 class _Pending:
-    __slots__ = ("deadline", "frame", "future", "sends")
+    __slots__ = ("deadline", "frame", "future", "sends", "turn")
 
     def __init__(self, frame: bytes, deadline: float, future: asyncio.Future[list[Any]]) -> None:
         self.frame, self.deadline, self.future, self.sends = frame, deadline, future, 0
+        self.turn = 0  # after how many answers the worker comes to it
 
 
 class Link(asyncio.Protocol):
@@ -55,7 +56,7 @@ class Link(asyncio.Protocol):
         self._out: list[bytes] = []
         self._warm, self._closed, self._sweeping = asyncio.Event(), False, False
         self._heard = 0.0
-        self._unanswered = 0
+        self._unanswered = self._answered = 0
         self._connecting = self._loop.create_task(self._connect())
 
     async def warm(self) -> None:
@@ -141,6 +142,7 @@ class Link(asyncio.Protocol):
 
     def _take(self, number: int, rows: int, columns: int, body: bytes) -> None:
         self._unanswered -= 1
+        self._answered += 1
         if number == frames.WARM_UP:
             self._warm.set()
             for waiting in self._pending.values():
@@ -159,6 +161,7 @@ class Link(asyncio.Protocol):
     def _send(self, pending: _Pending) -> None:
         """Write now if the line is idle; else together with what else this turn of the loop brings."""
         pending.sends += 1
+        pending.turn = self._answered + self._unanswered
         self._unanswered += 1
         if self._unanswered == 1:
             self._heard = time.perf_counter()
@@ -180,7 +183,7 @@ class Link(asyncio.Protocol):
                 del self._pending[number]
             elif pending.deadline <= now:
                 del self._pending[number]
-                self._fail(pending, self.late() if self._warm.is_set() else self.away())
+                self._fail(pending, self.late(pending) if self._warm.is_set() else self.away())
             else:
                 break
         if self._unanswered > 0 and self._transport is not None and time.perf_counter() - self._heard > max(STUCK_SECONDS, 2 * self._timeout):
@@ -201,8 +204,11 @@ class Link(asyncio.Protocol):
         if not pending.future.done():
             pending.future.set_exception(error)
 
-    def late(self) -> TimedOut:
-        """The error of an answer that doesn't come."""
+    def late(self, pending: _Pending | None = None) -> TimedOut:
+        """The error of an answer that doesn't come; of a request that waited behind another one, it says so."""
+        if pending is not None and self._answered < pending.turn:
+            return TimedOut(f"{self.name} was busy with an earlier request for {self._timeout:g} s, and had not come to this one.",
+                            "It computes one request after the other, also those that nobody waits for any more.", "Try again in a moment.")
         return TimedOut(f"{self.name} did not answer within {self._timeout:g} s.", "The limit is [serving] timeout in davy.toml.",
                         "Try again, or send fewer rows at once.")
 
