@@ -56,7 +56,7 @@ def _entity(row: int, given: Mapping[str, Any]) -> str | None:
         return None
     if prediction is not None or not isinstance(entity, Mapping) or not entity:
         raise InvalidInput(f"Row {row} names no prediction.", "An outcome belongs to a prediction, or to an entity at a time.",
-                           'Send as "prediction" the prediction_id that came with the answer, or "entity": {...} with "time".')
+                           'Send as "prediction" the prediction_id that came with the answer: {"prediction": "...", ...}, or "entity": {...} with "time".')
     if given.get("time") is None:
         raise InvalidInput(f"Row {row} names an entity and no time.", "It belongs to the last prediction of the entity before its time.",
                            "Send when it turned out, or the prediction_id.")
