@@ -29,7 +29,8 @@ class Bars(msgspec.Struct, frozen=True):
 
 def curves(column: ColumnReference, profile: ColumnProfile) -> Chart:
     """Shares of the values in equal steps, between the outermost half per cents of both distributions. What is beyond the training set's range is left out."""
-    points = np.concatenate([[column.low], column.edges, [column.high]])
+    edges = column.edges
+    points = np.concatenate([[min([column.low, *edges[:1]])], edges, [column.high]])
     inside = profile.counts.copy()
     inside[0] -= profile.below
     inside[-1] -= profile.above
@@ -38,11 +39,12 @@ def curves(column: ColumnReference, profile: ColumnProfile) -> Chart:
     low, high = (min(ends), max(ends)) if ends else (0.0, 1.0)
     if high <= low:
         low, high = low - 0.5, high + 0.5
-    whole = bool(np.all(points == np.round(points), where=_whole_at(points)))
-    step = max(1.0, np.ceil((high - low) / STEPS)) if whole else (high - low) / STEPS
-    first = np.floor(low) - 0.5 if whole else low
-    grid = np.arange(first, high + step * 1.001, step)
-    part = inside.sum() / max(profile.counts.sum(), 1)
+    whole = _whole(column)
+    if whole:
+        low, high = round(low), round(high)
+    step = max(1.0, np.ceil((high - low + 1) / STEPS)) if whole else (high - low) / STEPS
+    grid = np.arange(low - 0.5, high + step, step) if whole else np.linspace(low, high, STEPS + 1)
+    part = float(inside.sum()) / max(int(profile.counts.sum()), 1)
     old, new = _steps(points, before, grid, whole), [part * share for share in _steps(points, now, grid, whole)]
     x = grid if not whole else grid + 0.5
     lines = [Series("training set", [*old, old[-1]], 3, step=True, fill=True), Series("served", [*new, new[-1]], 1, step=True)]
@@ -62,9 +64,10 @@ def bars(column: ColumnReference, profile: ColumnProfile) -> list[Bars]:
     return [item for item in found if item.before or item.now]
 
 
-def _whole_at(points: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """All but the edges just below a heavy value, which are no values themselves."""
-    return np.append(np.nextafter(points[:-1], np.inf) != points[1:], True)
+def _whole(column: ColumnReference) -> bool:
+    """Whether its values are whole numbers. The edges just below a heavy value are no values themselves."""
+    values = column.edges[np.append(np.nextafter(column.edges[:-1], np.inf) != column.edges[1:], True)] if len(column.edges) else column.edges
+    return bool(np.all(np.append(values, [column.low, column.high]) % 1 == 0))
 
 
 def _running(counts: NDArray[np.int64]) -> NDArray[np.float64]:

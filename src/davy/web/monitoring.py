@@ -73,14 +73,15 @@ def traffic_series(watched: Watched, request: Request) -> Response:
     days = _days(request.query_params.get("days"), watched, name)
     label, measure = _MEASURES[of]
     span = _bucket(watched.home, days)
-    parts = watched.buckets(name, days * DAY, span)
+    parts, until = watched.buckets(name, days * DAY, span), watched.summary(name).until or 0
     versions = sorted({version for profiles in parts.values() for version in profiles})
     times = list(range(min(parts), max(parts) + span, span)) if parts else []
     lines = []
     for version in versions:
         here = [parts.get(time, {}).get(version) for time in times]
-        lines.append(Series(f"{name}@{version}", [None if profile is None else measure(profile, span) for profile in here], version - 1))
-    return chart(Chart([time / 1e6 for time in times], "Time, UTC", label, lines, time=True, zero=of != "p99", total=_total(parts)))
+        values = [None if profile is None else measure(profile, max(min(span, until - time), SLICE)) for time, profile in zip(times, here, strict=True)]
+        lines.append(Series(f"{name}@{version}", values, version - 1))
+    return chart(Chart([time / 1e6 for time in times], "Time, UTC", label, lines, time=True, zero=True, total=_total(parts)))
 
 
 def distribution_series(watched: Watched, request: Request) -> Response:

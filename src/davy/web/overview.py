@@ -42,11 +42,19 @@ def overview(watched: Watched, request: Request) -> Response:
     summaries = {name: watched.summary(name) for name in sorted(serving)}
     well = {name: health(home, found) for name, found in summaries.items()}
     live = sorted(({**row, "health": well[row["model"]].get(row["version"], unknown()), "summary": summaries[row["model"]],
-                    "told": releases.get(row["release"])} for row in rows), key=lambda row: (row["model"], -row["weight"], row["version"]))
+                    "told": releases.get(row["release"]), "verdict": _verdict(releases.get(row["release"]))} for row in rows), key=lambda row: (row["model"], -row["weight"], row["version"]))
     return page(request, "overview.html", project=home.config.project, now=home.clock.now(), live=live,
                 idle=[model for model in models if model.name not in serving],
                 streams=watermarks(home), changes=changes, runs=newest, alerts=grouped(alert_states(home)), shown=ALERTS, answer=_answer(live),
                 main_metric=_metric_names([run.metrics for run in newest]))
+
+
+def _verdict(release: dict[str, Any] | None) -> str:
+    """What a release's evidence says by now, over all its metrics."""
+    verdicts = {row["verdict"] for row in release["metrics"]} if release else set()
+    if "worse" in verdicts:
+        return "harm is shown"
+    return "no harm, on every metric" if verdicts == {"fine"} else "not enough data yet"
 
 
 def _answer(live: list[dict[str, Any]]) -> tuple[str, str]:

@@ -151,6 +151,10 @@ def _duration(micros: float | None) -> str:
     return f"{micros // 3_600_000_000:.0f} h {micros // 60_000_000 % 60:.0f} min" if micros >= 3_600_000_000 else f"{micros // 60_000_000:.0f} min"
 
 
+def _ms(millis: float | None) -> str:
+    return _duration(None if millis is None else millis * 1000)
+
+
 def _span(micros: float) -> str:
     """A length of time as it was set: whole days, hours or minutes where it is some."""
     size, unit = next(((size, unit) for size, unit in _UNITS if micros >= size and micros % size == 0), (1_000_000, "s"))
@@ -170,6 +174,6 @@ def _size(count: int | None) -> str:
 def _environment() -> Environment:
     environment = Environment(loader=FileSystemLoader(FOLDER / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"moment": _moment, "ago": _ago, "number": _number, "short": _short, "duration": _duration, "size": _size, "plain": _plain,
-                            "pretty": _pretty, "percent": _percent, "amount": _amount, "span": _span, "ms": lambda value: _duration(None if value is None else value * 1000), "measured": _measured}
+                            "pretty": _pretty, "percent": _percent, "amount": _amount, "span": _span, "ms": _ms, "measured": _measured}
     environment.globals |= {"to": to, "asset": _asset}
     return environment

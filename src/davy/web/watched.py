@@ -36,14 +36,14 @@ class Watched:
         return found
 
     def buckets(self, model: str, span: int, width: int) -> dict[int, dict[int, Profile]]:
-        """Per bucket of time (so many microseconds wide) and version what was counted, in the span up to the last prediction."""
+        """Per bucket of time (so many microseconds wide) and version what was counted, in the whole buckets of the span up to the last prediction."""
         until = self.summary(model).until
         found: dict[int, dict[int, Profile]] = self._keep((model, span), lambda: {} if until is None else self._buckets(model, until - span, width))
         return found
 
     def _buckets(self, model: str, start: int, width: int) -> dict[int, dict[int, Profile]]:
         parts: dict[int, list[tuple[Key, int, Profile]]] = {}
-        for item in slices(self.home, model, start=start):
+        for item in slices(self.home, model, start=-(-start // width) * width):
             parts.setdefault(item[1] // width * width, []).append(item)
         return {begin: by_version(merged(items)) for begin, items in parts.items()}
 
