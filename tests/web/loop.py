@@ -74,7 +74,8 @@ from features import Airport, AirportWeather, Carrier, rush
 def cost(prediction, delay):
     return 50.0 if (delay > 15) != (prediction > 0.5) else 0.0
 @davy.model(entities=["origin", "carrier"], request={"distance": int, "scheduled": davy.Time},
-            features=[Airport, AirportWeather, Carrier, rush, "distance", "carrier"], outcome=davy.Outcome("delay", label=lambda delay: delay > 15, matures_after="2h"), kpis=[cost])
+            features=[Airport, AirportWeather, Carrier, rush, "distance", "carrier"],
+            outcome=davy.Outcome("delay", label=lambda delay: delay > 15, matures_after="2h"), kpis=[cost])
 def fares(data):
     "Never trained here."
 """

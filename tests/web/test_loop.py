@@ -59,7 +59,7 @@ def test_the_overview_answers_whether_what_is_live_is_well(client: TestClient) -
     assert alerts < live, "firing alerts come first"
     row = re.search(r"fares@2 canary 50 %.*?(step 2 of 3).*?late@1", text)
     assert row is not None
-    for part in ("not enough data yet", "requests more", "h ago", "USD", "cost,", "mature", "p50", "feature"):
+    for part in ("not enough data yet", "requests to go", "h ago", "USD", "cost,", "mature", "p50", "feature"):
         assert part in text, part
     for link in (to("models", "fares", "monitoring", version=2) + "#drift", to("models", "fares", "monitoring", version=1) + "#performance", "/alerts"):
         assert link in page.links, link

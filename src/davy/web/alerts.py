@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from davy.monitoring.alerts import rules_of
+from davy.monitoring.alerts import FIRING, PENDING, RESOLVED, rules_of
 from davy.monitoring.courier import deliveries_of
 from davy.monitoring.summary import alert_states
 from davy.web.render import page, to
@@ -28,9 +28,10 @@ def alerts(home: Home, request: Request) -> Response:
     rules, problems = rules_of(home)
     named = {rule.name: rule for rule in rules}
     sent = deliveries_of(home)
-    rows = [{"alert": state, "link": evidence(state.subject), "rule": named.get(state.rule), "words": limit(named.get(state.rule)),
-             "sent": sent.get((state.rule, state.subject))} for state in alert_states(home)]
-    parts = {state: [row for row in rows if row["alert"].state == state] for state in ("firing", "pending", "resolved")}  # type: ignore[attr-defined]
+    rows: list[dict[str, Any]] = [{"alert": state, "link": evidence(state.subject), "rule": named.get(state.rule), "words": limit(named.get(state.rule)),
+             "sent": sent.get((state.rule, state.subject))}
+                                  for state in alert_states(home)]
+    parts = {state: [row for row in rows if row["alert"].state == state] for state in (FIRING, PENDING, RESOLVED)}
     return page(request, "alerts.html", project=home.config.project, now=home.clock.now(), parts=parts,
                 rules=[(rule, limit(rule)) for rule in rules], problems=problems)
 
@@ -69,7 +70,7 @@ def grouped(states: Iterable[AlertState]) -> list[dict[str, Any]]:
     """Firing alerts, those of one rule and version as one line, the newest first."""
     groups: dict[tuple[str, str], list[AlertState]] = {}
     for state in states:
-        if state.state == "firing":
+        if state.state == FIRING:
             model, version, _ = about(state.subject)
             groups.setdefault((state.rule, model if version is None else f"{model}@{version}"), []).append(state)
     found = [{"rule": rule, "about": name, "link": evidence(name), "since": max(state.since for state in group), "parts": [about(s.subject)[2] for s in group],

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from davy.monitoring.alerts import FIRING
 from davy.monitoring.profiles import by_version, read_profiles
 from davy.web.alerts import about
 
@@ -57,7 +58,7 @@ def unknown() -> Health:
 
 def _of(version: int, found: Summary, profile: Any, judged: Performance | None) -> Health:
     alarms = [alarm for alarm in found.alarms if alarm.version == version and alarm.cleared is None]
-    firing = [alert for alert in found.alerts if alert.state == "firing" and about(alert.subject)[:2] in ((found.model, version), (found.model, None))]
+    firing = [alert for alert in found.alerts if alert.state == FIRING and about(alert.subject)[:2] in ((found.model, version), (found.model, None))]
     harm = worst(alarms)
     others = sorted({alert.rule for alert in firing if not _of_drift(alert.subject, alarms)})
     failed = 0 if profile is None else profile.statuses.get("error", 0) + profile.statuses.get("timeout", 0)

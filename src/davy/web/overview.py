@@ -41,8 +41,11 @@ def overview(watched: Watched, request: Request) -> Response:
     serving = {row["model"] for row in rows}
     summaries = {name: watched.summary(name) for name in sorted(serving)}
     well = {name: health(home, found) for name, found in summaries.items()}
-    live = sorted(({**row, "health": well[row["model"]].get(row["version"], unknown()), "summary": summaries[row["model"]],
-                    "told": releases.get(row["release"]), "verdict": _verdict(releases.get(row["release"]))} for row in rows), key=lambda row: (row["model"], -row["weight"], row["version"]))
+    for row in rows:
+        row["health"] = well[row["model"]].get(row["version"], unknown())
+        row["told"] = releases.get(row["release"])
+        row |= {"summary": summaries[row["model"]], "verdict": _verdict(row["told"])}
+    live = sorted(rows, key=lambda row: (row["model"], -row["weight"], row["version"]))
     return page(request, "overview.html", project=home.config.project, now=home.clock.now(), live=live,
                 idle=[model for model in models if model.name not in serving],
                 streams=watermarks(home), changes=changes, runs=newest, alerts=grouped(alert_states(home)), shown=ALERTS, answer=_answer(live),
