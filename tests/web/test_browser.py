@@ -25,7 +25,7 @@ DRAWN = """() => [...document.querySelectorAll('figure canvas')].every((canvas) 
     copy.drawImage(canvas, 0, 0);
     return copy.getImageData(0, 0, canvas.width, canvas.height).data.some((value) => value > 0);
 })"""
-WHOLE = "[...document.querySelectorAll('.scroll')].every((box) => box.scrollWidth <= box.clientWidth)"
+CUT_OFF = "[...document.querySelectorAll('.scroll')].filter((box) => box.scrollWidth > box.clientWidth).map((box) => box.innerText.slice(0, 60))"
 SHOTS = os.environ.get("DAVY_SHOTS")
 
 
@@ -58,7 +58,7 @@ def test_every_page_renders_without_a_complaint_or_a_foreign_request(seen: Tab, 
         assert seen.page.locator("h1").count() == 1, name
         assert seen.page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{name} scrolls sideways"
         if name in ("overview", "monitoring", "under_way", "releases", "alerts"):
-            assert seen.page.evaluate(WHOLE), f"a table of {name} is cut off"
+            assert seen.page.evaluate(CUT_OFF) == [], name
         backgrounds.add(seen.page.evaluate("getComputedStyle(document.body).backgroundColor"))
         if SHOTS:
             seen.page.screenshot(path=Path(SHOTS) / f"{name}-{scheme}.png", full_page=name not in ("overview", "models", "runs", "streams", "journal"))
