@@ -23,12 +23,14 @@ from davy.features.definition import FeatureSet
 from davy.features.expression import when
 from davy.home import Home
 from davy.registry.definitions import TrainingSetRecord, put_feature_set, put_training_set
-from davy.registry.models import register, set_alias, store_files
+from davy.registry.models import get_version, register, set_alias, store_files
 from davy.registry.signature import Signature
 from davy.release.traffic import set_traffic
 from davy.serving.predictions import PredictionLog, PredictionRecord, flush_predictions, folder_of
 from davy.tracking.writer import start
 from davy.web.pages import routes
+
+from .loop import SETTINGS, fill_loop, watch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,6 +85,9 @@ class Filled:
     runs: dict[str, str] = field(default_factory=dict)
     feature_set: str = ""
     training_set: str = ""
+    rolled_back: str = ""
+    under_way: str = ""
+    fares: int = 0
     address: str = ""
 
 
@@ -98,7 +103,7 @@ def empty_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
 @pytest.fixture(scope="session")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filled]:
     root = tmp_path_factory.mktemp("flights")
-    (root / "davy.toml").write_text('project = "flights"\n')
+    (root / "davy.toml").write_text(SETTINGS)
     clock = DrivenClock(root / ".davy" / "run" / "clock", start=MAY - 26 * HOUR, seed=7)
     home = Home(root, clock=clock)
     found = Filled(home)
@@ -106,6 +111,11 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filled]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DAVY_ACTOR", "ada")
         _runs(found, specs.feature_set, root)
+        clock.set(MAY - 24 * HOUR)
+        with home.database.read() as connection:
+            signature = get_version(connection, "late", 1).signature
+        assert signature is not None
+        found.rolled_back, found.under_way, found.fares = fill_loop(home, clock, specs.feature_set, signature, found.training_set, HOSTILE)
         clock.set(MAY - 20 * HOUR)
         set_traffic(home, "late", {"late@1": 1.0})
         clock.set(MAY - 2 * HOUR)
@@ -113,6 +123,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filled]:
     _predictions(found, specs.feature_set, clock)
     clock.set(MAY)
     _events(home)
+    watch(home)
     yield found
     home.close()
 

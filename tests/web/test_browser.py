@@ -25,6 +25,7 @@ DRAWN = """() => [...document.querySelectorAll('figure canvas')].every((canvas) 
     copy.drawImage(canvas, 0, 0);
     return copy.getImageData(0, 0, canvas.width, canvas.height).data.some((value) => value > 0);
 })"""
+CUT_OFF = "[...document.querySelectorAll('.scroll')].filter((box) => box.scrollWidth > box.clientWidth).map((box) => box.innerText.slice(0, 60))"
 SHOTS = os.environ.get("DAVY_SHOTS")
 
 
@@ -37,20 +38,30 @@ def _paths(filled: Filled) -> dict[str, str]:
     return {"overview": "/", "models": "/models", "model": "/models/late", "version": "/models/late/2", "runs": "/runs?sort=auc",
             "run": f"/runs/{filled.runs['boosted']}", "hostile": f"/runs/{filled.runs['hostile']}", "prediction": f"/predictions/{filled.predictions[280]}",
             "streams": "/streams", "journal": "/journal", "feature_set": f"/feature-sets/{filled.feature_set}",
-            "training_set": f"/training-sets/{filled.training_set}"}
+            "training_set": f"/training-sets/{filled.training_set}", "gate": "/models/fares/2/gate", "releases": "/models/fares/releases",
+            "rolled_back": f"/releases/{filled.rolled_back}", "under_way": f"/releases/{filled.under_way}", "alerts": "/alerts",
+            "monitoring": "/models/fares/monitoring?version=2", "texts": "/models/fares/monitoring?feature=carrier"}
+
+
+CHARTS = {"run": 2, "rolled_back": 4, "under_way": 4}
 
 
 def test_every_page_renders_without_a_complaint_or_a_foreign_request(seen: Tab, scheme: str, filled: Filled, address: str) -> None:
     backgrounds = set()
     for name, path in _paths(filled).items():
         seen.page.goto(address + path)
-        if name == "run":
-            expect(seen.page.locator("figure canvas")).to_have_count(2)
+        for figure in seen.page.locator("figure[data-chart]").all():
+            figure.scroll_into_view_if_needed()
+            expect(figure.locator("canvas")).to_have_count(1)
+        if name in CHARTS:
+            expect(seen.page.locator("figure canvas")).to_have_count(CHARTS[name])
         assert seen.page.locator("h1").count() == 1, name
         assert seen.page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{name} scrolls sideways"
+        if name in ("overview", "monitoring", "under_way", "releases", "alerts"):
+            assert seen.page.evaluate(CUT_OFF) == [], name
         backgrounds.add(seen.page.evaluate("getComputedStyle(document.body).backgroundColor"))
         if SHOTS:
-            seen.page.screenshot(path=Path(SHOTS) / f"{name}-{scheme}.png", full_page=name in ("run", "version", "prediction"))
+            seen.page.screenshot(path=Path(SHOTS) / f"{name}-{scheme}.png", full_page=name not in ("overview", "models", "runs", "streams", "journal"))
     assert not seen.complaints
     assert all(url.startswith(address) for url in seen.asked)
     (background,) = backgrounds
@@ -59,7 +70,7 @@ def test_every_page_renders_without_a_complaint_or_a_foreign_request(seen: Tab, 
 
 
 def test_empty_pages_render(seen: Tab, scheme: str, empty_address: str) -> None:
-    for path in ("/", "/models", "/runs", "/streams", "/journal"):
+    for path in ("/", "/models", "/runs", "/streams", "/journal", "/alerts"):
         seen.page.goto(empty_address + path)
         assert seen.page.locator("code").count() >= 1
     if SHOTS:
@@ -75,6 +86,48 @@ def test_what_is_live_stands_above_the_fold(tab: Tab, filled: Filled, address: s
         assert box is not None
         assert box["y"] + box["height"] < 768
     assert tab.page.get_by_role("heading", name="Streams").bounding_box()["y"] < 768  # type: ignore[index]
+
+
+def test_whether_it_is_well_stands_above_the_fold_with_alerts_first(tab: Tab, filled: Filled, address: str) -> None:
+    page = tab.page
+    page.goto(address)
+    tops = []
+    for found in (page.get_by_role("heading", level=1), page.get_by_label("Firing alerts"), page.get_by_role("columnheader", name="Is it well?"),
+                  page.get_by_role("link", name="step 2 of 3").first, page.get_by_text("USD").first):
+        box = found.bounding_box()
+        assert box is not None
+        assert box["y"] + box["height"] < 768
+        tops.append(box["y"])
+    assert tops == sorted(tops)
+
+
+def test_the_keyboard_leads_from_drift_to_a_features_distribution(tab: Tab, filled: Filled, address: str) -> None:
+    page = tab.page
+    page.goto(f"{address}/models/fares/monitoring?version=2#drift")
+    page.get_by_label("Drift per feature").focus()
+    for _ in range(30):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.textContent") == "distance":
+            break
+    page.keyboard.press("Enter")
+    page.wait_for_url("**feature=distance**")
+    expect(page.get_by_role("img", name="Distribution of distance in the training set and as served").locator("canvas")).to_have_count(1)
+    assert page.locator("tr.chosen").inner_text().startswith("distance")
+    assert not tab.complaints
+
+
+def test_a_charts_legend_names_lines_and_limits_and_its_cursor_tells_the_time(tab: Tab, filled: Filled, address: str) -> None:
+    page = tab.page
+    page.goto(f"{address}/releases/{filled.rolled_back}")
+    figure = page.locator("figure", has_text="errors").first
+    figure.scroll_into_view_if_needed()
+    expect(figure.locator("canvas")).to_have_count(1)
+    legend = figure.locator(".u-legend")
+    for words in ("harm", "harmlessness", "rolls back at 3.69", "enough at 3.00"):
+        assert words in legend.inner_text()
+    figure.locator(".u-over").hover()
+    expect(legend).to_contain_text("2013-04-30 01:")
+    assert not tab.complaints
 
 
 def test_the_keyboard_leads_to_a_run(tab: Tab, filled: Filled, address: str) -> None:

@@ -65,7 +65,7 @@ def test_the_overview_says_what_is_live(client: TestClient) -> None:
     text = read(client, "/").text
     for part in ("late@1", "late@2", "90 %", "10 %", "ada", "flights", "weather", "500"):
         assert part in text
-    assert re.search(r"late@1.*270.*late@2.*30", text, re.S)
+    assert re.search(r"late@1.*of 270.*late@2.*of 30", text, re.S)
 
 
 def test_every_link_leads_somewhere(client: TestClient) -> None:
@@ -83,7 +83,7 @@ def test_every_link_leads_somewhere(client: TestClient) -> None:
         if response.headers["content-type"].startswith("text/html") and len(seen) < 400:
             waiting += Reader(response.text).links
     kinds = {path.split("/")[1].split("?")[0] for path in seen}
-    assert {"models", "runs", "predictions", "streams", "journal", "feature-sets", "training-sets", "static"} <= kinds
+    assert {"alerts", "releases", "models", "runs", "predictions", "streams", "journal", "feature-sets", "training-sets", "static"} <= kinds
 
 
 def test_every_page_is_confined(client: TestClient, filled: Filled) -> None:
@@ -200,7 +200,7 @@ def test_errors_say_what_to_do(client: TestClient, path: str, status: int, says:
 
 def test_an_empty_home_says_what_to_type(empty: TestClient) -> None:
     train, ingest = "davy train MODEL", "davy ingest STREAM"
-    commands = {"/": [train, ingest], "/models": [train], "/runs": [train], "/streams": [ingest], "/journal": [train]}
+    commands = {"/": [train, ingest], "/alerts": ["davy up"], "/models": [train], "/runs": [train], "/streams": [ingest], "/journal": [train]}
     for path, texts in commands.items():
         page = read(empty, path).text
         assert all(text in page for text in texts), path

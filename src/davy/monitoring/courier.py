@@ -32,6 +32,30 @@ class _Delivery(NamedTuple):
     attempts: int
 
 
+class Sent(NamedTuple):
+    """The newest message of an alert. It was taken when it `ended` (microseconds) without a problem, and given up when with one."""
+
+    attempts: int
+    ended: int | None
+    problem: str | None
+
+    @property
+    def state(self) -> str:
+        """As people read it."""
+        if self.ended is not None:
+            return "delivered" if self.problem is None else "given up"
+        return "being sent" if self.problem is None else "tried again"
+
+
+def deliveries_of(home: Home) -> dict[tuple[str, str], Sent]:
+    """Per rule and subject, the newest message; an alert whose rule has no webhook has none."""
+    columns = (deliveries.c.rule, deliveries.c.subject, deliveries.c.attempts, deliveries.c.ended, deliveries.c.problem)
+    newest = sa.select(sa.func.max(deliveries.c.id)).group_by(deliveries.c.rule, deliveries.c.subject)
+    with home.database.read() as connection:
+        rows = connection.execute(sa.select(*columns).where(deliveries.c.id.in_(newest))).all()
+    return {(row.rule, row.subject): Sent(row.attempts, row.ended, row.problem) for row in rows}
+
+
 class Courier:
     """Sends what is due. `send` returns at once; the sending is done by threads, one at a time for each address.
 

@@ -219,4 +219,6 @@ def _bin_name(column: ColumnReference, place: int) -> str:
         return f"values of {cuts[place]:.6g}"
     if place == 0:
         return f"values up to {cuts[0]:.6g}"
+    if place < len(cuts) and float(np.nextafter(cuts[place - 1], np.inf)) == float(cuts[place]):
+        return f"values of exactly {cuts[place]:.6g}"
     return f"values above {cuts[-1]:.6g}" if place == len(cuts) else f"values from {cuts[place - 1]:.6g} to {cuts[place]:.6g}"

@@ -9,6 +9,8 @@ from davy.gate.record import standing
 from davy.registry.definitions import get_feature_set, get_training_set
 from davy.registry.lineage import lineage
 from davy.registry.models import get_version, list_models, list_versions
+from davy.release.releases import read_releases
+from davy.release.status import told
 from davy.serving.predictions import read_predictions
 from davy.serving.traffic import Traffic, read_traffic
 from davy.store.journal import entries
@@ -45,9 +47,10 @@ def model(home: Home, request: Request) -> Response:
             get_version(connection, name, 0)
         traffic = _traffic(read_traffic(connection, name))
         history = entries(connection, subject=name)
+        gates = {version.version: standing(connection, name, version.version) for version in versions}
         runs = {run.id: run.name for run in read_runs(connection, [version.run_id for version in versions if version.run_id])}
     return page(request, "model.html", project=home.config.project, now=now, name=name, versions=versions, traffic=traffic, history=history,
-                answered=requests(home, name, now - PERIOD), newest=newest_predictions(home, name, now), runs=runs,
+                answered=requests(home, name, now - PERIOD), newest=newest_predictions(home, name, now), runs=runs, gates=gates,
                 live=traffic.versions if traffic else {})
 
 
@@ -75,7 +78,8 @@ def version(home: Home, request: Request) -> Response:
         traffic = _traffic(read_traffic(connection, name))
         history = [entry for entry in entries(connection, subject=name) if _concerns(entry.details, name, number)]
         gate = standing(connection, name, number)
-    return page(request, "version.html", project=home.config.project, now=now, found=found, line=line, standing=gate,
+        released = [told(item) for item in read_releases(connection, name) if item.version == number]
+    return page(request, "version.html", project=home.config.project, now=now, found=found, line=line, standing=gate, releases=released,
                 words=describe(features) if features else {},
                 weight=traffic.versions.get(number, 0.0) if traffic else 0.0, traffic=traffic, history=history,
                 answered=requests(home, name, now - PERIOD).get(number), newest=newest_predictions(home, name, now, number))

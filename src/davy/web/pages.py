@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import wraps
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from starlette.concurrency import run_in_threadpool
@@ -10,8 +10,9 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from davy.errors import DavyError, NotFound
-from davy.web import artifacts, gates, journal, models, overview, predictions, runs, streams
+from davy.web import alerts, artifacts, gates, journal, models, monitoring, overview, predictions, releases, runs, streams
 from davy.web.render import page, static, to
+from davy.web.watched import Watched
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -26,11 +27,14 @@ Reader = "Callable[[Home, Request], Response]"
 def routes(home: Home) -> list[Route]:
     """All pages of this home; mount them at the root of an application."""
     readers: list[tuple[str, Callable[[Home, Request], Response]]] = [
-        ("/", overview.overview),
         ("/models", models.all_models),
         ("/models/{name}", models.model),
         ("/models/{name}/{version:int}", models.version),
         ("/models/{name}/{version:int}/gate", gates.gate),
+        ("/models/{name}/releases", releases.releases),
+        ("/releases/{release}", releases.release),
+        ("/releases/{release}/series", releases.release_series),
+        ("/alerts", alerts.alerts),
         ("/feature-sets/{digest}", models.feature_set),
         ("/training-sets/{digest}", models.training_set),
         ("/runs", runs.all_runs),
@@ -42,7 +46,16 @@ def routes(home: Home) -> list[Route]:
         ("/journal", journal.journal),
         ("/search", search),
     ]
-    return [Route("/static/{name}", static), *(Route(path, _guarded(home, reader), name=reader.__name__) for path, reader in readers)]
+    watchers: list[tuple[str, Callable[[Watched, Request], Response]]] = [
+        ("/", overview.overview),
+        ("/models/{name}/monitoring", monitoring.monitoring),
+        ("/models/{name}/monitoring/traffic", monitoring.traffic_series),
+        ("/models/{name}/monitoring/distribution", monitoring.distribution_series),
+    ]
+    watched = Watched(home)
+    found = [(path, reader.__name__, partial(reader, home)) for path, reader in readers]
+    found += [(path, watcher.__name__, partial(watcher, watched)) for path, watcher in watchers]
+    return [Route("/static/{name}", static), *(Route(path, _guarded(home, reader), name=name) for path, name, reader in found)]
 
 
 def search(home: Home, request: Request) -> Response:
@@ -73,11 +86,10 @@ def search(home: Home, request: Request) -> Response:
     return _error(home, request, error)
 
 
-def _guarded(home: Home, reader: Callable[[Home, Request], Response]) -> Callable[[Request], Awaitable[Response]]:
-    @wraps(reader)
+def _guarded(home: Home, reader: Callable[[Request], Response]) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
         try:
-            return await run_in_threadpool(reader, home, request)
+            return await run_in_threadpool(reader, request)
         except DavyError as error:
             return _error(home, request, error)
 

@@ -8,9 +8,11 @@ from davy.core.time import format_time
 from davy.errors import NotFound
 from davy.features.describe import describe
 from davy.features.evidence import Evidence, evidence
+from davy.gate.record import standing
 from davy.registry.definitions import get_feature_set
 from davy.registry.lineage import lineage
 from davy.registry.models import get_version
+from davy.release.status import behind as release_behind
 from davy.serving.predictions import PredictionRecord, find_prediction
 from davy.web.render import page
 
@@ -27,12 +29,14 @@ def prediction(home: Home, request: Request) -> Response:
     found = find_prediction(home, request.path_params["prediction"])
     with home.database.read() as connection:
         features = get_feature_set(connection, found.feature_set)
+        release = release_behind(connection, found.model, found.version, found.release, found.logged)
+        gate = standing(connection, found.model, found.version)
         try:
             line: dict[str, Any] | None = lineage(connection, get_version(connection, found.model, found.version))
         except NotFound:
             line = None
     behind = evidence(home, features, found.entities, at=found.time, watermarks=found.watermarks)
-    return page(request, "prediction.html", project=home.config.project, now=home.clock.now(), found=found, line=line,
+    return page(request, "prediction.html", project=home.config.project, now=home.clock.now(), found=found, line=line, release=release, standing=gate,
                 routing_key=" · ".join(found.routing_key.split("\x1f")),
                 values=vector(found, features, behind), request_fields=_typed(found.request, {field.name: field.kind for field in features.request}),
                 entities=_typed(found.entities, {field.name: field.kind for field in features.entities}))

@@ -65,11 +65,11 @@ def _asset(name: str) -> str:
     return f"/static/{name}?{sha256((FOLDER / 'static' / name).read_bytes()).hexdigest()[:12]}"
 
 
-def _moment(micros: int | None) -> Markup:
+def _moment(micros: int | None, figures: int = 19) -> Markup:
     if micros is None:
         return Markup('<span class="soft">–</span>')
     text = format_time(micros)
-    return Markup('<time datetime="{0}" title="{0}">{1}</time>').format(text, text[:19].replace("T", " "))
+    return Markup('<time datetime="{0}" title="{0}">{1}</time>').format(text, text[:figures].replace("T", " "))
 
 
 def _ago(micros: int | None, now: int) -> str:
@@ -92,6 +92,33 @@ def _number(value: Any) -> str:
             return f"{int(value):,}"
         return f"{value:.6g}" if math.isfinite(value) else str(value)
     return str(value)
+
+
+def _percent(share: float | None) -> str:
+    """A share to three digits, and never 0 % or 100 % for what is not quite that."""
+    if share is None:
+        return "–"
+    value = 100 * share
+    if 0 < value < 0.001:
+        return "< 0.001 %"
+    if 99.95 <= value < 100:
+        return "> 99.9 %"
+    return f"{value:.3g} %"
+
+
+def _amount(value: float | None) -> str:
+    """A measured number to three digits, in full where it is large."""
+    if value is None:
+        return "–"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value + 0.0:.3g}"
+
+
+def _measured(value: float, error: float | None) -> str:
+    """A mean to the decimals that its standard error leaves a meaning: 5.67 ± 0.09."""
+    if not error or not math.isfinite(error):
+        return _amount(value)
+    places = max(0, -math.floor(math.log10(error)) + (error < 10 ** math.floor(math.log10(error)) * 2))
+    return f"{value:,.{places}f} ± {error:,.{places}f}"
 
 
 def _plain(value: Any) -> str:
@@ -119,7 +146,19 @@ def _duration(micros: float | None) -> str:
         return f"{micros / 1000:.3g} ms"
     if micros < 120_000_000:
         return f"{micros / 1_000_000:.3g} s"
+    if micros >= 172_800_000_000:
+        return f"{micros // 86_400_000_000:.0f} d {micros // 3_600_000_000 % 24:.0f} h"
     return f"{micros // 3_600_000_000:.0f} h {micros // 60_000_000 % 60:.0f} min" if micros >= 3_600_000_000 else f"{micros // 60_000_000:.0f} min"
+
+
+def _ms(millis: float | None) -> str:
+    return _duration(None if millis is None else millis * 1000)
+
+
+def _span(micros: float) -> str:
+    """A length of time as it was set: whole days, hours or minutes where it is some."""
+    size, unit = next(((size, unit) for size, unit in _UNITS if micros >= size and micros % size == 0), (1_000_000, "s"))
+    return f"{micros / size:g} {unit}"
 
 
 def _size(count: int | None) -> str:
@@ -135,6 +174,6 @@ def _size(count: int | None) -> str:
 def _environment() -> Environment:
     environment = Environment(loader=FileSystemLoader(FOLDER / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"moment": _moment, "ago": _ago, "number": _number, "short": _short, "duration": _duration, "size": _size, "plain": _plain,
-                            "pretty": _pretty}
+                            "pretty": _pretty, "percent": _percent, "amount": _amount, "span": _span, "ms": _ms, "measured": _measured}
     environment.globals |= {"to": to, "asset": _asset}
     return environment

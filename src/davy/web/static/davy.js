@@ -1,16 +1,47 @@
 "use strict";
-// Draws the metric charts and lets "/" reach the search box. Everything else on the pages works without scripts.
+// Draws the charts and lets "/" reach the search box. Everything else on the pages works without scripts.
 
+const HEIGHT = 230;
+const HUES = ["--bar", "--bar-2", "--bar-3", "--bar-4"];
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const colour = (hue) => css(HUES[((hue % HUES.length) + HUES.length) % HUES.length]);
+const number = (value) => (value === null || value === undefined ? "" : Number(value.toPrecision(6)).toString());
+const moment = (seconds) => (seconds === null || seconds === undefined ? "" : new Date(seconds * 1000).toISOString().slice(0, 19).replace("T", " "));
 
-function options(figure, data, width) {
+// Which ticks of a time axis show what: [from so many seconds apart, the format, what is added when the year, month or day is a new one].
+const TICKS = [
+  [86400 * 28, "{YYYY}-{MM}", null, null, null, null, null, null, 1],
+  [86400, "{MM}-{DD}", "\n{YYYY}", null, null, null, null, null, 1],
+  [60, "{HH}:{mm}", "\n{YYYY}-{MM}-{DD}", null, "\n{MM}-{DD}", null, null, null, 1],
+  [1, "{HH}:{mm}:{ss}", "\n{YYYY}-{MM}-{DD}", null, "\n{MM}-{DD}", null, null, null, 1],
+  [0.001, ":{ss}.{fff}", "\n{YYYY}-{MM}-{DD}", null, "\n{MM}-{DD} {HH}:{mm}", null, "\n{HH}:{mm}", null, 1],
+];
+
+// A metric's curve is one series; a chart of several has `series`, and `limits` as dashed lines in the colour of what they limit.
+function lines(data) {
+  const series = data.series || [{ label: data.y_label, values: data.y, hue: 0 }];
+  const limits = (data.limits || []).map((limit) => ({ ...limit, values: data.x.map(() => limit.value), dash: [5, 4] }));
+  return [...series, ...limits];
+}
+
+function options(data, drawn, width) {
   const axis = { stroke: css("--soft"), grid: { stroke: css("--line"), width: 1 }, ticks: { stroke: css("--line"), width: 1 }, font: "12px system-ui", labelFont: "12px system-ui", labelSize: 18 };
-  const number = (value) => (value === null || value === undefined ? "" : Number(value.toPrecision(6)).toString());
+  const shown = data.time ? { values: TICKS, space: 64 } : { values: (chart, splits) => splits.map(number) };
+  const from = (chart, low, high) => [0, high > 0 ? high * 1.06 : 1];
   return {
-    width, height: 230, cursor: { y: false }, legend: { live: true },
-    scales: { x: { time: false } },
-    axes: [{ ...axis, label: data.x_label }, { ...axis, label: data.y_label, size: 62, values: (chart, splits) => splits.map(number) }],
-    series: [{ label: data.x_label }, { label: data.y_label, stroke: css("--bar"), width: 1.5, points: { show: data.x.length < 60 }, value: (chart, value) => number(value) }],
+    width, height: HEIGHT, cursor: { y: false }, legend: { live: true },
+    tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
+    scales: { x: { time: Boolean(data.time) }, y: data.zero ? { range: from } : {} },
+    axes: [{ ...axis, label: data.x_label, ...shown }, { ...axis, label: data.y_label, size: 62, values: (chart, splits) => splits.map(number) }],
+    series: [
+      { label: data.x_label, value: (chart, value) => (data.time ? moment(value) : number(value)) },
+      ...drawn.map((line) => ({
+        label: line.label, stroke: colour(line.hue), width: 1.5, dash: line.dash, fill: line.fill ? `${colour(line.hue)}2e` : undefined,
+        paths: line.step ? uPlot.paths.stepped({ align: 1 }) : undefined,
+        points: { show: !line.dash && !line.step && line.values.filter((value) => value !== null).length < 60, size: 5 },
+        value: (chart, value) => (line.dash ? "" : number(value)),
+      })),
+    ],
   };
 }
 
@@ -22,14 +53,19 @@ async function draw(figure) {
     return;
   }
   const data = await response.json();
+  if (!data.x.length) {
+    place.textContent = "There is no point yet.";
+    return;
+  }
+  const drawn = lines(data);
   let chart = null;
   const again = () => {
     if (chart) chart.destroy();
-    chart = new uPlot(options(figure, data, place.clientWidth), [data.x, data.y], place);
+    chart = new uPlot(options(data, drawn, place.clientWidth), [data.x, ...drawn.map((line) => line.values)], place);
   };
   again();
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", again);
-  addEventListener("resize", () => chart.setSize({ width: place.clientWidth, height: 230 }));
+  addEventListener("resize", () => chart.setSize({ width: place.clientWidth, height: HEIGHT }));
 }
 
 const seen = new IntersectionObserver((entries) => {
