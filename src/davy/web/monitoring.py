@@ -12,6 +12,7 @@ from davy.serving.traffic import read_traffic
 from davy.web.charts import Chart, Series, chart
 from davy.web.distribution import Bars, bars, curves
 from davy.web.health import health
+from davy.web.quality import judged_over, labels_in, measures
 from davy.web.render import page
 
 if TYPE_CHECKING:
@@ -62,7 +63,8 @@ def monitoring(watched: Watched, request: Request) -> Response:
     return page(request, "monitoring.html", project=home.config.project, now=home.clock.now(), name=name, newest=versions[0].version, found=found, days=days,
                 choices=DAYS, live=live, moved=moved, column=column, alarms=alarms, kind=kind, texts=texts, health=health(home, found), answered=answered,
                 bucket=width, late=late, changed=changed, tolerance=home.config.monitoring.drift_tolerance,
-                measured={item.version for item in found.drift}, listed=sorted(found.alarms, key=lambda alarm: (alarm.cleared is not None, -alarm.raised)))
+                measured={item.version for item in found.drift}, measures=measures(found), labels=labels_in(judged_over(watched, found, days * DAY)[0]),
+                listed=sorted(found.alarms, key=lambda alarm: (alarm.cleared is not None, -alarm.raised)))
 
 
 def traffic_series(watched: Watched, request: Request) -> Response:
