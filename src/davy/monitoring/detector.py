@@ -213,12 +213,8 @@ def _bin_name(column: ColumnReference, place: int) -> str:
     cuts = column.cuts
     if not len(cuts):
         return "values"
-    below = [float(np.nextafter(cut, np.inf)) in cuts for cut in cuts]  # the edge of a heavy value's own bin, just below it
-    names = [f"{np.nextafter(cut, np.inf) if edge else cut:.6g}" for cut, edge in zip(cuts, below, strict=True)]
-    if place == len(cuts):
-        return f"values above {names[-1]}"
     if place == 0:
-        return f"values {'below' if below[0] else 'up to'} {names[0]}"
-    if below[place - 1]:
-        return f"values of exactly {names[place]}"
-    return f"values from {names[place - 1]} to {names[place]}"
+        return f"values up to {cuts[0]:.6g}"
+    if place < len(cuts) and float(np.nextafter(cuts[place - 1], np.inf)) == float(cuts[place]):
+        return f"values of exactly {cuts[place]:.6g}"
+    return f"values above {cuts[-1]:.6g}" if place == len(cuts) else f"values from {cuts[place - 1]:.6g} to {cuts[place]:.6g}"
