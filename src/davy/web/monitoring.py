@@ -60,8 +60,8 @@ def monitoring(watched: Watched, request: Request) -> Response:
     late = sorted(((stream, told) for stream, told in found.replay.lateness.get("streams", {}).items()), key=_late_first) if found.replay else []
     changed = sorted(found.replay.lateness.get("features", {}).items(), key=lambda item: -item[1]["changed"])[:LATE] if found.replay else []
     return page(request, "monitoring.html", project=home.config.project, now=home.clock.now(), name=name, newest=versions[0].version, found=found, days=days,
-                choices=DAYS, live=live, moved=moved, columns=columns, column=column, alarms=alarms, kind=kind, texts=texts, health=health(home, found), answered=answered,
-                bucket=width, late=late, changed=changed, tolerance=home.config.monitoring.drift_tolerance,
+                choices=DAYS, live=live, moved=moved, columns=columns, column=column, alarms=alarms, kind=kind, texts=texts, health=health(home, found),
+                answered=answered, bucket=width, late=late, changed=changed, tolerance=home.config.monitoring.drift_tolerance,
                 measured={item.version for item in found.drift}, measures=measures(found), labels=labels_in(judged_over(watched, found, days * DAY)[0]),
                 listed=sorted(found.alarms, key=lambda alarm: (alarm.cleared is not None, -alarm.raised)))
 
