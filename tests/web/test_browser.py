@@ -43,7 +43,7 @@ def _paths(filled: Filled) -> dict[str, str]:
             "monitoring": "/models/fares/monitoring?version=2", "texts": "/models/fares/monitoring?feature=carrier"}
 
 
-CHARTS = {"run": 2, "rolled_back": 4, "under_way": 4}
+CHARTS = {"run": 2, "rolled_back": 4, "under_way": 4, "monitoring": 8, "texts": 7}
 
 
 def test_every_page_renders_without_a_complaint_or_a_foreign_request(seen: Tab, scheme: str, filled: Filled, address: str) -> None:

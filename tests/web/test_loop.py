@@ -15,6 +15,7 @@ from davy.monitoring.columns import count, make_reference
 from davy.release.releases import get_release, timeline
 from davy.web.alerts import about
 from davy.web.distribution import bars, curves
+from davy.web.health import in_words
 from davy.web.pages import routes
 from davy.web.releases import thinned
 from davy.web.render import to
@@ -135,7 +136,7 @@ def test_monitoring_tells_drift_with_its_threshold_since_when_and_whether_it_did
     page, text = read(client, "/models/fares/monitoring?version=2"), flat(client, "/models/fares/monitoring?version=2")
 
     drift = text[text.index("Drift of fares@2"):text.index("Drift alarms")]
-    assert re.search(r"wind drifted \d", drift), "the largest comes first"
+    assert "Alarm since wind" in drift, "what has moved comes first"
     assert drift.index("wind") < drift.index("mean_delay_3h")
     assert "above the tolerance of 0.01" in drift
     alarms = text[text.index("Drift alarms"):text.index("Performance")]
@@ -170,6 +171,24 @@ def test_traffic_over_time_counts_every_request_once(client: TestClient, filled:
     assert max(value for value in failures["series"][0]["values"] if value is not None) == 0
     low, high = (points(client, f"/models/fares/monitoring/traffic?of={name}&days={days}")["series"][0]["values"] for name in ("p50", "p99"))
     assert all(one <= other for one, other in zip(low, high, strict=True) if one is not None)
+
+
+def test_what_answers_were_worth_is_drawn_with_its_standard_error(client: TestClient) -> None:
+    page = read(client, "/models/fares/monitoring")
+    charts = [link for link in page.links if "/monitoring/quality?" in link]
+    assert [link.partition("of=")[2].partition("&")[0] for link in charts] == ["auc", "kpi.cost", "coverage"]
+    auc, cost, coverage = (points(client, link) for link in charts)
+    assert cost["y_label"] == "cost per answer, USD"
+    for body, low, high in ((auc, 0.9, 1.0), (cost, 0.0, 15.0), (coverage, 80.0, 95.0)):
+        values = body["series"][0]["values"]
+        assert all(low <= value <= high for value in values if value is not None)
+        assert body["total"] == auc["total"] > 1000
+    for body in (auc, cost):
+        assert all(0 < error < 5 for value, error in zip(body["series"][0]["values"], body["series"][0]["error"], strict=True) if value is not None)
+    assert not any(coverage["series"][0]["error"])
+    assert client.get("/models/fares/monitoring/quality?of=kpi.nothing").status_code == 404
+    assert client.get("/models/late/monitoring/quality?of=auc").status_code == 404
+    assert client.get("/models/fares/monitoring/quality?of=auc&span=junk").status_code == 400
 
 
 def test_skew_and_lateness_are_told_of_the_last_replay(client: TestClient) -> None:
@@ -242,6 +261,18 @@ def test_columns_that_hold_little_are_drawn() -> None:
     assert all(value == 0 for line in curves(nulls, profiles["nulls"]).series for value in line.values)
     found = {bar.name: (bar.before, bar.now) for bar in bars(texts, profiles["texts"])}
     assert found == {"a": (0.6, 0.0), "b": (0.4, 0.0), "not in the training set": (0.0, 1.0)}
+
+
+@pytest.mark.parametrize(("given", "said"), [
+    ((["errors", "skew"], "labels show harm", 2, 9, 10), ("Not well: errors, skew", "bad")),
+    (([], "labels show harm", 1, 0, 10), ("Drift does harm", "bad")),
+    (([], "labels show no harm", 1, 3, 300), ("Requests fail", "bad")),
+    (([], "labels show no harm", 1, 2, 20), ("Inputs have moved", "wait")),
+    (([], "", 0, 3, 301), ("Well", "good")),
+    (([], "", 0, 0, 0), ("Silent", "wait")),
+])
+def test_health_is_said_in_words_the_worst_first(given: tuple[list[str], str, int, int, int], said: tuple[str, str]) -> None:
+    assert in_words(*given) == said
 
 
 @pytest.mark.parametrize(("subject", "parts"), [

@@ -211,14 +211,14 @@ def _harm(hours: Hours, version: int, began: int, cleared: int | None, mature: i
 def _margin(metric: str, before: Cohort, since: Cohort) -> float:
     """Two standard errors of the difference, or for unbounded losses a tenth of what it was."""
     if metric == "auc":
-        return float(2 * (_auc_variance(before) + _auc_variance(since)) ** 0.5)
+        return float(2 * (auc_variance(before) + auc_variance(since)) ** 0.5)
     if metric == "accuracy":
         shares = [(cohort.correct / cohort.judged, cohort.judged) for cohort in (before, since)]
         return float(2 * sum(share * (1 - share) / count for share, count in shares) ** 0.5)
     return 0.1 * before.metrics()[metric]
 
 
-def _auc_variance(cohort: Cohort) -> float:
+def auc_variance(cohort: Cohort) -> float:
     """Hanley and McNeil's, Radiology 143 (1982)."""
     area, ups, downs = cohort.metrics()["auc"], int(cohort.ups.sum()), int(cohort.downs.sum())
     first, second = area / (2 - area), 2 * area**2 / (1 + area)

@@ -15,13 +15,14 @@ if TYPE_CHECKING:
 
 
 class Series(msgspec.Struct, frozen=True):
-    """One line. `hue` is its colour, by number; a stepped one holds each value until the next."""
+    """One line. `hue` is its colour, by number; a stepped one holds each value until the next; `error` is drawn as a band, so much to each side."""
 
     label: str
     values: Sequence[float | None]
     hue: int = 0
     step: bool = False
     fill: bool = False
+    error: Sequence[float | None] = ()
 
 
 class Limit(msgspec.Struct, frozen=True):
@@ -47,7 +48,8 @@ class Chart(msgspec.Struct, frozen=True):
 
 def chart(found: Chart) -> Response:
     """The answer for a figure's `data-chart`. What is not finite is a gap."""
-    series = [msgspec.structs.replace(one, values=[_finite(value) for value in one.values]) for one in found.series]
+    series = [msgspec.structs.replace(one, values=[_finite(value) for value in one.values], error=[_finite(value) for value in one.error])
+              for one in found.series]
     body: dict[str, Any] = msgspec.to_builtins(msgspec.structs.replace(found, series=series))
     return Response(msgspec.json.encode(body), headers=CONFINED | {"cache-control": "no-store"}, media_type="application/json")
 

@@ -62,7 +62,7 @@ def _of(version: int, found: Summary, profile: Any, judged: Performance | None) 
     harm = worst(alarms)
     others = sorted({alert.rule for alert in firing if not _of_drift(alert.subject, alarms)})
     failed = 0 if profile is None else profile.statuses.get("error", 0) + profile.statuses.get("timeout", 0)
-    words, tone = _words(others, harm, len(alarms), failed, profile.rows if profile is not None else 0)
+    words, tone = in_words(others, harm, len(alarms), failed, profile.rows if profile is not None else 0)
     if profile is None:
         return msgspec.structs.replace(unknown(), words=words, tone=tone, drifting=tuple(alarm.feature for alarm in alarms), harm=harm, firing=len(firing),
                                        mature=judged.predictions if judged else 0, coverage=judged.coverage if judged else None,
@@ -82,7 +82,13 @@ def _of_drift(subject: str, alarms: list[DriftAlarm]) -> bool:
     return any(about(subject)[2] == alarm.feature for alarm in alarms)
 
 
-def _words(rules: list[str], harm: str, moved: int, failed: int, requests: int) -> tuple[str, str]:
+def in_words(rules: list[str], harm: str, moved: int, failed: int, requests: int) -> tuple[str, str]:
+    """The short answer and its tone, the worst first.
+
+    Args:
+        rules: what fires, but for drift.
+        harm: what labels say of the worst drift; `moved` is how many columns have.
+    """
     if rules:
         return f"Not well: {', '.join(rules)}", "bad"
     if harm == HARM:

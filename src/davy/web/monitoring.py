@@ -12,6 +12,7 @@ from davy.serving.traffic import read_traffic
 from davy.web.charts import Chart, Series, chart
 from davy.web.distribution import Bars, bars, curves
 from davy.web.health import health
+from davy.web.quality import judged_over, labels_in, measures
 from davy.web.render import page
 
 if TYPE_CHECKING:
@@ -50,19 +51,19 @@ def monitoring(watched: Watched, request: Request) -> Response:
     live = traffic[0].versions if traffic else {}
     moved = _chosen(found, query.get("version"), live)
     feature = query.get("feature") or None
-    column = next((item for item in moved.columns if item.feature == feature), None) if moved and feature else None
-    if moved and column is None and moved.columns:
-        column = moved.columns[0]
     alarms = {alarm.feature: alarm for alarm in reversed(found.alarms) if moved and alarm.version == moved.version and alarm.cleared is None}
+    columns = sorted(moved.columns, key=lambda item: item.verdict != "drifted" and item.feature not in alarms) if moved else []
+    column = next((item for item in columns if item.feature == feature), columns[0] if columns else None)
     kind, texts = _texts(watched, found, moved.version, column.feature) if moved and column else ("none", [])
     width = _bucket(home, days)
     answered = _total(watched.buckets(name, days * DAY, width))
     late = sorted(((stream, told) for stream, told in found.replay.lateness.get("streams", {}).items()), key=_late_first) if found.replay else []
     changed = sorted(found.replay.lateness.get("features", {}).items(), key=lambda item: -item[1]["changed"])[:LATE] if found.replay else []
     return page(request, "monitoring.html", project=home.config.project, now=home.clock.now(), name=name, newest=versions[0].version, found=found, days=days,
-                choices=DAYS, live=live, moved=moved, column=column, alarms=alarms, kind=kind, texts=texts, health=health(home, found), answered=answered,
-                bucket=width, late=late, changed=changed, tolerance=home.config.monitoring.drift_tolerance,
-                measured={item.version for item in found.drift}, listed=sorted(found.alarms, key=lambda alarm: (alarm.cleared is not None, -alarm.raised)))
+                choices=DAYS, live=live, moved=moved, columns=columns, column=column, alarms=alarms, kind=kind, texts=texts, health=health(home, found),
+                answered=answered, bucket=width, late=late, changed=changed, tolerance=home.config.monitoring.drift_tolerance,
+                measured={item.version for item in found.drift}, measures=measures(found), labels=labels_in(judged_over(watched, found, days * DAY)[0]),
+                listed=sorted(found.alarms, key=lambda alarm: (alarm.cleared is not None, -alarm.raised)))
 
 
 def traffic_series(watched: Watched, request: Request) -> Response:

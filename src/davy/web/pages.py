@@ -10,7 +10,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from davy.errors import DavyError, NotFound
-from davy.web import alerts, artifacts, gates, journal, models, monitoring, overview, predictions, releases, runs, streams
+from davy.web import alerts, artifacts, gates, journal, models, monitoring, overview, predictions, quality, releases, runs, streams
 from davy.web.render import page, static, to
 from davy.web.watched import Watched
 
@@ -51,6 +51,7 @@ def routes(home: Home) -> list[Route]:
         ("/models/{name}/monitoring", monitoring.monitoring),
         ("/models/{name}/monitoring/traffic", monitoring.traffic_series),
         ("/models/{name}/monitoring/distribution", monitoring.distribution_series),
+        ("/models/{name}/monitoring/quality", quality.quality_series),
     ]
     watched = Watched(home)
     found = [(path, reader.__name__, partial(reader, home)) for path, reader in readers]

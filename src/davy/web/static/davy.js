@@ -24,6 +24,15 @@ function lines(data) {
   return [...series, ...limits];
 }
 
+// A series with an error gets two silent lines, so far above and below, and the band between them.
+function edges(drawn) {
+  const beside = (line, sign) => line.values.map((value, at) => (value === null || line.error[at] === null ? null : value + sign * line.error[at]));
+  return drawn.filter((line) => line.error && line.error.length).flatMap((line) => [
+    { label: "", hue: line.hue, silent: true, upper: true, values: beside(line, 1) },
+    { label: "", hue: line.hue, silent: true, values: beside(line, -1) },
+  ]);
+}
+
 function options(data, drawn, width) {
   const axis = { stroke: css("--soft"), grid: { stroke: css("--line"), width: 1 }, ticks: { stroke: css("--line"), width: 1 }, font: "12px system-ui", labelFont: "12px system-ui", labelSize: 18 };
   const shown = data.time ? { values: TICKS, space: 64 } : { values: (chart, splits) => splits.map(number) };
@@ -36,12 +45,13 @@ function options(data, drawn, width) {
     series: [
       { label: data.x_label, value: (chart, value) => (data.time ? moment(value) : number(value)) },
       ...drawn.map((line) => ({
-        label: line.label, stroke: colour(line.hue), width: 1.5, dash: line.dash, fill: line.fill ? `${colour(line.hue)}2e` : undefined,
+        label: line.label, ...(line.silent ? { class: "silent" } : {}), stroke: line.silent ? "transparent" : colour(line.hue), width: 1.5, dash: line.dash, fill: line.fill ? `${colour(line.hue)}2e` : undefined,
         paths: line.step ? uPlot.paths.stepped({ align: 1 }) : undefined,
-        points: { show: !line.dash && !line.step && line.values.filter((value) => value !== null).length < 60, size: 5 },
+        points: { show: !line.dash && !line.step && !line.silent && line.values.filter((value) => value !== null).length < 60, size: 5 },
         value: (chart, value) => (line.dash ? "" : number(value)),
       })),
     ],
+    bands: drawn.flatMap((line, at) => (line.upper ? [{ series: [at + 1, at + 2], fill: `${colour(line.hue)}2e` }] : [])),
   };
 }
 
@@ -58,6 +68,7 @@ async function draw(figure) {
     return;
   }
   const drawn = lines(data);
+  drawn.push(...edges(drawn));
   let chart = null;
   const again = () => {
     if (chart) chart.destroy();
