@@ -15,6 +15,7 @@ from davy.errors import Conflict, CorruptData, InvalidInput, NotFound
 from davy.registry import models
 from davy.registry.definitions import TrainingSetRecord, get_feature_set, get_training_set, get_views, put_feature_set, put_training_set
 from davy.registry.lineage import lineage
+from davy.schema.tables import traffic
 from davy.store import journal
 from davy.tracking import run as start_run
 from registry.samples import feature_set, signature
@@ -125,7 +126,8 @@ def test_a_version_that_is_held_can_not_be_deleted_and_its_number_is_not_given_a
         delete(2)
     with home.database.begin() as connection:
         models.delete_alias(connection, clock=home.clock, actor="ada", name="late", alias="production")
-        connection.execute(sa.text("INSERT INTO traffic VALUES ('late', 1, :weights, 0, 'ada')"), {"weights": '{"late@2": 1.0}'})
+        row = {"model": "late", "revision": 1, "weights": '{"late@2": 1.0}', "updated": 0, "actor": "ada"}
+        connection.execute(sa.insert(traffic).values(row))
     with pytest.raises(Conflict, match="traffic"):
         delete(2)
     with home.database.begin() as connection:
