@@ -19,8 +19,12 @@ if TYPE_CHECKING:
     from .conftest import Filled
 
 pytestmark = pytest.mark.browser
-DRAWN = """[...document.querySelectorAll('figure canvas')].every(
-    (canvas) => canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.some((value) => value > 0))"""
+# Read from a copy that is made for reading: Chromium complains, sometimes, of a canvas that is read back twice.
+DRAWN = """[...document.querySelectorAll('figure canvas')].every((canvas) => {
+    const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext('2d', {willReadFrequently: true});
+    copy.drawImage(canvas, 0, 0);
+    return copy.getImageData(0, 0, canvas.width, canvas.height).data.some((value) => value > 0);
+})"""
 SHOTS = os.environ.get("DAVY_SHOTS")
 
 
