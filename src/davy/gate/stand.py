@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -24,7 +25,7 @@ from davy.features.online import OnlineFeatures
 from davy.gate import asking
 from davy.gate.fleet import StandFleet
 from davy.home import Home
-from davy.serving.fleet import worker_name
+from davy.serving.fleet import worker_name, workers_folder
 from davy.serving.gateway import Gateway
 from davy.serving.predictions import PredictionLog, folder_of
 from davy.serving.routes import Routes, VersionRoute
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from davy.features.definition import FeatureSet
 
 BATCH = 500
+_LOOK_SECONDS = 0.002
 T = TypeVar("T")
 
 
@@ -55,9 +57,12 @@ class Stand:
         self._starting: dict[int, Future[VersionRoute]] = {}
 
     def start(self, version: int) -> Future[VersionRoute]:
-        """Let a version be loaded and warm up while other things are done."""
+        """Let a version be loaded and warm up while other things are done; returns once its files are laid out, so that the store is asked in turn."""
         if version not in self._starting:
-            self._starting[version] = asyncio.run_coroutine_threadsafe(self._gateway.routes.version(self.model, version), self._loop)
+            started = self._starting[version] = asyncio.run_coroutine_threadsafe(self._gateway.routes.version(self.model, version), self._loop)
+            laid_out = workers_folder(self._home) / f"{worker_name(self.model, version)}.json"
+            while not laid_out.exists() and not started.done():
+                time.sleep(_LOOK_SECONDS)
         return self._starting[version]
 
     def route(self, version: int) -> VersionRoute:
