@@ -166,6 +166,8 @@ def test_traffic_over_time_counts_every_request_once(client: TestClient, filled:
     body = points(client, f"/models/fares/monitoring/traffic?of=requests&days={days}")
     assert [line["label"] for line in body["series"]] == ["fares@1", "fares@2", "fares@3"]
     assert body["total"] == filled.fares
+    together = [sum(line["values"][at] or 0 for line in body["series"]) for at in range(len(body["x"]))]
+    assert days == 30 or together == pytest.approx([15] * len(together), rel=0.02), "one came every four seconds"
     failures = points(client, f"/models/fares/monitoring/traffic?of=failures&days={days}")
     assert max(value for value in failures["series"][2]["values"] if value is not None) > 50
     assert max(value for value in failures["series"][0]["values"] if value is not None) == 0

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from davy.monitoring.summary import Summary, VersionDrift
     from davy.web.watched import Watched
 
-DAY = 86_400_000_000
+HOUR, DAY = 3_600_000_000, 86_400_000_000
 DAYS = (1, 7, 30)
 BUCKETS = 180
 LATE = 6
@@ -100,10 +100,10 @@ def _total(parts: dict[int, dict[int, Profile]]) -> int:
 
 
 def _bucket(home: Home, days: int) -> int:
-    """Microseconds that one point of a chart stands for: at most `BUCKETS` parts of whole slices; a day where some slices have been summed up into days."""
+    """Microseconds that one point of a chart stands for: at most `BUCKETS` parts of whole hours; a day where some slices have been summed up into days."""
     if days * DAY > parse_duration(home.config.monitoring.keep_slices):
         return DAY
-    return -(-days * DAY // BUCKETS // SLICE) * SLICE
+    return -(-days * DAY // BUCKETS // HOUR) * HOUR
 
 
 def _days(text: str | None, watched: Watched, name: str) -> int:
