@@ -215,10 +215,14 @@ def _bin_name(column: ColumnReference, place: int) -> str:
     cuts = column.cuts
     if not len(cuts):
         return "values"
-    if 0 < place < len(cuts) and cuts[place - 1] == np.nextafter(cuts[place], -np.inf):
-        return f"values of {cuts[place]:.6g}"
-    if place == 0:
-        return f"values up to {cuts[0]:.6g}"
-    if place < len(cuts) and float(np.nextafter(cuts[place - 1], np.inf)) == float(cuts[place]):
-        return f"values of exactly {cuts[place]:.6g}"
-    return f"values above {cuts[-1]:.6g}" if place == len(cuts) else f"values from {cuts[place - 1]:.6g} to {cuts[place]:.6g}"
+    low, high = (_plain(cuts[place - 1]) if place else None), (_plain(cuts[place]) if place < len(cuts) else None)
+    if low is None:
+        return f"values up to {high}"
+    if high is None:
+        return f"values above {low}"
+    return f"values of {high}" if float(np.nextafter(cuts[place - 1], np.inf)) == float(cuts[place]) else f"values from {low} to {high}"
+
+
+def _plain(cut: float) -> str:
+    """A cut for people: the floats just beside 0 are 0."""
+    return f"{0.0 if abs(cut) < np.finfo(np.float64).tiny else float(cut):.6g}"
