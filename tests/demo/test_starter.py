@@ -72,7 +72,8 @@ def test_every_command_of_its_readme_works(folder: Path, request: pytest.Fixture
     assert 0 < answer["prediction"] < 1
     assert "orders" in davy(folder, "why", answer["prediction_id"])
     davy(folder, "train", "returned", "-p", "strength=0.1")
-    davy(folder, "traffic", "returned", "returned@1=0.9", "returned@2=0.1")
+    davy(folder, "gate", "returned@2")
+    assert json.loads(davy(folder, "release", "returned@2", "--json"))["state"] == "pending"
     found = json.loads(davy(folder, "replay", "returned", "--json"))
     assert found["checked"] == found["equal"] == 2
 

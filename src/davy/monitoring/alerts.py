@@ -149,7 +149,7 @@ def _follow(home: Home, rule: AlertRule, model: str, found: Iterable[Reading]) -
         rows = connection.execute(sa.select(alerts).where(alerts.c.rule == rule.name)).all()
         stored = {row.subject: row for row in rows if row.subject.replace("@", " ").split(" ")[0] == model}
         if rule.metric == "drift":
-            current |= {subject: Reading(subject, 0.0, "it is back where it was") for subject in stored if subject not in current}
+            current |= {subject: Reading(subject, 0.0, "no drift is seen any more") for subject in stored if subject not in current}
         for subject, reading in current.items():
             message = _step(connection, rule, reading, stored.get(subject), now)
             if message is not None:
