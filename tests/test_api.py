@@ -17,6 +17,7 @@ import davy
 from davy import api
 from davy.errors import Conflict, DefinitionError, InvalidInput, InvalidTime, NotFound
 from davy.project import load_project
+from serving_kit import add_version
 
 FEATURES = """
 import davy
@@ -223,6 +224,18 @@ def test_a_models_own_label_is_taken_where_the_spine_has_its_outcome(project: Pa
     for without in (columns, columns | {"loss": [None, None, None]}):
         assert davy.training_set(without, "fraud").features.equals(data.features)
     assert davy.training_set(columns, "fraud").label is None
+
+
+def test_traffic_is_a_mapping_that_sums_to_one(project: Path) -> None:
+    home = api.current_home()
+    first, second = add_version(home), add_version(home, seed=1)
+    assert davy.traffic("fraud") == {}
+    assert davy.traffic("fraud", {first.reference: 0.9, second.reference: 0.1}) == {"fraud@1": 0.9, "fraud@2": 0.1}
+    with pytest.raises(InvalidInput, match=r"sum to 1\.1"):
+        davy.traffic("fraud", {first.reference: 1, second.reference: 0.1})
+    assert davy.traffic("fraud") == {"fraud@1": 0.9, "fraud@2": 0.1}
+    with pytest.raises(NotFound, match="frod"):
+        davy.traffic("frod")
 
 
 def test_a_training_set_is_what_online_gave(project: Path) -> None:

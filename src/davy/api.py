@@ -163,6 +163,23 @@ def online(features: Any, entities: Mapping[str, Any] | Sequence[Mapping[str, An
     return found[0] if isinstance(entities, Mapping) else found
 
 
+def traffic(model: str, weights: Mapping[str, float] | None = None) -> dict[str, float]:
+    """The weights by which a model's versions answer; with `weights`, from now on these.
+
+    Args:
+        weights: `late@1` (or an alias) -> its share of the routing keys; not negative, and together 1 within 1e-9.
+
+    Raises:
+        InvalidInput: the weights are no shares of one whole. NotFound: an unknown model or version.
+        Conflict: a release of the model is on its way, or its versions can't be served together.
+    """
+    from davy.release.traffic import get_traffic, set_traffic
+
+    home = current_home()
+    found = set_traffic(home, model, weights) if weights is not None else get_traffic(home, model)
+    return {} if found is None else found.weights
+
+
 def as_frame(data: Any, fields: Iterable[Field] = ()) -> pl.DataFrame:
     """A polars frame of what users call a table; a file's columns are read as these fields."""
     if isinstance(data, pl.DataFrame):
