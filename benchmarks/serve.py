@@ -228,7 +228,7 @@ def measure_release(root: Path, seconds: int, repeats: int) -> dict[str, Any]:
             wrk(url, pid, root, 8, 2)
             found.setdefault("by_hand", []).append(wrk(url, pid, root, 32, seconds))
             set_traffic(home, "late", {"late@1": 1.0}, actor="bench")
-            start_release(home, "late@2", actor="bench")
+            start_release(home, "late@2", override="a benchmark", actor="bench")
             wrk(url, pid, root, 8, 2)
             found.setdefault("judged", []).append(wrk(url, pid, root, 32, seconds))
             with home.database.read() as connection:

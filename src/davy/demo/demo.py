@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from davy.home import Home
 
 CONNECTIONS = 16
+FEWEST_SCORED = 200
 _READY_WITHIN_S = 120.0
 _STOPS_WITHIN_S = 20.0
 _COUNTED_WITHIN_S = 20.0
@@ -218,7 +219,7 @@ def _measure(report: Report, tally: Tally) -> None:
     for version, scored in tally.scored.items():
         answers, late = (np.array(column) for column in zip(*scored, strict=True))
         report.answered[f"{MODEL}@{version}"] = len(scored)
-        if 0 < late.sum() < len(late):
+        if len(late) >= FEWEST_SCORED and 0 < late.sum() < len(late):
             report.live_auc[f"{MODEL}@{version}"] = auc(answers.astype(np.float64), late.astype(bool))
     if tally.waits:
         report.us_per_request = {name: float(np.quantile(tally.waits, share)) for name, share in (("p50", 0.5), ("p99", 0.99))}

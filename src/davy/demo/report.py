@@ -31,7 +31,7 @@ class Report:
         gate: per version the verdict of each check; `refused` are those that the gate let nobody release.
         releases: per version how its release stands: state, requests that it took, how many of them the version answered, reasons.
         kpi: per version what an answer cost, in dollars.
-        held_out_auc, live_auc: per version, on late April's flights and on the answers of May and June.
+        held_out_auc, live_auc: per version, on late April's flights and on the answers of May and June; not of a handful of them.
         answered: per version, how many of the answers have an outcome.
         late_events: events that arrived later than their feed promises.
         us_per_request: p50 and p99 over rounds of concurrent requests, of a round's time over its size; one request alone takes longer.
