@@ -37,13 +37,12 @@ def add_broken(root: Path) -> str:
     from davy.registry.signature import Signature
     from davy.serving.predictions import feature_set_of
 
-    (root / "broken.py").write_text(BROKEN)
     home = Home(root)
     with home.database.read() as connection:
         digest = get_version(connection, "late", 1).feature_set
     assert digest is not None
     features = feature_set_of(home, digest)
-    files = store_files(home.blobs, {"model.pkl": b"\x80\x04\x8c\x06broken\x8c\x06Broken\x93)\x81."})
+    files = store_files(home.blobs, {"model.pkl": b"\x80\x04\x8c\x06broken\x8c\x06Broken\x93)\x81.", "code/broken.py": BROKEN.encode()})
     with home.database.begin() as connection:
         found = register(connection, clock=home.clock, actor="bench", name="late", format="pickle", files=files, feature_set=features,
                          signature=Signature.of(features.outputs, features.kinds, output="value"))
