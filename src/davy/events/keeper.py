@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import argparse
 import logging
-import signal
 import sys
-import threading
 from pathlib import Path
 
 from davy.core.digest import canonical_json
+from davy.core.signals import Stop
 from davy.errors import DavyError
 from davy.events.client import connect
 from davy.events.wire import socket_path
 from davy.home import Home
+
+LOOK_SECONDS = 0.05
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,14 +27,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--project", type=Path, help="the folder with davy.toml (default: beside the home, or around the working directory)")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    stopped = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopped.set())
+    stop = Stop()
     try:
         home = _home(options.project, options.home)
         with connect(home, keep=True):
             print(canonical_json({"ready": True, "socket": str(socket_path(home))}).decode(), flush=True)
-            stopped.wait()
+            while not stop.wait(LOOK_SECONDS):
+                pass
         home.close()
     except DavyError as error:
         print(error, file=sys.stderr)

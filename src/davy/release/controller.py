@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import argparse
 import gc
-import signal
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from davy.core.signals import Stop
 from davy.errors import Conflict, DavyError
 from davy.home import Home
 from davy.release import plan
@@ -176,7 +175,7 @@ class Controller:
         self._controlled.pop(controlled.release.id, None)
 
 
-def run(home: Home, stop: threading.Event) -> None:
+def run(home: Home, stop: Stop) -> None:
     """Look until told to stop. What fails is told, and tried again."""
     controller, told = Controller(home), ""
     while not stop.wait(LOOK_SECONDS if controller.busy else IDLE_SECONDS):
@@ -196,9 +195,7 @@ def main() -> None:
     parser.add_argument("--project", type=Path, required=True)
     parser.add_argument("--home", type=Path, required=True)
     given = parser.parse_args()
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = Stop()
     home = Home.open(given.project, home=given.home)
     gc.freeze()
     try:
