@@ -7,7 +7,6 @@ absent is null. What the stream does not declare is refused.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import repeat
 from typing import Any
 
 from davy.core.fields import LARGEST_INT, ONE_PRODUCT, Field, plain
@@ -124,8 +123,3 @@ def _refuse_unknown(spec: StreamSpec, rows: Sequence[Mapping[str, Any]]) -> None
 
 def _in_row(error: InvalidInput, row: int) -> InvalidInput:
     return type(error)(f"Row {row}: {error.came}", error.allowed, error.fix)
-
-
-def empty_column(count: int) -> Column:
-    """A column of nulls."""
-    return list(repeat(None, count))

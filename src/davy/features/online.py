@@ -105,12 +105,6 @@ class OnlineFeatures:
             )
             transaction.put("marks", batch.stream.encode(), _MARK.pack(new.offset, new.ingest_time, new.event_time))
 
-    def offset_of(self, stream: str, identity: str) -> int | None:
-        """The offset of the event with this identity, or None."""
-        with self.store.snapshot() as snapshot:
-            raw = snapshot.get(f"ids/{stream}", encode_id(identity))
-        return None if raw is None else int(_OFFSET.unpack(raw)[0])
-
     def begin(self, stream: StreamSpec, view: ViewSpec) -> Building | None:
         """Begin to build the state of a view; None when it is kept already. The log may go on meanwhile, until `adopt`."""
         with self.store.snapshot() as snapshot:

@@ -29,7 +29,7 @@ from davy.store.database import insert
 from davy.store.tables import Addition
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
@@ -309,9 +309,3 @@ def _chunks(additions: list[Addition]) -> Iterator[list[Addition]]:
             part, rows = [], 0
     if part:
         yield part
-
-
-def report_to(tell: Callable[[str], None], found: Collected) -> None:
-    """Say what was counted, in a line for each alarm."""
-    for model, version, alarm in found.alarms:
-        tell(f"{model}@{version}: {alarm.feature} has drifted, {alarm.bet}")
