@@ -226,6 +226,7 @@ model_versions = Table(
     Column("feature_set", _Digest, ForeignKey("feature_sets.digest")),
     Column("training_set", _Digest, ForeignKey("training_sets.digest")),
     Column("digest", _Digest, index=True),
+    Index("ix_model_versions_stage", "name", "current_stage", "version"),
 )
 model_version_tags = Table(
     "model_version_tags", metadata,
