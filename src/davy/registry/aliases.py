@@ -39,7 +39,7 @@ class Protection(msgspec.Struct, frozen=True):
     """Which aliases only a releaser, or a release, may move or take away; and whether the one who asks is one.
 
     Attributes:
-        names: the protected aliases, of any model.
+        names: `production` (of any model), or `late@production`.
         lifted: whether they may be moved all the same.
     """
 
@@ -57,7 +57,7 @@ class Protection(msgspec.Struct, frozen=True):
         Raises:
             Forbidden: it is protected, and the role does not suffice.
         """
-        if alias in self.names and not self.lifted:
+        if not self.lifted and (alias in self.names or f"{name}@{alias}" in self.names):
             raise Forbidden(f"The alias {alias!r} of {name!r} is protected.",
                             "Only a releaser or a release may move it or take it away ([registry] protected in davy.toml).",
                             f"Ask a releaser, or release the version: davy release {name}@VERSION")

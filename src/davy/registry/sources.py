@@ -164,8 +164,9 @@ def _check_logged(connection: sa.Connection, source: Source) -> None:
         if root is None:
             raise _unowned(uri, "model_id")
         if not _contains(root, uri):
-            raise InvalidInput(f"Invalid model version source: '{uri}'. To use a local path as a model version source, the model_id request parameter has to be "
-                               "specified and the local path has to be contained within the artifact directory of the run specified by the model_id.")
+            raise InvalidInput(f"Invalid model version source: '{uri}'. To use a local path as a model version source, the model_id request parameter has to "
+                               "be specified and the local path has to be contained within the artifact directory of the run specified by the "
+                               "model_id.")
         return
     _refuse_climbing(uri)
     scheme = urllib.parse.urlparse(uri).scheme
