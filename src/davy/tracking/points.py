@@ -76,14 +76,6 @@ def pack(points: Points) -> bytes:
     return packed.tobytes()
 
 
-def unpack(data: bytes) -> Points:
-    """The points of a chunk."""
-    packed = array("q", data)
-    if _SWAP:
-        packed.byteswap()
-    return Points(packed[0::3], packed[1::3], array("d", packed[2::3].tobytes()))
-
-
 class Summary(msgspec.Struct, frozen=True):
     """What is known of some points of one curve together.
 
