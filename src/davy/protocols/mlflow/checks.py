@@ -92,7 +92,9 @@ def check_batch(metrics: Sequence[Any], params: Sequence[Any], tags: Sequence[An
 def check_unique(keys: Iterable[str]) -> None:
     """No param twice in one batch."""
     seen: set[str] = set()
-    twice = [key for key in keys if key in seen or seen.add(key)]
+    twice = []
+    for key in keys:
+        (twice.append if key in seen else seen.add)(key)
     if twice:
         raise invalid(f"Duplicate parameter keys have been submitted: {twice}. Please ensure the request contains only one param value per param key.")
 

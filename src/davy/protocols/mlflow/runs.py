@@ -247,7 +247,7 @@ def log_model(call: Call, asked: LogModel) -> dict[str, Any]:
     if wanted:
         raise invalid(f"Model json is missing mandatory fields: {wanted}")
     writable(call, run_id)
-    kept = {key: model[key] for key in ("run_id", "utc_time_created", "artifact_path", "model_uuid") if key in model}
+    kept: dict[str, Any] = {key: model[key] for key in ("run_id", "utc_time_created", "artifact_path", "model_uuid") if key in model}
     flavors = model["flavors"] if isinstance(model["flavors"], dict) else {}
     kept["flavors"] = {name: {key: value for key, value in config.items() if key != "config"} if isinstance(config, dict) else config
                        for name, config in flavors.items()}

@@ -91,7 +91,8 @@ def read_json(kind: type[M], body: bytes, required: tuple[str, ...] = ()) -> M:
         return _complete(kind(), required, {})
     if body[:1] == b"{" and not any(alias in body for alias in _aliases(kind)):
         try:
-            return _complete(_decoder(kind).decode(body), required, None)
+            found: M = _decoder(kind).decode(body)
+            return _complete(found, required, None)
         except msgspec.DecodeError:
             pass  # the slow way takes what Python's own clients write, and names what is wrong
     raw = _parse(body)
