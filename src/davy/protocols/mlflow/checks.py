@@ -92,7 +92,7 @@ def check_batch(metrics: Sequence[Any], params: Sequence[Any], tags: Sequence[An
 def check_unique(keys: Iterable[str]) -> None:
     """No param twice in one batch."""
     seen: set[str] = set()
-    twice = []
+    twice: list[str] = []
     for key in keys:
         (twice.append if key in seen else seen.add)(key)
     if twice:
