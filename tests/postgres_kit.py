@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import pwd
 import shutil
 import socket
 import subprocess
 import tempfile
+from functools import cache
 from pathlib import Path
 
 import psycopg
@@ -102,3 +104,11 @@ class Postgres:
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True, check=False, cwd="/",
                               close_fds=True, **self._as_user)  # type: ignore[call-overload]
         assert done.returncode == 0, done.stdout
+
+
+@cache
+def server() -> Postgres:
+    """The one server of this run of the tests."""
+    made, me = Postgres(), os.getpid()
+    atexit.register(lambda: made.remove() if os.getpid() == me else None)
+    return made

@@ -57,6 +57,7 @@ class Database:
         event.listen(self._engine, "begin", self._backend.start)
         self._local = threading.local()
         _OPEN.add(self)
+        weakref.finalize(self, self._engine.dispose)
 
     @contextmanager
     def begin(self, *, lazy: bool = False) -> Iterator[sa.Connection]:

@@ -11,7 +11,7 @@ A lazy write is a durable one: what PostgreSQL has answered before its disk is l
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 from sqlalchemy import event

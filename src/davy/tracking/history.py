@@ -58,8 +58,8 @@ def metric_history(connection: sa.Connection, run_id: str, key: str, *, points: 
     total, nans = connection.execute(sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(_IS_NAN), 0)).where(*where)).one()
     query = sa.select(_COLUMNS.step, _COLUMNS.timestamp, _COLUMNS.value, _IS_NAN).where(*where).order_by(
         _COLUMNS.step, _COLUMNS.timestamp, _COLUMNS.value, _COLUMNS.is_nan)
-    cursor = connection.execute(query, execution_options={"stream_results": True})
-    rows = cursor.fetchall() if points is None or total <= points else _decimate(cursor, total, points, bool(nans))
+    with connection.execute(query, execution_options={"stream_results": True}) as cursor:
+        rows = cursor.fetchall() if points is None or total <= points else _decimate(cursor, total, points, bool(nans))
     return History(key, [row[0] for row in rows], [row[1] * 1000 for row in rows], [_NAN if row[3] else row[2] for row in rows], total)
 
 
