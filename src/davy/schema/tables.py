@@ -100,7 +100,7 @@ latest_metrics = Table(
     Column("timestamp", BigInteger, nullable=False),
     Column("value", Float(53), nullable=False),
     Column("is_nan", Boolean, nullable=False),
-    Index("ix_latest_metrics_order", "key", "value", "run_id"),
+    Index("ix_latest_metrics_order", "key", "is_nan", "value", "run_id"),
     sqlite_with_rowid=False,
 )
 artifacts = Table(

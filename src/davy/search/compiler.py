@@ -75,10 +75,10 @@ class Compiler:
             return sa.and_(*parts)
         if field.nan is None:
             return sa.and_(*parts, self.compare(rows.c[field.value], check))
-        value, nan = value_and_nan(rows, field, check.target.function)
+        value, nan, number = value_and_nan(rows, field, check.target.function)
         if check.op in _NEGATED:
             return sa.and_(*parts, sa.or_(nan, self.compare(value, check)))
-        return sa.and_(*parts, sa.not_(nan), self.compare(value, check))
+        return sa.and_(*parts, number, self.compare(value, check))
 
     def compare(self, column: sa.ColumnElement[Any], check: Check) -> sa.ColumnElement[bool]:
         """The comparison itself, of a value that is there."""
@@ -113,13 +113,16 @@ _COMPARE: dict[str, Any] = {
 }
 
 
-def value_and_nan(rows: sa.FromClause, field: Keyed, function: str) -> tuple[sa.ColumnElement[Any], sa.ColumnElement[bool]]:
-    """The columns of a metric's value, or of its `max` and the like, and whether it is NaN."""
+def value_and_nan(rows: sa.FromClause, field: Keyed, function: str) -> tuple[sa.ColumnElement[Any], sa.ColumnElement[bool], sa.ColumnElement[bool]]:
+    """The column of a metric's value, or of its `max` and the like; whether it is NaN; and whether it is a number."""
     if not function:
-        return rows.c[field.value], rows.c[str(field.nan)].is_(True)
-    name, nan = field.functions[function]
+        nan = rows.c[str(field.nan)]
+        return rows.c[field.value], nan == sa.true(), nan == sa.false()
+    name, flag = field.functions[function]
     value = rows.c[name]
-    return value, value.is_(None) if nan is None else sa.or_(value.is_(None), rows.c[nan].is_(True))
+    if flag is None:
+        return value, value.is_(None), value.is_not(None)
+    return value, rows.c[flag] == sa.true(), rows.c[flag] == sa.false()
 
 
 def glob(pattern: str, escape: str | None = None) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
-import sqlalchemy as sa
+import msgspec
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
 
 Kind = Literal["text", "number", "identity"]
 Comparing = ("!=", "<", "<=", "=", ">", ">=")
@@ -13,25 +16,23 @@ TEXT_OPS = ("!=", "=", "ILIKE", "IN", "IS NOT NULL", "IS NULL", "LIKE", "NOT ILI
 IDENTITY_OPS = ("!=", "=", "IN", "NOT IN")
 
 
-class Attribute(NamedTuple):
+class Attribute(msgspec.Struct, frozen=True, eq=False):
     """A column of the row.
 
     Attributes:
         kind: an `identity` is a number that is written as text.
         under: the keyed table and key that a filter looks in instead of the column.
-        upper: values are compared in upper case.
+        quoted: a number may also come as text in quotes.
     """
 
     column: sa.ColumnElement[Any]
     kind: Kind = "text"
     nullable: bool = False
     under: tuple[Keyed, str] | None = None
-    upper: bool = False
     quoted: bool = False
-    """Whether a number may also come as text in quotes."""
 
 
-class Keyed(NamedTuple):
+class Keyed(msgspec.Struct, frozen=True, eq=False):
     """Values under keys: params, tags, metrics.
 
     Attributes:
@@ -39,8 +40,8 @@ class Keyed(NamedTuple):
         owned: the row's columns that they equal.
         nan: the column that says that a value is NaN; None for texts.
         functions: the columns of `max(...)` and the like, and where their NaN stands (None: where they are null).
-        unique: whether a row has at most one value of a key.
         absent: per key, the value that stands for none.
+        restrict: from the table's alias, a further condition on its rows.
     """
 
     table: sa.FromClause
@@ -52,7 +53,6 @@ class Keyed(NamedTuple):
     functions: dict[str, tuple[str, str | None]] = {}
     absent: dict[str, str] = {}
     restrict: Any = None
-    """From the table's alias, a further condition on its rows."""
 
     @property
     def kind(self) -> Kind:
@@ -60,7 +60,7 @@ class Keyed(NamedTuple):
         return "text" if self.nan is None else "number"
 
 
-class Linked(NamedTuple):
+class Linked(msgspec.Struct, frozen=True, eq=False):
     """Texts of rows that are linked, any number of them: a run's datasets. A condition holds when it holds of one of them.
 
     Attributes:
@@ -71,7 +71,7 @@ class Linked(NamedTuple):
     exists: Any
 
 
-class Target(NamedTuple):
+class Target(msgspec.Struct, frozen=True):
     """A field, found: what it is, its key, and the function asked of it."""
 
     entity: str

@@ -78,7 +78,7 @@ class Language:
             _encodable(text)
             item = ordering(text, lambda at, message, allowed, text=text: refused(text, at, message, allowed))  # type: ignore[misc]
             target = self.find(text, item.term, ordering=True)
-            if any(key.target.field == target.field and key.target[1::2] == target[1::2] for key in keys):
+            if any(key.target.field is target.field and (key.target.function, _key(key.target)) == (target.function, _key(target)) for key in keys):
                 raise refused(text, item.term.at, f"`order_by` contains duplicate fields: {list(items)}", "each field once")
             keys.append(SortKey(target, item.down))
         return keys
@@ -151,7 +151,7 @@ class Language:
             if not found.isdigit() or len(found) > 18:
                 raise refused(text, term.at, f"Invalid {target.key}: {found!r}", "digits")
             return int(found)
-        return found.upper() if isinstance(target.field, Attribute) and target.field.upper else found
+        return found
 
     def _text(self, text: str, target: Target, term: Term, listed: bool) -> str:
         if listed and term.kind in ("string", "double"):
@@ -181,8 +181,12 @@ class Language:
         if condition.escape is None:
             return None
         inner = condition.escape.text[1:-1]
-        if condition.escape.kind not in ("string", "double") or len(inner) != 1:
-            raise refused(text, condition.escape.at, f"Invalid clause(s) in filter string: ESCAPE {condition.escape.text}", "one character in quotes")
+        if condition.escape.kind not in ("string", "double") or len(inner) != 1 or inner in "%_":
+            raise refused(text, condition.escape.at, f"Invalid clause(s) in filter string: ESCAPE {condition.escape.text}",
+                          "one character in quotes, neither % nor _")
+        pattern = condition.right[0].text[1:-1].replace(inner * 2, "")
+        if pattern.endswith(inner):
+            raise refused(text, condition.right[0].at, f"Invalid clause(s) in filter string: {condition.right[0].text}", "nothing is escaped at the end")
         return inner
 
     def unquoted(self, text: str, target: Target, term: Term, listed: bool) -> str:
@@ -214,6 +218,10 @@ class Language:
     def bad_comparator(self, target: Target, op: str, allowed: Sequence[str]) -> str:
         """MLflow's words for an operator that the field does not have."""
         return f"Invalid comparator '{op}' not one of '{list(allowed)}'"
+
+
+def _key(target: Target) -> str:
+    return target.key if isinstance(target.field, Keyed) else ""
 
 
 def _as_number(text: str) -> int | float:

@@ -62,21 +62,15 @@ class Order(NamedTuple):
 
     def beyond(self, last: Sequence[Any]) -> sa.ColumnElement[bool]:
         """Rows that sort strictly behind `last`. Its first conjunct alone is a range that an index can walk."""
-        return beyond(self.parts, last)
-
-
-def beyond(parts: Sequence[Part], last: Sequence[Any]) -> sa.ColumnElement[bool]:
-    """Rows whose parts sort strictly behind `last`."""
-    found: sa.ColumnElement[bool] | None = None
-    for part, value in reversed(list(zip(parts, last, strict=True))):
-        given = sa.literal(value, sa.Float(53)) if part.kind == "float" else value
-        behind = part.column < given if part.down else part.column > given
-        if found is None:
-            found = behind
-        else:
-            at_least = part.column <= given if part.down else part.column >= given
-            found = sa.and_(at_least, sa.or_(behind, found))
-    return sa.false() if found is None else found
+        found: sa.ColumnElement[bool] = sa.false()
+        for part, value in reversed(list(zip(self.parts, last, strict=True))):
+            given = sa.literal(value, sa.Float(53)) if part.kind == "float" else value
+            behind = part.column < given if part.down else part.column > given
+            if part is self.parts[-1]:
+                found = behind
+            else:
+                found = sa.and_(part.column <= given if part.down else part.column >= given, sa.or_(behind, found))
+        return found
 
 
 def make_order(keys: Sequence[SortKey], ties: Sequence[Part], dialect: str) -> Order:
@@ -125,7 +119,7 @@ def _keyed(rows: sa.FromClause, field: Keyed, key: SortKey, dialect: str) -> lis
     if field.nan is None:
         rank = sa.case((owner.is_(None), 2), else_=0)
         return [Part(rank, False, "integer"), collated(Part(sa.func.coalesce(rows.c[field.value], ""), key.down, "text"), dialect)]
-    value, nan = value_and_nan(rows, field, key.target.function)
+    value, nan, _ = value_and_nan(rows, field, key.target.function)
     rank = sa.case((owner.is_(None), 2), (nan, 1), else_=0)
     return [Part(rank, False, "integer"), Part(sa.case((owner.is_(None), 0.0), (nan, 0.0), else_=value), key.down, "float")]
 
@@ -152,12 +146,19 @@ def decode(token: str, bound: str, kinds: Sequence[Kind]) -> list[Any]:
         if len(found) != len(kinds) + 1 or found[0] != bound:
             raise ValueError
         values = [float.fromhex(value) if kind == "float" else value for value, kind in zip(found[1:], kinds, strict=True)]
-        if any(type(value) is not _TYPES[kind] for value, kind in zip(values, kinds, strict=True)):
+        if not all(_sound(value, kind) for value, kind in zip(values, kinds, strict=True)):
             raise ValueError
         return values
     except (ValueError, TypeError, binascii.Error, msgspec.MsgspecError) as error:
         raise InvalidInput(f"Invalid page token {token[:60]!r}: it is not a page of this search.", "A page's token fits the search that gave it, unchanged.",
                            "Start again without a token.") from error
+
+
+def _sound(value: Any, kind: Kind) -> bool:
+    """Whether any database takes it."""
+    if type(value) is not _TYPES[kind]:
+        return False
+    return "\0" not in value if kind == "text" else value == value and (kind == "float" or abs(value) < 2**63)
 
 
 def page_of(rows: Sequence[Any], limit: int, bound: str, parts: int) -> tuple[Sequence[Any], str | None]:
