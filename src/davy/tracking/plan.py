@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import sqlalchemy as sa
 
 from davy.schema.tables import PARENT_TAG, latest_metrics, runs, tags
-from davy.search.compiler import Compiler
+from davy.search.compiler import Compiler, value_and_nan
 from davy.search.joins import Walked
 from davy.search.order import Order, Part, make_order
 from davy.search.tree import Condition, conjuncts
@@ -87,7 +87,7 @@ class Plan:
         self.checks = [RUNS.check(text, node) for node in conjuncts(tree) if isinstance(node, Condition)]
         self.filters = [compiler.where(node) for node in conjuncts(tree)]
         self.order = make_order(self.keys, TIES, self.dialect)
-        self.metric = bool(self.keys) and self.keys[0].target.field is METRICS and not self.keys[0].target.function
+        self.metric = bool(self.keys) and self.keys[0].target.field is METRICS
 
     def rows(self, count: int, last: Sequence[Any] | None) -> list[Any]:
         """The first `count` rows of sort keys behind `last`; a row's last key is the run's id."""
@@ -107,7 +107,7 @@ class Plan:
         yield Driver(None, (), self._count(runs, self.scope.conditions()))
         for check in self.checks:
             field = check.target.field
-            if field is METRICS and not check.target.function and check.op in _RANGES:
+            if field is METRICS and check.op in _RANGES:
                 rows = latest_metrics.alias()
                 where = (self.compiler.within(rows, check, METRICS, check.target.key),)
                 yield Driver(rows, where, self._count(rows, where))
@@ -159,32 +159,28 @@ class Plan:
         rank = 0 if last is None else last[0]
         behind = None if last is None else last[2:]
         found: list[Any] = []
+        rows = latest_metrics.alias()
+        value, nan, number = value_and_nan(rows, METRICS, key.target.function)
+        curve = rows.c.key == key.target.key
         if rank == 0:
-            rows = latest_metrics.alias()
-            prefix = (rows.c.key == key.target.key, rows.c.is_nan == sa.false(),
-                      *(self.compiler.compare(rows.c.value, check) for check in same if check.op in _RANGES))
-            walk = Walk(rows, prefix, rows.c.value, Walked(rows, runs, rows.c.run_id == runs.c.run_id), tuple(self.scope.conditions(walked=False)))
-            order = Order((Part(rows.c.value, key.down, "float"), *rest.parts), rest.joins)
+            prefix = (curve, number, *(self.compiler.compare(value, check) for check in same if check.op in _RANGES))
+            walk = Walk(rows, prefix, value, Walked(rows, runs, rows.c.run_id == runs.c.run_id), tuple(self.scope.conditions(walked=False)))
+            order = Order((Part(value, key.down, "float"), *rest.parts), rest.joins)
             walked = self._walk(walk, order, (0,), patience, count, last)
             if walked is None:
                 return self._sorted(driver, count, last)
             found = walked
         if len(found) < count and rank <= 1 and not any(check.op in _RANGES for check in same):
-            rows = latest_metrics.alias()
-            nans = Driver(rows, (rows.c.key == key.target.key, rows.c.is_nan == sa.true()), 0)
-            found += self._rest()._led((1, 0.0), nans, count - len(found), behind if rank == 1 else None)
+            equals = self._rest()._sorted(Driver(rows, (curve, nan), 0), count - len(found), behind if rank == 1 else None)
+            found += [(1, 0.0, *row) for row in equals]
         if len(found) < count and not any(check.op in _PRESENT for check in same):
-            rows = latest_metrics.alias()
-            without = self._rest(sa.not_(sa.exists().where(rows.c.run_id == runs.c.run_id, rows.c.key == key.target.key)))
+            without = self._rest(sa.not_(sa.exists().where(rows.c.run_id == runs.c.run_id, curve)))
             found += [(2, 0.0, *row) for row in without.rows(count - len(found), behind if rank == 2 else None)]
         return found
 
     def _rest(self, *more: sa.ColumnElement[bool]) -> Plan:
         """The same search among runs that are equal in the first key."""
         return Plan(self.connection, self.scope, self.text, self.tree, self.keys[1:], [*self.more, *more])
-
-    def _led(self, lead: tuple[Any, ...], driver: Driver, count: int, last: Sequence[Any] | None) -> list[Any]:
-        return [(*lead, *row) for row in self._sorted(driver, count, last)]
 
     def _walk(self, walk: Walk, order: Order, lead: tuple[Any, ...], patience: int | None, count: int, last: Sequence[Any] | None) -> list[Any] | None:
         """Walk the index until `count` rows are found or it ends; None when patience did before.
