@@ -9,20 +9,14 @@ The runs are written with direct inserts, in one experiment; metrics are uniform
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import sqlite3
-import statistics
 import tempfile
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from davy.schema import open_database
 from davy.schema.tables import experiments, latest_metrics, params, runs, tags
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 BLOCK = 20_000
 BEGAN = 1_700_000_000_000

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from davy.search.fields import Attribute, Keyed, Linked
-from davy.search.tree import And, Condition, Not, Or
+from davy.search.tree import And, Not, Or
 
 if TYPE_CHECKING:
     from davy.search.language import Check, Language

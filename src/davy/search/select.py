@@ -46,7 +46,7 @@ def select_page(connection: sa.Connection, selection: Selection, *, text: str, t
     conditions = list(where)
     if tree is not None:
         conditions.append(Compiler(selection.language, text, dialect).where(tree))
-    tied = binding(selection.source.description, text, *bound)
+    tied = binding(str(selection.source.description), text, *bound)
     if after is not None:
         conditions.append(order.beyond(decode(after, tied, [part.kind for part in order.parts])))
     query = sa.select(*(part.column for part in order.parts), *selection.identity).select_from(order.joined(selection.source)).where(*conditions)

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from davy.protocols.mlflow.api import Call, endpoint
 from davy.protocols.mlflow.checks import check_metric
 from davy.protocols.mlflow.run_messages import MetricMessage
-from davy.protocols.mlflow.wire import Int64, Message, invalid, missing, number, required_missing
+from davy.protocols.mlflow.wire import Int64, Message, invalid, missing, number, required_missing, some
 from davy.schema.tables import runs
 from davy.tracking.history import histories, history_page, sampled_histories
 from davy.tracking.points import Points, add_points
@@ -112,7 +112,7 @@ def history(call: Call, asked: History) -> dict[str, Any]:
         raise invalid(f"Invalid value {asked.max_results} for parameter 'max_results' supplied. It must be a positive integer.")
     _known(call, [run_id])
     page = history_page(call.connection, run_id, asked.metric_key or "", limit=asked.max_results, after=asked.page_token or None)
-    return _some({"metrics": _messages(asked.metric_key or "", page.points), "next_page_token": page.next})
+    return some({"metrics": _messages(asked.metric_key or "", page.points), "next_page_token": page.next})
 
 
 @endpoint("GET", "metrics/get-history-bulk", HistoryBulk)
@@ -140,7 +140,7 @@ def history_interval(call: Call, asked: HistoryInterval) -> dict[str, Any]:
     if asked.start_step is not None and asked.end_step is not None and asked.start_step > asked.end_step:
         raise invalid(f"end_step must be greater than start_step. Found start_step={asked.start_step} and end_step={asked.end_step}.")
     found = sampled_histories(call.connection, asked.run_ids, asked.metric_key or "", points=most, first_step=asked.start_step, last_step=asked.end_step)
-    return _some({"metrics": [message for run_id, points in found for message in _messages(asked.metric_key or "", points, run_id)]})
+    return some({"metrics": [message for run_id, points in found for message in _messages(asked.metric_key or "", points, run_id)]})
 
 
 def _known(call: Call, run_ids: Sequence[str]) -> None:
@@ -156,8 +156,3 @@ def _messages(key: str, points: Points, run_id: str | None = None) -> list[Metri
         values = [number(value) for value in points.values]
     return [MetricMessage(key=key, value=value, timestamp=time, step=step, run_id=run_id)
             for value, time, step in zip(values, points.times, points.steps, strict=True)]
-
-
-def _some(answer: dict[str, Any]) -> dict[str, Any]:
-    """The answer without what is empty."""
-    return {name: value for name, value in answer.items() if value}
