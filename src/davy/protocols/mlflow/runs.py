@@ -27,7 +27,7 @@ from davy.protocols.mlflow.metrics import MetricIn, log_points
 from davy.protocols.mlflow.run_messages import RunInfo, run_info, run_messages
 from davy.protocols.mlflow.wire import Int64, KeyValue, Message, MlflowError, invalid, missing, required_missing, some
 from davy.schema.tables import params, runs, tags
-from davy.store.database import insert
+from davy.store.database import direct, insert
 from davy.tracking import names
 from davy.tracking import runs as tracked
 from davy.tracking.search import search_run_ids
@@ -104,14 +104,11 @@ def head(call: Call, run_id: str) -> RunInfo:
 
 def writable(call: Call, run_id: str) -> None:
     """Refuse what is not an active run."""
-    stage = call.connection.scalar(_STAGE, {"run": run_id})
-    if stage is None:
+    found = direct(call.connection, "SELECT lifecycle_stage FROM runs WHERE run_id = ?", (run_id,))
+    if not found:
         raise missing(f"Run with id={run_id} not found")
-    if stage != "active":
-        raise invalid(f"The run {run_id} must be in the 'active' state. Current state is {stage}.")
-
-
-_STAGE = sa.select(runs.c.lifecycle_stage).where(runs.c.run_id == sa.bindparam("run"))
+    if found[0][0] != "active":
+        raise invalid(f"The run {run_id} must be in the 'active' state. Current state is {found[0][0]}.")
 
 
 @endpoint("POST", "runs/create", CreateRun, write=True)
