@@ -221,6 +221,15 @@ def list_versions(connection: sa.Connection, name: str | None = None, *, run_id:
     return read_versions(connection, connection.execute(query.limit(limit)).all())
 
 
+def versions_of(connection: sa.Connection, keys: Sequence[tuple[str, int]]) -> list[ModelVersion]:
+    """The versions of these names and numbers, in their order; those that are gone are left out."""
+    found: dict[tuple[str, int], ModelVersion] = {}
+    for start in range(0, len(keys), _LOOKUP):
+        rows = connection.execute(sa.select(model_versions).where(sa.tuple_(_VERSION.name, _VERSION.version).in_(keys[start:start + _LOOKUP]), _live)).all()
+        found.update({(version.name, version.version): version for version in read_versions(connection, rows)})
+    return [found[key] for key in keys if key in found]
+
+
 def list_models(connection: sa.Connection) -> list[ModelSummary]:
     """All registered models by name, without prompts."""
     counts = {row.name: row for row in connection.execute(

@@ -6,12 +6,13 @@ from typing import Any
 
 from davy.errors import NotFound
 from davy.protocols.mlflow.api import Call, endpoint
-from davy.protocols.mlflow.checks import bad_value
+from davy.protocols.mlflow.checks import bad_value, experiment_number, page_size
 from davy.protocols.mlflow.experiments import active, find
 from davy.protocols.mlflow.registry_messages import pairs
-from davy.protocols.mlflow.wire import KeyValue, Message, invalid, missing, number
+from davy.protocols.mlflow.wire import KeyValue, Message, invalid, missing, number, some
 from davy.tracking import logged_models as tracked
 from davy.tracking.logged_models import NOT_IN_NAME, LoggedModel, ModelMetric, Status
+from davy.tracking.logged_search import Dataset, LoggedOrder, search_logged_models
 
 STATUSES: tuple[Status, ...] = ("PENDING", "READY", "UPLOAD_FAILED")
 _PREFIX = "LOGGED_MODEL_"
@@ -69,6 +70,25 @@ class OneLoggedModel(Message):
 class Finalize(Message):
     model_id: str | None = None
     status: str | int | None = None
+
+
+class DatasetFilter(Message):
+    dataset_name: str | None = None
+    dataset_digest: str | None = None
+
+
+class OrderItem(DatasetFilter):
+    field_name: str | None = None
+    ascending: bool | None = None
+
+
+class SearchLoggedModels(Message):
+    experiment_ids: list[str] = []
+    filter: str | None = None
+    datasets: list[DatasetFilter] = []
+    max_results: int | None = None
+    order_by: list[OrderItem] = []
+    page_token: str | None = None
 
 
 class LoggedModelTags(Message):
@@ -134,6 +154,16 @@ def delete(call: Call, asked: OneLoggedModel) -> dict[str, Any]:
     return {}
 
 
+@endpoint("POST", "logged-models/search", SearchLoggedModels, required=("experiment_ids",))
+def search(call: Call, asked: SearchLoggedModels) -> dict[str, Any]:
+    found = search_logged_models(
+        call.connection, experiments=[experiment_number(text) for text in asked.experiment_ids], filter=asked.filter or "",
+        datasets=[_dataset(item) for item in asked.datasets], order_by=[_order(item) for item in asked.order_by],
+        limit=page_size(asked.max_results or None, 100), after=asked.page_token or None)
+    models = tracked.read_logged_models(call.connection, found.ids)
+    return some({"models": [logged_model_message(model) for model in models], "next_page_token": found.next})
+
+
 @endpoint("PATCH", "logged-models/{model_id}/tags", LoggedModelTags, required=("model_id",), write=True)
 def set_tags(call: Call, asked: LoggedModelTags) -> dict[str, Any]:
     tracked.set_model_tags(call.connection, asked.model_id or "", _texts(asked.tags))
@@ -153,6 +183,20 @@ def delete_tag(call: Call, asked: LoggedModelTag) -> dict[str, Any]:
 def log_params(call: Call, asked: LoggedModelParams) -> dict[str, Any]:
     tracked.log_model_params(call.connection, asked.model_id or "", _params(asked.params))
     return {}
+
+
+def _dataset(item: DatasetFilter) -> Dataset:
+    if not item.dataset_name:
+        raise invalid("`dataset_name` in the `datasets` clause must be specified.")
+    return Dataset(item.dataset_name, item.dataset_digest or None)
+
+
+def _order(item: OrderItem) -> LoggedOrder:
+    if not item.field_name:
+        raise invalid("`field_name` in the `order_by` clause must be specified.")
+    if item.dataset_digest and not item.dataset_name:
+        raise invalid("`dataset_digest` can only be specified if `dataset_name` is also specified.")
+    return LoggedOrder(item.field_name, item.ascending is not False, Dataset(item.dataset_name, item.dataset_digest or None) if item.dataset_name else None)
 
 
 def _params(given: list[KeyValue]) -> dict[str, str]:

@@ -6,11 +6,12 @@ from typing import Any
 
 from davy.errors import NotFound
 from davy.protocols.mlflow.api import Call, endpoint
-from davy.protocols.mlflow.checks import check_name
+from davy.protocols.mlflow.checks import check_name, page_size
 from davy.protocols.mlflow.registry_messages import check_model_name, check_registry_tag, check_version, present_version, protection, version_message
-from davy.protocols.mlflow.wire import KeyValue, Message, missing
+from davy.protocols.mlflow.wire import KeyValue, Message, missing, some
 from davy.registry import stages, tags, versions
-from davy.registry.models import PROMPT_TAG, find_version, require_model
+from davy.registry.models import PROMPT_TAG, find_version, require_model, versions_of
+from davy.registry.search import MOST_VERSIONS, search_versions
 from davy.registry.sources import check_source
 from davy.tracking.logged_models import note_version
 
@@ -37,6 +38,13 @@ class UpdateVersion(OneVersion):
 class TransitionStage(OneVersion):
     stage: str | None = None
     archive_existing_versions: bool | None = None
+
+
+class SearchVersions(Message):
+    filter: str | None = None
+    max_results: int | None = None
+    order_by: list[str] = []
+    page_token: str | None = None
 
 
 class VersionTag(OneVersion):
@@ -91,6 +99,15 @@ def delete(call: Call, asked: OneVersion) -> dict[str, Any]:
     versions.delete_version(call.connection, clock=call.clock, actor=call.actor, name=found.name, version=found.version, protection=protection(call),
                             keep_aliased=False)
     return {}
+
+
+@endpoint("GET", "model-versions/search", SearchVersions)
+@endpoint("POST", "model-versions/search", SearchVersions)
+def search(call: Call, asked: SearchVersions) -> dict[str, Any]:
+    found = search_versions(call.connection, filter=asked.filter or "", order_by=asked.order_by,
+                            limit=page_size(asked.max_results, 10_000, MOST_VERSIONS), after=asked.page_token or None)
+    shown = [version_message(version, aliases=False) for version in versions_of(call.connection, found.versions)]
+    return some({"model_versions": shown, "next_page_token": found.next})
 
 
 @endpoint("POST", "model-versions/set-tag", VersionTag, required=("name", "version", "key"), write=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 from davy.errors import NotFound
 from davy.protocols.mlflow.api import Call, endpoint
-from davy.protocols.mlflow.checks import check_name
+from davy.protocols.mlflow.checks import check_name, page_size
 from davy.protocols.mlflow.registry_messages import (
     check_alias_name,
     check_model_name,
@@ -17,9 +17,10 @@ from davy.protocols.mlflow.registry_messages import (
     protection,
     version_message,
 )
-from davy.protocols.mlflow.wire import KeyValue, Message, MlflowError, invalid, missing
+from davy.protocols.mlflow.wire import KeyValue, Message, MlflowError, invalid, missing, some
 from davy.registry import aliases, catalog, stages, tags
 from davy.registry.models import PROMPT_TAG, find_alias, find_newest, require_model
+from davy.registry.search import MOST_MODELS, search_models
 
 
 class CreateModel(Message):
@@ -45,6 +46,13 @@ class RenameModel(Message):
 class LatestVersions(Message):
     name: str | None = None
     stages: list[str] = []
+
+
+class SearchModels(Message):
+    filter: str | None = None
+    max_results: int | None = None
+    order_by: list[str] = []
+    page_token: str | None = None
 
 
 class ModelTag(Message):
@@ -102,7 +110,15 @@ def delete(call: Call, asked: OneModel) -> dict[str, Any]:
 @endpoint("GET", "registered-models/get-latest-versions", LatestVersions, required=("name",))
 def latest_versions(call: Call, asked: LatestVersions) -> dict[str, Any]:
     found = stages.latest_versions(call.connection, _known(call, asked.name), asked.stages)
-    return {"model_versions": [version_message(version) for version in found]} if found else {}
+    return some({"model_versions": [version_message(version) for version in found]})
+
+
+@endpoint("GET", "registered-models/search", SearchModels)
+@endpoint("POST", "registered-models/search", SearchModels)
+def search(call: Call, asked: SearchModels) -> dict[str, Any]:
+    found = search_models(call.connection, filter=asked.filter or "", order_by=asked.order_by, limit=page_size(asked.max_results, 100, MOST_MODELS),
+                          after=asked.page_token or None)
+    return some({"registered_models": [model_message(model) for model in catalog.read_models(call.connection, found.names)], "next_page_token": found.next})
 
 
 @endpoint("POST", "registered-models/set-tag", ModelTag, required=("name", "key"), write=True)
