@@ -21,7 +21,7 @@ from davy.store import journal
 from davy.store.database import insert
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from davy.core.clock import Clock
@@ -42,6 +42,10 @@ _by_alias = sa.select(model_versions).join(aliases, sa.and_(_ALIAS.name == _VERS
 _newest = sa.select(model_versions).where(_VERSION.name == _NAME, _live).order_by(_VERSION.version.desc()).limit(1)
 _tags_of_one = sa.select(_TAG.key, _TAG.value).where(_TAG.name == _NAME, _TAG.version == _NUMBER).order_by(_TAG.key)
 _aliases_of_one = sa.select(_ALIAS.alias).where(_ALIAS.name == _NAME, _ALIAS.version == _NUMBER).order_by(_ALIAS.alias)
+_NUMBERS = sa.bindparam("numbers", expanding=True)
+_some = sa.select(model_versions).where(_VERSION.name == _NAME, _VERSION.version.in_(_NUMBERS), _live)
+_tags_of_some = sa.select(_TAG.version, _TAG.key, _TAG.value).where(_TAG.name == _NAME, _TAG.version.in_(_NUMBERS)).order_by(_TAG.version, _TAG.key)
+_aliases_of_some = sa.select(_ALIAS.version, _ALIAS.alias).where(_ALIAS.name == _NAME, _ALIAS.version.in_(_NUMBERS)).order_by(_ALIAS.alias)
 _is_there = sa.select(sa.literal(1)).where(_VERSION.name == _NAME, _VERSION.version == _NUMBER, _live)
 _model_is_there = sa.select(sa.literal(1)).where(registered_models.c.name == _NAME)
 _last = sa.select(sa.func.max(_VERSION.version)).where(_VERSION.name == _NAME)
@@ -223,10 +227,8 @@ def list_versions(connection: sa.Connection, name: str | None = None, *, run_id:
 
 def versions_of(connection: sa.Connection, keys: Sequence[tuple[str, int]]) -> list[ModelVersion]:
     """The versions of these names and numbers, in their order; those that are gone are left out."""
-    found: dict[tuple[str, int], ModelVersion] = {}
-    for start in range(0, len(keys), _LOOKUP):
-        rows = connection.execute(sa.select(model_versions).where(sa.tuple_(_VERSION.name, _VERSION.version).in_(keys[start:start + _LOOKUP]), _live)).all()
-        found.update({(version.name, version.version): version for version in read_versions(connection, rows)})
+    rows = [row for name, numbers in _by_model(keys) for row in connection.execute(_some, {"name": name, "numbers": numbers})]
+    found = {(version.name, version.version): version for version in read_versions(connection, rows)}
     return [found[key] for key in keys if key in found]
 
 
@@ -290,13 +292,23 @@ def read_versions(connection: sa.Connection, rows: Iterable[sa.Row[Any]]) -> lis
     tags: dict[tuple[str, int], dict[str, str]] = {}
     pointed: dict[tuple[str, int], list[str]] = {}
     keys = [(row.name, row.version) for row in found]
-    for start in range(0, len(keys), _LOOKUP):
-        part = keys[start:start + _LOOKUP]
-        for tag in connection.execute(sa.select(model_version_tags).where(sa.tuple_(_TAG.name, _TAG.version).in_(part)).order_by(_TAG.key)):
-            tags.setdefault((tag.name, tag.version), {})[tag.key] = tag.value
-        for alias in connection.execute(sa.select(aliases).where(sa.tuple_(_ALIAS.name, _ALIAS.version).in_(part)).order_by(_ALIAS.alias)):
-            pointed.setdefault((alias.name, alias.version), []).append(alias.alias)
+    for name, numbers in _by_model(keys):
+        wanted = {"name": name, "numbers": numbers}
+        for tag in connection.execute(_tags_of_some, wanted):
+            tags.setdefault((name, tag.version), {})[tag.key] = tag.value
+        for alias in connection.execute(_aliases_of_some, wanted):
+            pointed.setdefault((name, alias.version), []).append(alias.alias)
     return [_record(row, tags.get(key, {}), pointed.get(key, ())) for row, key in zip(found, keys, strict=True)]
+
+
+def _by_model(keys: Iterable[tuple[str, int]]) -> Iterator[tuple[str, list[int]]]:
+    """Names with numbers, a few hundred at a time: for pairs, SQLite would walk the whole table."""
+    numbers: dict[str, list[int]] = {}
+    for name, number in keys:
+        numbers.setdefault(name, []).append(number)
+    for name, found in numbers.items():
+        for start in range(0, len(found), _LOOKUP):
+            yield name, found[start:start + _LOOKUP]
 
 
 def _one(connection: sa.Connection, row: sa.Row[Any] | None) -> ModelVersion | None:

@@ -26,7 +26,8 @@ _other = model_versions.alias()
 
 def _newest(name: sa.ColumnElement[str]) -> list[sa.ScalarSelect[int]]:
     """The highest version of each stage: single steps into the index, however many versions there are."""
-    return [sa.select(sa.func.max(_other.c.version)).where(_other.c.name == name, _other.c.current_stage == stage).scalar_subquery() for stage in STAGES]
+    return [sa.select(_other.c.version).where(_other.c.name == name, _other.c.current_stage == stage).order_by(_other.c.version.desc()).limit(1)
+            .scalar_subquery() for stage in STAGES]
 
 
 _latest = sa.select(model_versions).where(_VERSION.name == sa.bindparam("name"), _VERSION.version.in_(_newest(sa.bindparam("name")))).order_by(
