@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from davy.core.time import format_time
 from davy.errors import NotFound
 from davy.registry.models import require_model
 from davy.store import journal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     import sqlalchemy as sa
 
@@ -62,16 +63,24 @@ def alias_at(connection: sa.Connection, name: str, alias: str, moment: int) -> A
     """The move that was in force at a moment (microseconds): its `version` is what the alias meant then, None after it was taken away.
 
     Raises:
-        NotFound: the alias had never been set by then.
+        NotFound: the alias had not been set by then, or the model is unknown.
     """
-    changes = alias_history(connection, name, alias)
+    return in_force(alias_history(connection, name, alias), name, alias, moment)
+
+
+def in_force(changes: Sequence[AliasChange], name: str, alias: str, moment: int) -> AliasChange:
+    """Of an alias's moves, the newest first, the last one that was made by a moment.
+
+    Raises:
+        NotFound: there is none.
+    """
     for change in changes:
         if change.time <= moment:
             return change
-    if not changes:
-        known = sorted({change.alias for change in alias_history(connection, name)})
-        raise NotFound(f"{name}@{alias} has never been set.", f"Aliases that were: {', '.join(known) or 'none'}.", f"See: davy alias {name} --history")
-    raise NotFound(f"{name}@{alias} had not been set by then.", "", f"See its history: davy alias {name} {alias} --history")
+    if changes:
+        raise NotFound(f"{name}@{alias} had not been set by {format_time(moment)}.", f"It was first set at {format_time(changes[-1].time)}.",
+                       f"See its history: davy alias {name} {alias} --history")
+    raise NotFound(f"{name}@{alias} has never been set.", "", f"See what was: davy alias {name} --history")
 
 
 def _named(connection: sa.Connection, subject: str, before: int | None) -> tuple[int, str | None]:

@@ -249,7 +249,7 @@ def list_models(connection: sa.Connection) -> list[ModelSummary]:
 
 def is_prompt(name: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
     """Whether the model of that name is a prompt: MLflow keeps those in the registry too, by a tag."""
-    tag = registered_model_tags.c
+    tag = registered_model_tags.alias().c
     return sa.exists().where(tag.name == name, tag.key == PROMPT_TAG, tag.value == "true")
 
 
