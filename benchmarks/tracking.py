@@ -23,12 +23,12 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 PEER = ROOT / ".venv-mlflow3" / "bin"
-CLIENT = Path(__file__).with_name("tracking_client.py")
+CLIENT = Path(__file__).parent / "clients" / "tracking.py"
 FILL = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from mlflow import MlflowClient
-from tracking_client import make_runs
+from tracking import make_runs
 client = MlflowClient(tracking_uri=sys.argv[2])
 make_runs(client, client.create_experiment("filled"), int(sys.argv[3]), 100)
 """
@@ -114,7 +114,7 @@ def main() -> None:
                        ["--runs", str(given.runs), "--repeats", str(given.repeats), "--create", str(given.create)])
         stock: dict[str, Any] = {}
         if not given.without_stock:
-            subprocess.run([PEER / "python", "-c", FILL, CLIENT.parent, f"sqlite:///{theirs}/m.db", str(given.runs)], check=True, stdout=sys.stderr)
+            subprocess.run([PEER / "python", "-c", FILL, str(CLIENT.parent), f"sqlite:///{theirs}/m.db", str(given.runs)], check=True, stdout=sys.stderr)
             stock = measure([str(PEER / "mlflow"), "server", "--host", "127.0.0.1", "--port", "{port}", "--backend-store-uri", "sqlite:///{folder}/m.db",
                              "--artifacts-destination", "{folder}/artifacts"], theirs,
                             ["--runs", str(given.runs), "--repeats", "1", "--create", "30", "--experiment", "filled"])

@@ -1,6 +1,6 @@
-"""What a client of an MLflow server gets: run by `tracking.py` in an environment that has `mlflow`, against any server.
+"""What a client of an MLflow server gets: run by `benchmarks/tracking.py` in an environment that has `mlflow`, against any server.
 
-    .venv-mlflow3/bin/python benchmarks/tracking_client.py URI [--runs 10000] [--create 200] [--repeats 3] [--experiment NAME]
+    .venv-mlflow3/bin/python benchmarks/clients/tracking.py URI [--runs 10000] [--create 200] [--repeats 3] [--experiment NAME]
 
 Each phase is done with the unmodified client and, where the client itself may be the limit, with plain HTTP on one kept-alive
 connection (`raw`). Medians of the repeats; prints one JSON object.
