@@ -1,8 +1,8 @@
 """How metric points are kept: packed in chunks, with a summary of each curve beside them.
 
 A point takes 24 bytes: its step, its time in milliseconds and its value, little-endian. A batch of one curve is one
-chunk, and a small batch is appended to the curve's newest chunk while that has fewer than `SMALL` points, so that a
-curve of n points has at most n / SMALL * 2 + 1 chunks however it came.
+chunk; one of fewer than `SMALL` points is appended to the curve's newest chunk while that is small too. So a curve of n
+points has at most 2 n / SMALL + 1 chunks however it came, and adding a point never rewrites more than a few pages.
 
 No point is stored twice. The same step, time and value is the same point, and all NaN are one value; a point behind
 the curve's highest step or newest time can't be there yet, and only others are looked for, in the chunks whose steps
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
     import sqlalchemy as sa
 
-SMALL = 64
+# So many points, their key and what else stands in their row fill pages of SQLite best: one, and a quarter of another.
+SMALL = 200
 SIZE = 24
 _NAN = math.nan
 _NEGATIVE_ZERO = array("d", [-0.0]).tobytes()
@@ -151,7 +152,7 @@ def _add(connection: sa.Connection, texts: _Texts, changes: _Changes, run_id: st
         changes[texts.begin].append((run_id, key, *found.latest, found.lowest, found.highest, *last, found.last_time, count, 0, count))
         return
     number, filled = curve.chunk, curve.filled + count
-    if filled <= SMALL:
+    if curve.filled < SMALL and count < SMALL:
         changes[texts.append].append((count, *ranges, data, run_id, key, number))
     else:
         number, filled = number + 1, count
