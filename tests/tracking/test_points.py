@@ -13,9 +13,9 @@ import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from davy.core.clock import DrivenClock
+from databases import open_at
+from davy.core.clock import SystemClock
 from davy.errors import InvalidInput
-from davy.schema import open_database
 from davy.schema.tables import latest_metrics, metric_chunks
 from davy.tracking import runs
 from davy.tracking.history import FEWEST, histories, history_page, metric_history, metric_keys, sampled_histories
@@ -41,17 +41,16 @@ BATCH = st.dictionaries(st.sampled_from(["loss", "auc", "f1 score"]), st.lists(s
 @pytest.fixture(scope="module")
 def writers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Database]]:
     """Two that have the same database open, as two processes have."""
-    url = f"sqlite:///{tmp_path_factory.mktemp('points') / 'davy.db'}"
-    opened = [open_database(url), open_database(url)]
+    path = tmp_path_factory.mktemp("points") / "davy.db"
+    opened = [open_at(path), open_at(path)]
     yield opened
     for database in opened:
         database.close()
 
 
 def _run(database: Database) -> str:
-    clock = DrivenClock(database.path.with_name("clock"), start=1_000_000)
     with database.begin() as connection:
-        return runs.create_run(connection, clock=clock, user="ada", experiment_id=0, name="r")
+        return runs.create_run(connection, clock=SystemClock(), user="ada", experiment_id=0, name="r")
 
 
 def _points(found: Iterable[Point]) -> Points:
