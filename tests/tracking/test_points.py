@@ -19,7 +19,7 @@ from davy.errors import InvalidInput
 from davy.schema.tables import latest_metrics, metric_chunks
 from davy.tracking import runs
 from davy.tracking.history import FEWEST, histories, history_page, metric_history, metric_keys, sampled_histories
-from davy.tracking.points import SMALL, Points, add_points, pack
+from davy.tracking.points import LARGE, SMALL, Points, add_points, pack
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -143,15 +143,16 @@ def _chunks(database: Database, run_id: str) -> list[int]:
         return list(connection.scalars(sa.select(metric_chunks.c.count).where(metric_chunks.c.run_id == run_id).order_by(metric_chunks.c.number)))
 
 
-@pytest.mark.parametrize("size", [1, 3, SMALL - 1, SMALL, SMALL + 1, 1000])
+@pytest.mark.parametrize("size", [1, 3, SMALL - 1, SMALL, SMALL + 1, 1000, LARGE + 1])
 def test_a_curve_has_few_chunks_however_it_came(writers: list[Database], size: int) -> None:
-    run_id, count = _run(writers[0]), 1000 // size * size
+    run_id, count = _run(writers[0]), max(1000 // size, 1) * size
     with writers[0].begin() as connection:
         for start in range(0, count, size):
             add_points(connection, run_id, {"loss": _points((step, 5, 0.5) for step in range(start, start + size))})
     counts = _chunks(writers[0], run_id)
     assert sum(counts) == count
     assert len(counts) <= 2 * count / SMALL + 1
+    assert max(counts) <= LARGE
     with writers[0].read() as connection:
         assert metric_history(connection, run_id, "loss").steps == list(range(count))
 

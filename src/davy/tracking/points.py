@@ -1,8 +1,9 @@
 """How metric points are kept: packed in chunks, with a summary of each curve beside them.
 
 A point takes 24 bytes: its step, its time in milliseconds and its value, little-endian. A batch of one curve is one
-chunk; one of fewer than `SMALL` points is appended to the curve's newest chunk while that is small too. So a curve of n
-points has at most 2 n / SMALL + 1 chunks however it came, and adding a point never rewrites more than a few pages.
+chunk, or several of `LARGE` points; one of fewer than `SMALL` points is appended to the curve's newest chunk while that
+is small too. So a curve of n points has at most 2 n / SMALL + 1 chunks however it came, adding a point never rewrites
+more than a few pages, and nobody who asks for a part reads much more than it.
 
 No point is stored twice. The same step, time and value is the same point, and all NaN are one value; a point behind
 the curve's highest step or newest time can't be there yet, and only others are looked for, in the chunks whose steps
@@ -24,12 +25,13 @@ import msgspec
 from davy.store.database import direct, direct_many
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     import sqlalchemy as sa
 
 # So many points, their key and what else stands in their row fill pages of SQLite best: one, and a quarter of another.
 SMALL = 200
+LARGE = 4000
 SIZE = 24
 _NAN = math.nan
 _NEGATIVE_ZERO = array("d", [-0.0]).tobytes()
@@ -85,6 +87,7 @@ class Summary(msgspec.Struct, frozen=True):
     Attributes:
         latest: (step, time, value, whether it is NaN) of the highest of them in this order, in which NaN counts as 0.
         lowest: None while there are only NaN; `highest` likewise.
+        distinct: whether it is plain that no two of them are the same.
     """
 
     first_step: int
@@ -94,19 +97,22 @@ class Summary(msgspec.Struct, frozen=True):
     latest: tuple[int, int, float, bool]
     lowest: float | None
     highest: float | None
+    distinct: bool
 
 
 def summarize(points: Points) -> Summary:
     """The summary of one point or more."""
-    steps, times, values = points.steps, points.times, points.values
+    steps, times, values = points.steps.tolist(), points.times.tolist(), points.values.tolist()
     last_step = max(steps)
-    numbers: Sequence[float] = [value for value in values if value == value] if math.isnan(sum(values)) else values
-    if steps.count(last_step) == 1:
+    numbers = [value for value in values if value == value] if math.isnan(sum(values)) else values
+    distinct = len(set(steps)) == len(steps)
+    if distinct:
         at = steps.index(last_step)
         latest = times[at], *_flagged(values[at])
     else:
         latest = max((time, *_flagged(value)) for step, time, value in zip(steps, times, values, strict=True) if step == last_step)
-    return Summary(min(steps), last_step, min(times), max(times), (last_step, *latest), min(numbers, default=None), max(numbers, default=None))
+        distinct = len(set(times)) == len(times)
+    return Summary(min(steps), last_step, min(times), max(times), (last_step, *latest), min(numbers, default=None), max(numbers, default=None), distinct)
 
 
 class _Curve(msgspec.Struct, frozen=True, gc=False):
@@ -128,7 +134,6 @@ class _Curve(msgspec.Struct, frozen=True, gc=False):
 class _Texts(msgspec.Struct, frozen=True):
     """Statements; there is a `go_on` for each set of bounds that move: neither, lowest, highest, both."""
 
-    mark: str
     curves: str
     overlapping: str
     insert: str
@@ -140,25 +145,25 @@ class _Texts(msgspec.Struct, frozen=True):
 def _add(connection: sa.Connection, texts: _Texts, changes: _Changes, run_id: str, key: str, points: Points, curve: _Curve | None) -> None:
     found = summarize(points)
     overlaps = curve is not None and found.first_step <= curve.step and found.first_time <= curve.newest
-    if overlaps or not _distinct(points):
+    if overlaps or not found.distinct:
         fresh = _fresh(connection, texts, run_id, key, points, found if overlaps else None)
         if not fresh.steps:
             return
         if len(fresh.steps) < len(points.steps):
             points, found = fresh, summarize(fresh)
-    count, data = len(points.steps), pack(points)
-    ranges = found.first_step, found.last_step, found.first_time, found.last_time
-    last = _flagged(points.values[-1])
-    if curve is None:
-        changes[texts.insert].append((run_id, key, 0, count, *ranges, data))
-        changes[texts.begin].append((run_id, key, *found.latest, found.lowest, found.highest, *last, found.last_time, count, 0, count))
-        return
-    number, filled = curve.chunk, curve.filled + count
-    if curve.filled < SMALL and count < SMALL:
-        changes[texts.append].append((count, *ranges, data, run_id, key, number))
+    count, last = len(points.steps), _flagged(points.values[-1])
+    if curve is not None and curve.filled < SMALL and count < SMALL:
+        number, filled = curve.chunk, curve.filled + count
+        changes[texts.append].append((count, *_reach(found), pack(points), run_id, key, number))
     else:
-        number, filled = number + 1, count
-        changes[texts.insert].append((run_id, key, number, count, *ranges, data))
+        number = -1 if curve is None else curve.chunk
+        for part in _parts(points):
+            number, filled = number + 1, len(part.steps)
+            reach = _reach(found if filled == count else summarize(part))
+            changes[texts.insert].append((run_id, key, number, filled, *reach, pack(part)))
+    if curve is None:
+        changes[texts.begin].append((run_id, key, *found.latest, found.lowest, found.highest, *last, found.last_time, count, number, filled))
+        return
     latest = max(found.latest, (curve.step, curve.timestamp, curve.value, bool(curve.is_nan)))
     bounds: list[float] = []
     moved = 0
@@ -171,13 +176,25 @@ def _add(connection: sa.Connection, texts: _Texts, changes: _Changes, run_id: st
     changes[texts.go_on[moved]].append((*latest, *last, max(curve.newest, found.last_time), curve.count + count, number, filled, *bounds, run_id, key))
 
 
+def _parts(points: Points) -> list[Points]:
+    """The points in chunks of at most `LARGE`."""
+    count = len(points.steps)
+    if count <= LARGE:
+        return [points]
+    return [Points(points.steps[at:at + LARGE], points.times[at:at + LARGE], points.values[at:at + LARGE]) for at in range(0, count, LARGE)]
+
+
+def _reach(found: Summary) -> tuple[int, int, int, int]:
+    return found.first_step, found.last_step, found.first_time, found.last_time
+
+
 def _curves(connection: sa.Connection, texts: _Texts, run_id: str, keys: list[str]) -> dict[str, _Curve]:
     found: dict[str, _Curve] = {}
     for start in range(0, len(keys), _LOOKUP):
         asked = keys[start:start + _LOOKUP]
         # Lists of few different lengths make few different statements, which the driver keeps prepared.
         padded = asked + asked[-1:] * ((1 << (len(asked) - 1).bit_length()) - len(asked))
-        text = texts.curves.format(", ".join([texts.mark] * len(padded)))
+        text = texts.curves.format(", ".join("?" * len(padded)))
         for row in direct(connection, text, (run_id, *padded)):
             found[row[0]] = _Curve(*row)
     return found
@@ -205,12 +222,6 @@ def _clean(points: Points) -> Points:
     return points
 
 
-def _distinct(points: Points) -> bool:
-    """Whether it is plain that no two of these points are the same."""
-    count = len(points.steps)
-    return count == 1 or len(set(points.steps)) == count or len(set(points.times)) == count
-
-
 def _bits(values: array[float]) -> array[int]:
     return array("q", values.tobytes())
 
@@ -230,18 +241,12 @@ def _texts(dialect: str) -> _Texts:
     curve = ("run_id", "key", "step", "timestamp", "value", "is_nan", "lowest", "highest", "last", "last_is_nan", "newest", "count", "chunk", "filled")
     longer = "CAST(data || ? AS BLOB)" if sqlite else "data || ?"
 
-    def text(written: str) -> str:
-        return written if sqlite else written.replace("?", "%s")
-
     return _Texts(
-        mark=text("?"),
-        curves=text(f"SELECT {', '.join(_Curve.__struct_fields__)} FROM latest_metrics WHERE run_id = ? AND key IN ({{}})"),
-        overlapping=text("SELECT data FROM metric_chunks WHERE run_id = ? AND key = ? AND first_step <= ? AND last_step >= ?"
-                         " AND first_time <= ? AND last_time >= ?"),
-        insert=text(f"INSERT INTO metric_chunks ({', '.join(chunk)}) VALUES ({', '.join('?' * len(chunk))})"),
-        append=text(f"UPDATE metric_chunks SET count = count + ?, first_step = {least}(first_step, ?), last_step = {greatest}(last_step, ?),"
-                    f" first_time = {least}(first_time, ?), last_time = {greatest}(last_time, ?), data = {longer}"
-                    " WHERE run_id = ? AND key = ? AND number = ?"),
-        begin=text(f"INSERT INTO latest_metrics ({', '.join(curve)}) VALUES ({', '.join('?' * len(curve))})"),
-        go_on=tuple(text(f"UPDATE latest_metrics SET {', '.join(f'{name} = ?' for name in (*moving, *bounds))} WHERE run_id = ? AND key = ?")
+        curves=f"SELECT {', '.join(_Curve.__struct_fields__)} FROM latest_metrics WHERE run_id = ? AND key IN ({{}})",
+        overlapping="SELECT data FROM metric_chunks WHERE run_id = ? AND key = ? AND first_step <= ? AND last_step >= ? AND first_time <= ? AND last_time >= ?",
+        insert=f"INSERT INTO metric_chunks ({', '.join(chunk)}) VALUES ({', '.join('?' * len(chunk))})",
+        append=f"UPDATE metric_chunks SET count = count + ?, first_step = {least}(first_step, ?), last_step = {greatest}(last_step, ?),"
+               f" first_time = {least}(first_time, ?), last_time = {greatest}(last_time, ?), data = {longer} WHERE run_id = ? AND key = ? AND number = ?",
+        begin=f"INSERT INTO latest_metrics ({', '.join(curve)}) VALUES ({', '.join('?' * len(curve))})",
+        go_on=tuple(f"UPDATE latest_metrics SET {', '.join(f'{name} = ?' for name in (*moving, *bounds))} WHERE run_id = ? AND key = ?"
                     for bounds in ((), ("lowest",), ("highest",), ("lowest", "highest"))))
