@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import math
 import struct
 import threading
@@ -102,8 +103,8 @@ def test_the_store_is_a_set_of_points(writers: list[Database], batches: list[tup
     stored: dict[str, dict[Plain, None]] = {}
     for batch, writer in [*batches, *(batches[index % len(batches)] for index in again)]:
         _add(writers[writer], run_id, batch)
-        for key, points in batch.items():
-            for point in _plain(_points(points)):
+        for key, came in batch.items():
+            for point in _plain(_points(came)):
                 stored.setdefault(key, {}).setdefault(point)
     with writers[1].read() as connection:
         assert metric_keys(connection, run_id) == {key: len(points) for key, points in sorted(stored.items())}
@@ -233,13 +234,24 @@ def test_a_page_belongs_to_its_curve(writers: list[Database]) -> None:
         token = history_page(connection, run_id, "loss", limit=1).next
         assert token is not None
         assert history_page(connection, run_id, "loss", limit=1, after=token).points.steps.tolist() == [1]
-        for key, given_token in (("auc", token), ("loss", "nonsense"), ("loss", ""), ("loss", token[:-4]), ("loss", "ü")):
+        beyond = base64.urlsafe_b64encode(base64.urlsafe_b64decode(token).replace(b",0,", b",9223372036854775808,", 1)).decode()
+        for key, given_token in (("auc", token), ("loss", "nonsense"), ("loss", ""), ("loss", token[:-4]), ("loss", "ü"), ("loss", beyond)):
             with pytest.raises(InvalidInput, match="page of this curve"):
                 history_page(connection, run_id, key, limit=1, after=given_token)
         with pytest.raises(InvalidInput, match="limit"):
             history_page(connection, run_id, "loss", limit=0)
         with pytest.raises(InvalidInput, match="points"):
             sampled_histories(connection, [run_id], "loss", points=0)
+
+
+@pytest.mark.parametrize(("first", "last", "wanted"), [(LARGEST, None, [LARGEST]), (LARGEST + 1, None, []), (None, -LARGEST - 1, [-LARGEST - 1]),
+                                                       (None, -LARGEST - 2, []), (-(10**30), 10**30, [-LARGEST - 1, 0, LARGEST]), (1, 0, [])])
+def test_a_range_may_end_anywhere(writers: list[Database], first: int | None, last: int | None, wanted: list[int]) -> None:
+    run_id = _run(writers[0])
+    _add(writers[0], run_id, {"loss": [(step, LARGEST, 0.0) for step in (0, LARGEST, -LARGEST - 1)]})
+    with writers[0].read() as connection:
+        found = metric_history(connection, run_id, "loss", first_step=first, last_step=last)
+    assert (found.steps, found.times) == (wanted, [LARGEST * 1000] * len(wanted))
 
 
 def test_several_runs_share_one_limit(writers: list[Database]) -> None:

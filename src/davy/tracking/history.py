@@ -25,6 +25,7 @@ FEWEST = 5
 _CHUNK = metric_chunks.c
 _BLOCK = 100_000
 _LOOKUP = 500
+_LARGEST = 2**63 - 1
 
 
 class History(msgspec.Struct, frozen=True):
@@ -128,13 +129,12 @@ def sampled_histories(connection: sa.Connection, run_ids: Sequence[str], key: st
 
 def _curve(connection: sa.Connection, run_id: str, key: str, first_step: int | None, last_step: int | None) -> np.ndarray[Any, Any]:
     """All points, or those of a range of steps, by (step, time, value)."""
-    import numpy as np
-
-    found = _joined(list(_blocks(connection, run_id, key, "step", since=first_step, until=last_step)))
-    if first_step is not None or last_step is not None:
-        low, high = np.iinfo(np.int64).min if first_step is None else first_step, np.iinfo(np.int64).max if last_step is None else last_step
-        found = found[(found["step"] >= low) & (found["step"] <= high)]
-    return found
+    if (first_step is not None and first_step > _LARGEST) or (last_step is not None and last_step < -_LARGEST - 1):
+        return _joined([])
+    low, high = max(-_LARGEST - 1, -_LARGEST - 1 if first_step is None else first_step), min(_LARGEST, _LARGEST if last_step is None else last_step)
+    found = _joined(list(_blocks(connection, run_id, key, "step", since=low, until=high)))
+    steps = found["step"]
+    return found if first_step is None and last_step is None else found[(steps >= low) & (steps <= high)]
 
 
 def _blocks(connection: sa.Connection, run_id: str, key: str, order: Literal["step", "time"], *, since: int | None = None, until: int | None = None,
@@ -250,7 +250,7 @@ def _token(bound: str, last: Any) -> str:
 def _read_token(token: str, bound: str) -> tuple[int, int, float, bool]:
     try:
         found = msgspec.json.decode(base64.urlsafe_b64decode(token), type=tuple[str, int, int, str, bool])
-        if found[0] != bound:
+        if found[0] != bound or not all(-_LARGEST - 1 <= whole <= _LARGEST for whole in found[1:3]):
             raise ValueError
         return found[1], found[2], float.fromhex(found[3]), found[4]
     except (ValueError, TypeError, OverflowError, binascii.Error, msgspec.MsgspecError) as error:
