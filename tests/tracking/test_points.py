@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from databases import open_at
+from databases import ON_POSTGRES, open_at
 from davy.core.clock import SystemClock
 from davy.errors import InvalidInput
 from davy.schema.tables import latest_metrics, metric_chunks
@@ -31,11 +31,12 @@ Point = tuple[int, int, float]
 Plain = tuple[int, int, float, bool]
 
 LARGEST = 2**63 - 1
+FEW = SMALL["postgresql" if ON_POSTGRES else "sqlite"]
 STEPS = st.integers(-2, 3) | st.sampled_from([-LARGEST - 1, LARGEST])
 TIMES = st.integers(0, 3) | st.just(2**53)
 VALUES = st.sampled_from([0.0, -0.0, 1.0, -1.0, math.inf, -math.inf, math.nan]) | st.floats(width=16)
 RAMP = st.builds(lambda start, count, time, every: [(start + index, time + index * every, index % 7 - 3.5) for index in range(count)],
-                 st.integers(-100, 300), st.integers(1, SMALL + 20), st.integers(0, 500), st.integers(0, 2))
+                 st.integers(-100, 300), st.integers(1, FEW + 20), st.integers(0, 500), st.integers(0, 2))
 BATCH = st.dictionaries(st.sampled_from(["loss", "auc", "f1 score"]), st.lists(st.tuples(STEPS, TIMES, VALUES), max_size=12) | RAMP, min_size=1)
 
 
@@ -144,7 +145,7 @@ def _chunks(database: Database, run_id: str) -> list[int]:
         return list(connection.scalars(sa.select(metric_chunks.c.count).where(metric_chunks.c.run_id == run_id).order_by(metric_chunks.c.number)))
 
 
-@pytest.mark.parametrize("size", [1, 3, SMALL - 1, SMALL, SMALL + 1, 1000, LARGE + 1])
+@pytest.mark.parametrize("size", [1, 3, FEW - 1, FEW, FEW + 1, 1000, LARGE + 1])
 def test_a_curve_has_few_chunks_however_it_came(writers: list[Database], size: int) -> None:
     run_id, count = _run(writers[0]), max(1000 // size, 1) * size
     with writers[0].begin() as connection:
@@ -152,7 +153,7 @@ def test_a_curve_has_few_chunks_however_it_came(writers: list[Database], size: i
             add_points(connection, run_id, {"loss": _points((step, 5, 0.5) for step in range(start, start + size))})
     counts = _chunks(writers[0], run_id)
     assert sum(counts) == count
-    assert len(counts) <= 2 * count / SMALL + 1
+    assert len(counts) <= 2 * count / FEW + 1
     assert max(counts) <= LARGE
     with writers[0].read() as connection:
         assert metric_history(connection, run_id, "loss").steps == list(range(count))
@@ -160,12 +161,12 @@ def test_a_curve_has_few_chunks_however_it_came(writers: list[Database], size: i
 
 def test_a_repeated_request_changes_nothing(writers: list[Database]) -> None:
     run_id = _run(writers[0])
-    batches = [[(step, 5, float(step)) for step in range(start, start + SMALL)] for start in range(0, 3 * SMALL, SMALL)]
+    batches = [[(step, 5, float(step)) for step in range(start, start + FEW)] for start in range(0, 3 * FEW, FEW)]
     for batch in (*batches, *batches):
         _add(writers[0], run_id, {"loss": batch})
-    assert _chunks(writers[0], run_id) == [SMALL] * 3
+    assert _chunks(writers[0], run_id) == [FEW] * 3
     with writers[0].read() as connection:
-        assert _bounds(connection, run_id, "loss").last == 3 * SMALL - 1
+        assert _bounds(connection, run_id, "loss").last == 3 * FEW - 1
 
 
 def test_writers_at_once_lose_and_double_nothing(writers: list[Database]) -> None:
