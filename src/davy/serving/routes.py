@@ -180,7 +180,7 @@ class Routes:
 
     async def _look(self) -> None:
         """Apply each model's traffic whose revision is new."""
-        seen = self._home.database.version()
+        seen = await asyncio.to_thread(self._home.database.version)
         if seen == self._seen:
             return
         found = await asyncio.to_thread(self._read)
