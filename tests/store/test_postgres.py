@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -272,6 +273,25 @@ def test_whole_numbers_have_64_bits_and_floats_all_their_own(database: Database)
     with database.read() as connection:
         assert connection.execute(sa.select(traffic.c.revision, traffic.c.updated)).one() == ((1 << 63) - 1, -(1 << 63))
         assert list(map(repr, connection.scalars(sa.select(alerts.c.value).order_by(alerts.c.rule)))) == list(map(repr, floats))
+
+
+def test_sums_and_means_are_plain_numbers(database: Database) -> None:
+    from davy.schema.tables import traffic
+
+    _start(database)
+    with database.read() as connection:
+        found = connection.execute(sa.select(sa.func.sum(traffic.c.updated), sa.func.avg(traffic.c.revision), sa.func.count())).one()
+    assert [type(value) for value in found] == [int, float, int]
+
+
+def test_what_is_too_long_to_be_looked_up_by_is_bad_input(database: Database) -> None:
+    from davy.tracking import runs
+
+    text = "".join(hashlib.sha256(bytes([number])).hexdigest() for number in range(125))
+    with database.begin() as connection:
+        run_id = runs.create_run(connection, clock=SystemClock(), user="ada", experiment_id=0, name="r", tags={"note": text})
+    with pytest.raises(InvalidInput, match="short"), database.begin() as connection:
+        runs.set_tags(connection, run_id, {"mlflow.parentRunId": text})
 
 
 def test_texts_are_ordered_and_compared_by_their_bytes(database: Database) -> None:

@@ -11,7 +11,7 @@ A lazy write is a durable one: what PostgreSQL has answered before its disk is l
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy import event, exc
@@ -22,6 +22,8 @@ from davy.store.backend import BUSY_SECONDS, MODE
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import psycopg
+
     from davy.errors import DavyError
     from davy.store.backend import Mode
 
@@ -31,7 +33,8 @@ _CONNECT_SECONDS, _NONE = 10, "none"
 _MEND = "Mend storage.database in davy.toml."
 _READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _WRITE = f"BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = {{patience:.0f}}; SELECT pg_advisory_xact_lock({WRITERS})"
-_CONNECT = {"connect_timeout": _CONNECT_SECONDS, "application_name": "davy", "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+_CONNECT = {"connect_timeout": _CONNECT_SECONDS, "application_name": "davy", "client_encoding": "utf8",
+            "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
 
 
 class PostgresBackend:
@@ -62,6 +65,7 @@ class PostgresBackend:
         given = {name: value for name, value in _CONNECT.items() if name not in self._url.query}
         self._engine = sa.create_engine(self._url, pool_size=4, max_overflow=12, pool_timeout=BUSY_SECONDS, connect_args={"autocommit": True, **given})
         self._engine.dialect.colspecs = {**self._engine.dialect.colspecs, sa.Integer: _Whole}
+        event.listen(self._engine, "connect", _prepare)
         event.listen(self._engine, "commit", _refuse_failed)
         return self._engine
 
@@ -113,6 +117,18 @@ class _Whole(sa.BigInteger):
 _PARENTS: list[sa.Pool] = []
 
 
+def _prepare(connection: psycopg.Connection, record: Any) -> None:
+    """Sums of whole numbers come as `numeric`, which no column of ours is: let them be numbers of Python, as from SQLite."""
+    from psycopg.adapt import Loader
+
+    class Number(Loader):
+        def load(self, data: Any) -> int | float:
+            text = bytes(data)
+            return float(text) if b"." in text or b"N" in text else int(text)
+
+    connection.adapters.register_loader("numeric", Number)
+
+
 def _refuse_failed(connection: sa.Connection) -> None:
     """A block that has swallowed an error of the database would be rolled back by its COMMIT without a word."""
     if connection.connection.dbapi_connection.info.transaction_status.name == "INERROR":  # type: ignore[union-attr]
@@ -125,8 +141,8 @@ def _of_statement(place: str, state: str, text: str) -> DavyError:
         return StorageFull(f"{place} can't grow: {text}", "The change was not made; all earlier ones are safe.", "Free space on the server, then try again.")
     if state[:2] == "23":
         return Conflict(f"The change contradicts what is stored: {text}", "", "Read the present state, then try again.")
-    if state[:2] == "22":
-        return InvalidInput(f"A value can't be stored: {text}", "Whole numbers have 64 bits, and texts no NUL.")
+    if state[:2] in ("22", "54"):
+        return InvalidInput(f"A value can't be stored: {text}", "Whole numbers have 64 bits, texts no NUL, and what is looked up by is short.")
     if state in ("55P03", "40001", "40P01"):
         return Unavailable(f"{place} is busy: {text}", "Writers wait for each other.", again)
     if state == "25006":
