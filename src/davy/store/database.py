@@ -17,7 +17,7 @@ import threading
 import weakref
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy import event, exc
@@ -207,7 +207,7 @@ def _backend(url: str | Path) -> Backend:
 def _revision(connection: sa.Connection) -> str | None:
     if not sa.inspect(connection).has_table("alembic_version"):
         return None
-    found = connection.execute(sa.select(sa.column("version_num")).select_from(sa.table("alembic_version"))).first()
+    found: sa.Row[Any] | None = connection.execute(sa.select(sa.column("version_num")).select_from(sa.table("alembic_version"))).first()
     return None if found is None else str(found[0])
 
 
