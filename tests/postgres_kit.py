@@ -91,9 +91,13 @@ class Postgres:
             template = self.empty()
             open_database(self.url(template)).close()
             self._template = template
+        return self.copy(self._template)
+
+    def copy(self, template: str) -> str:
+        """The name of a new database that has all that is in this one, to which nobody is connected."""
         self._number += 1
         name = f"d{self._number}"
-        self.sql(f"CREATE DATABASE {name} TEMPLATE {self._template}")
+        self.sql(f"CREATE DATABASE {name} TEMPLATE {template}")
         return name
 
     def drop(self, name: str) -> None:
