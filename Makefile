@@ -2,7 +2,7 @@
 SHELL := /bin/sh
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-ON_POSTGRES := $(addprefix tests/,tracking registry store/test_database.py store/test_journal.py release gate monitoring cli server)
+ON_POSTGRES := $(wildcard $(addprefix tests/,tracking registry protocols search auth store/test_database.py store/test_journal.py release gate monitoring cli server))
 .PHONY: help demo test test-postgres lint types bench docs lock clean
 
 help:
