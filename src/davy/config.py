@@ -17,12 +17,13 @@ _TOML = {"str": "text", "int": "whole number", "bool": "true or false", "array":
 
 
 class Storage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """[storage]: where things live. Empty values mean inside the `.davy` folder."""
+    """[storage]: where things live. Empty values mean inside the `.davy` folder. `options` go to the object store of `blobs`."""
 
     home: str = ".davy"
     database: str = ""
     blobs: str = ""
     tables: str = ""
+    options: dict[str, str] = {}
 
 
 class Events(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -1,8 +1,9 @@
-"""Content-addressed bytes: a blob's name is the SHA-256 of its content, and every read verifies it.
+"""Content-addressed bytes: a blob's name is the SHA-256 of its content, and every read of a whole blob verifies it.
 
-A blob appears whole or not at all: it is written under another name and renamed. In a local folder it is also
-on disk (fsync) before its digest is returned, so that a committed row never points at bytes that a loss of
-power took away.
+A blob appears whole or not at all. In a local folder it is written under another name, brought to the disk
+(fsync) and renamed, all before its digest is returned, so that a committed row never points at bytes that a loss
+of power took away. For an object store, which cannot rename, it is hashed on its way into a local file first and
+sent once, to its final name; the store's answer stands for the fsync.
 """
 
 from __future__ import annotations
@@ -11,25 +12,41 @@ import hashlib
 import os
 import re
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 import obstore
-from obstore.exceptions import BaseError, NotFoundError
-from obstore.store import LocalStore, from_url
+from obstore.exceptions import BaseError, NotFoundError, PermissionDeniedError
+from obstore.store import LocalStore, S3Store, from_url
 
 from davy.core.clock import SystemClock
 from davy.core.digest import digest_bytes
 from davy.errors import ConfigError, CorruptData, DavyError, InvalidInput, NotFound, StorageFull, Unavailable
+from davy.store.incoming import Incoming, LocalIncoming, SpooledIncoming
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
+    from typing import BinaryIO
 
 CHUNK = 1 << 20
 INCOMING = "incoming"
 ABANDONED_SECONDS = 86_400
+LARGEST_REREAD = 4 << 20
 _UNIQUE = SystemClock()
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_PART, _MOST_PARTS, _FETCH = 8 << 20, 9_000, 16 << 20
+_CODE = re.compile(r"<Code>(\w+)</Code>")
+_REFUSED = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "ExpiredToken", "InvalidToken", "403 Forbidden"}
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """A blob as it lies there: when it was last put, in microseconds."""
+
+    digest: str
+    size: int
+    modified: int
 
 
 class Blobs:
@@ -37,10 +54,13 @@ class Blobs:
 
     Args:
         url: `file:///folder` (made when absent), or an object store's, such as `s3://bucket/prefix`.
+        options: what an object store needs beyond the environment (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, ...), by obstore's names, such as `endpoint`.
+        spool: the local folder through which content goes to an object store (default: the system's folder of temporary files).
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, options: Mapping[str, str] | None = None, spool: Path | None = None) -> None:
         self.url = url
+        self._spool = spool
         self._folder: Path | None = None
         if url.startswith("file://"):
             self._folder = Path(url.removeprefix("file://"))
@@ -52,21 +72,23 @@ class Blobs:
             self._store: obstore.store.ObjectStore = LocalStore(self._folder)
             _sweep(self._folder / INCOMING)
         else:
-            try:
-                self._store = from_url(url)
-            except (BaseError, ValueError) as error:
-                raise ConfigError(f"Blobs can't be kept at {url!r}: {error}.", "It is file:///folder, or an object store such as s3://bucket/prefix.",
-                                  "Mend storage.blobs in davy.toml.") from error
+            self._store = open_store(url, options or {}, "storage.blobs")
 
     def put(self, data: bytes | bytearray | memoryview) -> str:
-        """Store these bytes; returns their digest. A blob that is there already is left, unless it is damaged: then it is replaced.
+        """Store these bytes; returns their digest.
+
+        A blob that is there already is left. In a local folder it is read again first when it is small, and written again when it is not,
+        so that damage is mended; an object store, which checks its own bytes, is asked for the size only.
 
         Raises:
             StorageFull: nothing was stored.
         """
         digest = digest_bytes(data)
-        if not self._intact(digest):
-            self._place(digest, bytes(data))
+        if not self._holds(digest, len(data)):
+            incoming = self.incoming()
+            with incoming:
+                incoming.write(data)
+                incoming.finish()
         return digest
 
     def put_file(self, path: Path) -> tuple[str, int]:
@@ -84,35 +106,16 @@ class Blobs:
 
     def put_stream(self, pieces: Iterable[bytes]) -> tuple[str, int]:
         """Store bytes as they come, of any length; returns digest and size. What was taken is dropped when `pieces` raises."""
-        hasher, size = hashlib.sha256(), 0
-        broken: Exception | None = None
+        with self.incoming() as incoming:
+            for piece in pieces:
+                incoming.write(piece)
+            return incoming.finish()
 
-        def counted() -> Iterator[bytes]:
-            nonlocal size, broken
-            try:
-                for piece in pieces:
-                    hasher.update(piece)
-                    size += len(piece)
-                    yield piece
-            except Exception as error:
-                broken = error
-                raise
-
-        incoming = f"{INCOMING}/{_UNIQUE.token(16).hex()}"
-        try:
-            with self._told(incoming):
-                obstore.put(self._store, incoming, counted())
-                digest = f"sha256:{hasher.hexdigest()}"
-                self._sync(incoming)
-                obstore.rename(self._store, incoming, _key(digest))
-                self._sync_folder(digest)
-        except BaseException:
-            with suppress(BaseError, OSError):
-                obstore.delete(self._store, incoming)
-            if broken is not None:
-                raise broken from None
-            raise
-        return digest, size
+    def incoming(self) -> Incoming:
+        """A blob that is about to come, for who gets its bytes in turns. Use it as a context manager: what is not finished is dropped."""
+        if self._folder is not None:
+            return LocalIncoming(self._folder / INCOMING, _UNIQUE.token(16).hex(), self._arrive, self._explain)
+        return SpooledIncoming(self._spool, self._send, self._explain)
 
     def get(self, digest: str) -> bytes:
         """The content, verified.
@@ -124,14 +127,23 @@ class Blobs:
         return b"".join(self.stream(digest))
 
     def stream(self, digest: str) -> Iterator[bytes]:
-        """The content in pieces; `CorruptData` is raised after the last piece when they were not what was put."""
-        hasher = hashlib.sha256()
+        """The content in pieces; `CorruptData` is raised before the last piece when they are not what was put."""
+        hasher, held = hashlib.sha256(), b""
         with self._told(digest):
             for piece in self._pieces(_key(digest)):
+                if held:
+                    yield held
                 hasher.update(piece)
-                yield piece
+                held = piece
         if f"sha256:{hasher.hexdigest()}" != digest:
             raise self._damaged(digest)
+        if held:
+            yield held
+
+    def stream_range(self, digest: str, start: int, end: int) -> Iterator[bytes]:
+        """The bytes from `start` up to `end` in pieces, as they lie there: a part can't be verified."""
+        with self._told(digest):
+            yield from self._pieces(_key(digest), start, end)
 
     def download(self, digest: str, path: Path) -> Path:
         """Write the content to `path`, which appears whole and verified or not at all."""
@@ -152,7 +164,7 @@ class Blobs:
         """The stored number of bytes, or None where there is no such blob."""
         try:
             with self._told(digest):
-                return int(obstore.head(self._store, _key(digest))["size"])
+                return self._size(_key(digest))
         except NotFound:
             return None
 
@@ -160,52 +172,93 @@ class Blobs:
         """Whether there is such a blob, not whether it is intact."""
         return self.size(digest) is not None
 
-    def delete(self, digest: str) -> None:
-        """Remove the blob. If no such blob exists, this is a no-op."""
-        with suppress(NotFound), self._told(digest):
-            obstore.delete(self._store, _key(digest))
+    def delete(self, *digests: str) -> None:
+        """Remove these blobs. One that does not exist is passed over."""
+        keys = [_key(digest) for digest in digests]
+        if self._folder is None:
+            if keys:
+                with suppress(NotFound), self._told(digests[0]):
+                    obstore.delete(self._store, keys)
+            return
+        for key in keys:
+            with suppress(NotFound), self._told(key):
+                (self._folder / key).unlink()
 
-    def _pieces(self, key: str) -> Iterator[bytes]:
-        """The stored bytes as they are; a local file is read by this thread alone."""
+    def listed(self) -> Iterator[Stored]:
+        """All blobs, in no order."""
+        with self._told("sha256:*"):
+            if self._folder is not None:
+                yield from _scan(self._folder / "sha256")
+                return
+            for chunk in obstore.list(self._store, "sha256", chunk_size=1000):
+                for found in chunk:
+                    digest = f"sha256:{found['path'].rsplit('/', 1)[-1]}"
+                    if _DIGEST.fullmatch(digest):
+                        yield Stored(digest, found["size"], int(found["last_modified"].timestamp() * 1e6))
+
+    def sign(self, digest: str, seconds: int) -> str | None:
+        """A URL by which anybody may read the blob for so long, or None where the blobs lie in no object store that can sign."""
+        if not isinstance(self._store, S3Store):
+            return None
+        with self._told(digest):
+            return obstore.sign(self._store, "GET", _key(digest), timedelta(seconds=seconds))
+
+    def _size(self, key: str) -> int:
+        if self._folder is not None:
+            return (self._folder / key).stat().st_size
+        return int(obstore.head(self._store, key)["size"])
+
+    def _pieces(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+        """The stored bytes as they are. A local file is read by this thread alone; an object is fetched in ranges, each of which is tried again by itself."""
         if self._folder is not None:
             with (self._folder / key).open("rb") as file:
-                yield from iter(lambda: file.read(CHUNK), b"")
+                file.seek(start)
+                left = None if end is None else end - start
+                while piece := file.read(CHUNK if left is None else min(CHUNK, left)):
+                    left = None if left is None else left - len(piece)
+                    yield piece
             return
-        for piece in obstore.get(self._store, key).stream(min_chunk_size=CHUNK):
-            yield bytes(piece)
+        end = self._size(key) if end is None else end
+        for begin in range(start, end, _FETCH):
+            yield bytes(obstore.get_range(self._store, key, start=begin, end=min(begin + _FETCH, end)))
 
-    def _intact(self, digest: str) -> bool:
+    def _holds(self, digest: str, size: int) -> bool:
+        """Whether this content need not be stored again."""
+        if self._folder is None:
+            return self.size(digest) == size
+        if size > LARGEST_REREAD:
+            return False
         try:
             self.get(digest)
         except (NotFound, CorruptData):
             return False
         return True
 
-    def _place(self, digest: str, data: bytes) -> None:
-        incoming = f"{INCOMING}/{_UNIQUE.token(16).hex()}"
+    def _arrive(self, path: Path, digest: str) -> None:
+        """Give a file that is on disk its name."""
+        assert self._folder is not None
+        target = self._folder / _key(digest)
+        try:
+            path.replace(target)
+        except FileNotFoundError:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _fsync(target.parent.parent)
+            path.replace(target)
+        _fsync(target.parent)
+
+    def _send(self, file: BinaryIO, size: int, digest: str) -> None:
+        """Bring a spooled file to the object store, unless it is there."""
+        if self.size(digest) == size:
+            return
         with self._told(digest):
-            if self._folder is None:
-                obstore.put(self._store, _key(digest), data)
-                return
-            try:
-                obstore.put(self._store, incoming, data, use_multipart=False)
-                self._sync(incoming)
-                obstore.rename(self._store, incoming, _key(digest))
-            except BaseException:
-                with suppress(BaseError, OSError):
-                    obstore.delete(self._store, incoming)
-                raise
-            self._sync_folder(digest)
+            file.seek(0)
+            if size <= _PART:
+                obstore.put(self._store, _key(digest), file.read(), use_multipart=False)
+            else:
+                obstore.put(self._store, _key(digest), file, chunk_size=max(_PART, size // _MOST_PARTS + 1), max_concurrency=4)
 
-    def _sync(self, key: str) -> None:
-        if self._folder is not None:
-            _fsync(self._folder / key)
-
-    def _sync_folder(self, digest: str) -> None:
-        if self._folder is not None:
-            folder = (self._folder / _key(digest)).parent
-            _fsync(folder)
-            _fsync(folder.parent)
+    def _explain(self, error: Exception) -> DavyError:
+        return _explain(error, self.url)
 
     def _damaged(self, digest: str) -> CorruptData:
         where = self._folder / _key(digest) if self._folder is not None else f"{self.url}/{_key(digest)}"
@@ -217,9 +270,41 @@ class Blobs:
         try:
             yield
         except (NotFoundError, FileNotFoundError) as error:
+            if "NoSuchBucket" in str(error) or not self._bucket_there():
+                raise _explain(Exception("<Code>NoSuchBucket</Code>"), self.url) from error
             raise NotFound(f"There is no blob {what} in {self.url}.", "", "Check the digest, or restore the blobs from a backup.") from error
         except (BaseError, OSError) as error:
             raise _explain(error, self.url) from error
+
+    def _bucket_there(self) -> bool:
+        """False when it is the bucket that is missing, which the answer to HEAD does not tell."""
+        if self._folder is not None:
+            return True
+        try:
+            next(iter(obstore.list(self._store, "sha256", chunk_size=1)), None)
+        except BaseError as error:
+            return "NoSuchBucket" not in str(error)
+        return True
+
+
+def open_store(url: str, options: Mapping[str, Any], setting: str) -> obstore.store.ObjectStore:
+    """The object store at this URL, opened with what the environment says (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, ...) and `options`.
+
+    Raises:
+        ConfigError: there is no such kind of store; names the setting.
+    """
+    given: dict[str, Any] = dict(options)
+    endpoint = given.get("endpoint") or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT") or ""
+    if url.startswith("s3://"):
+        given.setdefault("region", os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1")
+        if endpoint:
+            given["endpoint"] = endpoint
+    try:
+        return from_url(url, config=given, client_options={"allow_http": endpoint.startswith("http://"), "timeout": "120s", "connect_timeout": "5s"},
+                        retry_config={"max_retries": 5, "retry_timeout": timedelta(seconds=60)})
+    except (BaseError, ValueError, TypeError) as error:
+        raise ConfigError(f"Blobs can't be kept at {url!r}: {str(error).splitlines()[0]}.", "It is file:///folder, or an object store such as s3://bucket/prefix.",
+                          f"Mend {setting} in davy.toml.") from error
 
 
 def _key(digest: str) -> str:
@@ -228,13 +313,24 @@ def _key(digest: str) -> str:
     return f"sha256/{digest[7:9]}/{digest[7:]}"
 
 
+def _scan(folder: Path) -> Iterator[Stored]:
+    with suppress(FileNotFoundError):
+        for shelf in sorted(entry.path for entry in os.scandir(folder)):
+            for entry in list(os.scandir(shelf)):
+                with suppress(FileNotFoundError):
+                    found = entry.stat()
+                    if _DIGEST.fullmatch(f"sha256:{entry.name}"):
+                        yield Stored(f"sha256:{entry.name}", found.st_size, found.st_mtime_ns // 1000)
+
+
 def _sweep(folder: Path) -> None:
     """Remove what killed processes left half-written a day ago and longer."""
     oldest = _UNIQUE.now() / 1e6 - ABANDONED_SECONDS
     with suppress(FileNotFoundError):
         for entry in list(os.scandir(folder)):
-            if entry.stat().st_mtime < oldest:
-                os.unlink(entry)
+            with suppress(FileNotFoundError):
+                if entry.stat().st_mtime < oldest:
+                    os.unlink(entry)
 
 
 def _fsync(path: Path) -> None:
@@ -249,5 +345,12 @@ def _explain(error: Exception, where: str) -> DavyError:
     text = str(error)
     if "os error 28" in text or "os error 27" in text or "os error 122" in text or getattr(error, "errno", 0) in (27, 28, 122):
         return StorageFull(f"No space is left for {where}.", "Nothing was stored.", "Free space, then try again.")
-    return Unavailable(f"{where} failed: {text.splitlines()[0] if text else type(error).__name__}.", "",
+    found = _CODE.search(text)
+    code = found[1] if found else "403 Forbidden" if isinstance(error, PermissionDeniedError) or "403 Forbidden" in text else ""
+    if code == "NoSuchBucket":
+        return Unavailable(f"There is no bucket for {where}.", "The bucket must exist before Davy starts.", "Make it, or mend storage.blobs in davy.toml.")
+    if code in _REFUSED:
+        return Unavailable(f"{where} refuses the credentials: {code}.", "They come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or storage.options.",
+                           "Correct them, or what they are allowed to do.")
+    return Unavailable(f"{where} failed: {text.splitlines()[0][:300] if text else type(error).__name__}.", "",
                        "Check that it can be reached and written, then try again.")
