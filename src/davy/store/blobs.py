@@ -307,6 +307,19 @@ def open_store(url: str, options: Mapping[str, Any], setting: str) -> obstore.st
                           f"Mend {setting} in davy.toml.") from error
 
 
+@contextmanager
+def explained(where: str) -> Iterator[None]:
+    """Our errors for an object store's; what is not there stays a FileNotFoundError."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        if "NoSuchBucket" in str(error):
+            raise _explain(error, where) from error
+        raise
+    except (BaseError, OSError) as error:
+        raise _explain(error, where) from error
+
+
 def _key(digest: str) -> str:
     if not _DIGEST.fullmatch(digest):
         raise InvalidInput(f"{digest!r} is not a digest.", "A digest is sha256: and 64 hex digits.", "Check where it came from.")
