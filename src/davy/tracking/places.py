@@ -7,6 +7,7 @@ experiment's number belongs to that experiment (traces lie there), and what is l
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
@@ -36,7 +37,7 @@ class Place(msgspec.Struct, frozen=True):
 def locate(connection: sa.Connection, path: str) -> Place:
     """Where this path leads. Whether there is anything is another question."""
     parts = path.split("/") if path else []
-    for index, (name, after) in enumerate(zip(parts, parts[1:], strict=False)):
+    for index, (name, after) in enumerate(pairwise(parts)):
         if after == "artifacts" and (kind := _owned(connection, name, "/".join(parts[:index + 2]))):
             return Place(kind, name, "/".join(parts[index + 2:]))
     if parts and _experiment(connection, parts[0]) is not None:

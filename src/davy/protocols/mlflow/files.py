@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import fcntl
 import mimetypes
 import os
 import posixpath
 import re
 import sys
+import threading
+import time
 import unicodedata
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
-from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote, unquote, urlparse, urlunparse
 
 import msgspec
 
-from davy.errors import CorruptData, InvalidInput
+from davy.core.clock import SystemClock
+from davy.errors import DavyError, InvalidInput
 from davy.protocols.mlflow.wire import MlflowError, invalid
 from davy.tracking.records import check_path
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from davy.protocols.mlflow.api import Exchange
     from davy.store.blobs import Blobs
@@ -31,10 +38,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 BATCH = 1 << 20
 WORKERS = 8
+_UNIQUE = SystemClock()
 _DRAIN = 32 << 20
 _MOST_DECODINGS = 10
-_TEXTS = frozenset(("txt", "log", "err", "cfg", "conf", "cnf", "cf", "ini", "properties", "prop", "hocon", "toml", "yaml", "yml", "xml", "json", "js", "py", "py3",
-                    "csv", "tsv", "md", "rst", "ipynb", "MLmodel", "MLproject"))
+_TURNS = 200
+_STALE_SECONDS = 3600
+_TEXTS = frozenset(("txt", "log", "err", "cfg", "conf", "cnf", "cf", "ini", "properties", "prop", "hocon", "toml", "yaml", "yml", "xml", "json", "js", "py",
+                    "py3", "csv", "tsv", "md", "rst", "ipynb", "MLmodel", "MLproject"))
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
@@ -139,8 +149,9 @@ async def receive(exchange: Exchange, blobs: Blobs, most: int) -> tuple[str, int
         if writing is not None:
             await writing
         writing = None
-        if told is not None and incoming.size != told:
-            raise MlflowError("BAD_REQUEST", f"The body ended after {incoming.size} of {told} bytes; nothing was kept.")
+        if incoming.size != (told or 0):
+            raise MlflowError("BAD_REQUEST", f"The body ended after {incoming.size} of {told} bytes; nothing was kept." if told is not None else
+                              "The body came without Content-Length, so that its end can't be told from a broken connection. Send the length.")
         return await start(incoming.finish)
     finally:
         if writing is not None:
@@ -214,22 +225,68 @@ async def send(exchange: Exchange, source: Source) -> None:
 
 
 async def _stream(exchange: Exchange, status: int, headers: list[tuple[str, str]], pieces: Iterator[bytes], size: int) -> None:
-    """The next piece is read while one is sent. What fails before the first goes out is an error; later, the connection breaks off."""
+    """Send the pieces as fast as the client takes them.
+
+    Granian's own stream takes whatever it is given and holds it until the client comes for it: a gigabyte in memory. Of a file it reads
+    only what it can send, and a pipe is a file. What fails before the first piece is an error; later, the connection breaks off.
+    """
     first = await start(next, pieces, b"")
     if len(first) == size:
         exchange.answer(status, headers, first)
         return
-    stream = exchange.protocol.response_stream(status, [*headers, ("content-length", str(size))])
-    coming = start(next, pieces, b"")
+    pipe = _pipes(exchange.home.path) / _UNIQUE.token(16).hex()
+    os.mkfifo(pipe, 0o600)
+    threading.Thread(target=_pour, args=(pipe, first, pieces), name="download", daemon=True).start()
+    exchange.protocol.response_file(status, [*headers, ("content-length", str(size))], str(pipe))
+
+
+def _pour(pipe: Path, first: bytes, pieces: Iterator[bytes]) -> None:
+    """Write the pieces into the pipe until they end or its reader goes away."""
     try:
-        await stream.send_bytes(first)
-        while piece := await coming:
-            coming = start(next, pieces, b"")
-            await stream.send_bytes(piece)
-    except CorruptData as error:
-        print(error, file=sys.stderr)
+        descriptor = _opened(pipe)
     finally:
-        await asyncio.wait([coming])
+        pipe.unlink()
+    if descriptor is None:
+        return
+    try:
+        with open(descriptor, "wb", buffering=0) as file:
+            for piece in chain((first,), pieces):
+                rest = memoryview(piece)
+                while rest:
+                    rest = rest[file.write(rest):]
+    except BrokenPipeError:
+        return  # the client has gone
+    except DavyError as error:
+        print(f"A download broke off. {error}", file=sys.stderr)
+
+
+def _opened(pipe: Path) -> int | None:
+    """The pipe's end to write to, once the other end is open; None when nobody opens it."""
+    for turn in range(_TURNS):
+        try:
+            descriptor = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            time.sleep(min(0.0005 * 2**turn, 0.1))
+            continue
+        os.set_blocking(descriptor, True)
+        with suppress(OSError):
+            fcntl.fcntl(descriptor, getattr(fcntl, "F_SETPIPE_SZ", 1031), BATCH)
+        return descriptor
+    return None
+
+
+@cache
+def _pipes(home: Path) -> Path:
+    """The folder of pipes, without those that a killed process has left."""
+    folder = home / "run" / "pipes"
+    folder.mkdir(parents=True, exist_ok=True)
+    for entry in folder.iterdir():
+        with suppress(FileNotFoundError):
+            if entry.stat().st_mtime < _UNIQUE.now() / 1e6 - _STALE_SECONDS:
+                entry.unlink()
+    return folder
 
 
 def start(work: Callable[..., T], *given: object) -> asyncio.Future[T]:
