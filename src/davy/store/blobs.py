@@ -114,8 +114,8 @@ class Blobs:
     def incoming(self) -> Incoming:
         """A blob that is about to come, for who gets its bytes in turns. Use it as a context manager: what is not finished is dropped."""
         if self._folder is not None:
-            return LocalIncoming(self._folder / INCOMING, _UNIQUE.token(16).hex(), self._arrive, self._explain)
-        return SpooledIncoming(self._spool, self._send, self._explain)
+            return LocalIncoming(self._folder / INCOMING, _UNIQUE.token(16).hex(), self._arrive, self.explain)
+        return SpooledIncoming(self._spool, self._send, self.explain)
 
     def get(self, digest: str) -> bytes:
         """The content, verified.
@@ -203,6 +203,10 @@ class Blobs:
         with self._told(digest):
             return obstore.sign(self._store, "GET", _key(digest), timedelta(seconds=seconds))
 
+    def explain(self, error: Exception) -> DavyError:
+        """Our error for one of the disk or the object store."""
+        return _explain(error, self.url)
+
     def _size(self, key: str) -> int:
         if self._folder is not None:
             return (self._folder / key).stat().st_size
@@ -256,9 +260,6 @@ class Blobs:
                 obstore.put(self._store, _key(digest), file.read(), use_multipart=False)
             else:
                 obstore.put(self._store, _key(digest), file, chunk_size=max(_PART, size // _MOST_PARTS + 1), max_concurrency=4)
-
-    def _explain(self, error: Exception) -> DavyError:
-        return _explain(error, self.url)
 
     def _damaged(self, digest: str) -> CorruptData:
         where = self._folder / _key(digest) if self._folder is not None else f"{self.url}/{_key(digest)}"

@@ -75,8 +75,8 @@ async def download(exchange: Exchange, path: str) -> None:
 
 @both("PUT", PROXY + "/artifacts/{path:path}")
 async def upload(exchange: Exchange, path: str) -> None:
-    path = await _target(exchange, path)
-    await keep(exchange, path, await receive(exchange, exchange.home.blobs, exchange.home.config.tracking.largest_artifact))
+    path = await target(exchange, path)
+    await keep(exchange, path, await receive(exchange, exchange.home.blobs.incoming(), exchange.home.config.tracking.largest_artifact))
     exchange.answer(200, JSON, b"{}")
 
 
@@ -184,7 +184,7 @@ async def keep(exchange: Exchange, path: str, stored: tuple[str, int]) -> None:
     await exchange.write(work)
 
 
-async def _target(exchange: Exchange, path: str) -> str:
+async def target(exchange: Exchange, path: str) -> str:
     """The path that is written to, once it is clear that it may be."""
     try:
         if path.endswith("/") or not (path := safe_path(path)):

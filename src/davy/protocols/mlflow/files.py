@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from davy.protocols.mlflow.api import Exchange
     from davy.store.blobs import Blobs
+    from davy.store.incoming import Incoming
 
 T = TypeVar("T")
 BATCH = 1 << 20
@@ -126,7 +127,7 @@ def read_range(header: str | None, size: int) -> tuple[int, int] | None:
     return start, end
 
 
-async def receive(exchange: Exchange, blobs: Blobs, most: int) -> tuple[str, int]:
+async def receive(exchange: Exchange, incoming: Incoming, most: int) -> tuple[str, int]:
     """Store the body as it comes; its digest and size. While a megabyte is written, the next one is read, and no more than these two are held.
 
     Raises:
@@ -136,12 +137,14 @@ async def receive(exchange: Exchange, blobs: Blobs, most: int) -> tuple[str, int
     if told is not None and told > most:
         await drain(exchange)
         raise invalid(f"The artifact has {told} bytes; at most {most} are taken. Raise tracking.largest_artifact in davy.toml.")
-    incoming = blobs.incoming()
     writing: asyncio.Future[None] | None = None
     try:
         async for piece in _batches(exchange):
             if writing is not None:
                 await writing
+            if told is None:
+                await drain(exchange)
+                raise invalid("The body came without Content-Length, so that its end can't be told from a broken connection. Send the length.")
             if incoming.size + len(piece) > most:
                 await drain(exchange)
                 raise invalid(f"The artifact has more than {most} bytes, the most that are taken. Raise tracking.largest_artifact in davy.toml.")
@@ -150,8 +153,7 @@ async def receive(exchange: Exchange, blobs: Blobs, most: int) -> tuple[str, int
             await writing
         writing = None
         if incoming.size != (told or 0):
-            raise MlflowError("BAD_REQUEST", f"The body ended after {incoming.size} of {told} bytes; nothing was kept." if told is not None else
-                              "The body came without Content-Length, so that its end can't be told from a broken connection. Send the length.")
+            raise MlflowError("BAD_REQUEST", f"The body ended after {incoming.size} of {told} bytes; nothing was kept.")
         return await start(incoming.finish)
     finally:
         if writing is not None:
