@@ -99,7 +99,8 @@ def _remove(home: Home, batch: list[Stored], actor: str) -> Sweep:
         garbage.bury(connection, [blob.digest for blob in gone])
         found = Sweep(len(gone), sum(blob.size for blob in gone), 0)
         if gone:
-            journal.append(connection, clock=home.clock, actor=actor, action="purge.blobs", subject="blobs", details={"blobs": found.blobs, "bytes": found.bytes})
+            journal.append(connection, clock=home.clock, actor=actor, action="purge.blobs", subject="blobs",
+                           details={"blobs": found.blobs, "bytes": found.bytes})
     return found
 
 
