@@ -9,44 +9,26 @@ sent once, to its final name; the store's answer stands for the fsync.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-from contextlib import contextmanager, suppress
-from datetime import timedelta
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import msgspec
-import obstore
-from obstore.exceptions import BaseError, NotFoundError, PermissionDeniedError
-from obstore.store import LocalStore, S3Store, from_url
+from typing import TYPE_CHECKING
 
 from davy.core.clock import SystemClock
 from davy.core.digest import digest_bytes
-from davy.errors import ConfigError, CorruptData, DavyError, InvalidInput, NotFound, StorageFull, Unavailable
-from davy.store.incoming import Incoming, LocalIncoming, SpooledIncoming
+from davy.errors import CorruptData, InvalidInput, NotFound
+from davy.store.shelves import LocalShelf, ObjectShelf, Stored, explain, explained, key_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
-    from typing import BinaryIO
+
+    from davy.store.incoming import Incoming
+    from davy.store.shelves import Shelf
 
 CHUNK = 1 << 20
-INCOMING = "incoming"
-ABANDONED_SECONDS = 86_400
 LARGEST_REREAD = 4 << 20
 _UNIQUE = SystemClock()
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-_PART, _MOST_PARTS, _FETCH = 8 << 20, 9_000, 16 << 20
-_CODE = re.compile(r"<Code>(\w+)</Code>")
-_REFUSED = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "ExpiredToken", "InvalidToken", "403 Forbidden"}
-
-
-class Stored(msgspec.Struct, frozen=True):
-    """A blob as it lies there: when it was last put, in microseconds."""
-
-    digest: str
-    size: int
-    modified: int
 
 
 class Blobs:
@@ -59,20 +41,8 @@ class Blobs:
     """
 
     def __init__(self, url: str, *, options: Mapping[str, str] | None = None, spool: Path | None = None) -> None:
-        self.url = url
-        self._spool = spool
-        self._folder: Path | None = None
-        if url.startswith("file://"):
-            self._folder = Path(url.removeprefix("file://"))
-            try:
-                self._folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise ConfigError(f"The folder {self._folder} can't be made: {error.strerror}.", "It must be a folder that can be written.",
-                                  "Mend storage.blobs in davy.toml, or the folder.") from error
-            self._store: obstore.store.ObjectStore = LocalStore(self._folder)
-            _sweep(self._folder / INCOMING)
-        else:
-            self._store = open_store(url, options or {}, "storage.blobs")
+        self.url, self._local = url, url.startswith("file://")
+        self._shelf: Shelf = LocalShelf(Path(url.removeprefix("file://"))) if self._local else ObjectShelf(url, options or {}, spool)
 
     def put(self, data: bytes | bytearray | memoryview) -> str:
         """Store these bytes; returns their digest.
@@ -85,10 +55,7 @@ class Blobs:
         """
         digest = digest_bytes(data)
         if not self._holds(digest, len(data)):
-            incoming = self.incoming()
-            with incoming:
-                incoming.write(data)
-                incoming.finish()
+            self.put_stream((data,))
         return digest
 
     def put_file(self, path: Path) -> tuple[str, int]:
@@ -104,7 +71,7 @@ class Blobs:
         except OSError as error:
             raise NotFound(f"The file {path} can't be read: {error.strerror}.", "", "Correct the path, or its permissions.") from error
 
-    def put_stream(self, pieces: Iterable[bytes]) -> tuple[str, int]:
+    def put_stream(self, pieces: Iterable[bytes | bytearray | memoryview]) -> tuple[str, int]:
         """Store bytes as they come, of any length; returns digest and size. What was taken is dropped when `pieces` raises."""
         with self.incoming() as incoming:
             for piece in pieces:
@@ -113,9 +80,7 @@ class Blobs:
 
     def incoming(self) -> Incoming:
         """A blob that is about to come, for who gets its bytes in turns. Use it as a context manager: what is not finished is dropped."""
-        if self._folder is not None:
-            return LocalIncoming(self._folder / INCOMING, _UNIQUE.token(16).hex(), self._arrive, self.explain)
-        return SpooledIncoming(self._spool, self._send, self.explain)
+        return self._shelf.incoming()
 
     def get(self, digest: str) -> bytes:
         """The content, verified.
@@ -130,20 +95,21 @@ class Blobs:
         """The content in pieces; `CorruptData` is raised before the last piece when they are not what was put."""
         hasher, held = hashlib.sha256(), b""
         with self._told(digest):
-            for piece in self._pieces(_key(digest)):
+            for piece in self._shelf.pieces(_key(digest), 0, None):
                 if held:
                     yield held
                 hasher.update(piece)
                 held = piece
         if f"sha256:{hasher.hexdigest()}" != digest:
-            raise self._damaged(digest)
+            raise CorruptData(f"The blob {digest} is damaged: {self._shelf.where(_key(digest))} holds other bytes.",
+                              "Its content must have the digest that names it.", "Restore that file from a backup, or store the content again.")
         if held:
             yield held
 
     def stream_range(self, digest: str, start: int, end: int) -> Iterator[bytes]:
         """The bytes from `start` up to `end` in pieces, as they lie there: a part can't be verified."""
         with self._told(digest):
-            yield from self._pieces(_key(digest), start, end)
+            yield from self._shelf.pieces(_key(digest), start, end)
 
     def download(self, digest: str, path: Path) -> Path:
         """Write the content to `path`, which appears whole and verified or not at all."""
@@ -155,7 +121,7 @@ class Blobs:
                     file.write(piece)
             partial.replace(path)
         except OSError as error:
-            raise _explain(error, str(path)) from error
+            raise explain(error, str(path)) from error
         finally:
             partial.unlink(missing_ok=True)
         return path
@@ -164,7 +130,7 @@ class Blobs:
         """The stored number of bytes, or None where there is no such blob."""
         try:
             with self._told(digest):
-                return self._size(_key(digest))
+                return self._shelf.size(_key(digest))
         except NotFound:
             return None
 
@@ -174,61 +140,22 @@ class Blobs:
 
     def delete(self, *digests: str) -> None:
         """Remove these blobs. One that does not exist is passed over."""
-        keys = [_key(digest) for digest in digests]
-        if self._folder is None:
-            if keys:
-                with suppress(NotFound), self._told(digests[0]):
-                    obstore.delete(self._store, keys)
-            return
-        for key in keys:
-            with suppress(NotFound), self._told(key):
-                (self._folder / key).unlink()
+        with explained(self.url):
+            self._shelf.delete([_key(digest) for digest in digests])
 
     def listed(self) -> Iterator[Stored]:
         """All blobs, in no order."""
-        with self._told("sha256:*"):
-            if self._folder is not None:
-                yield from _scan(self._folder / "sha256")
-                return
-            for chunk in obstore.list(self._store, "sha256", chunk_size=1000):
-                for found in chunk:
-                    digest = f"sha256:{found['path'].rsplit('/', 1)[-1]}"
-                    if _DIGEST.fullmatch(digest):
-                        yield Stored(digest, found["size"], int(found["last_modified"].timestamp() * 1e6))
+        with explained(self.url):
+            yield from self._shelf.listed()
 
     def sign(self, digest: str, seconds: int) -> str | None:
         """A URL by which anybody may read the blob for so long, or None where the blobs lie in no object store that can sign."""
-        if not isinstance(self._store, S3Store):
-            return None
-        with self._told(digest):
-            return obstore.sign(self._store, "GET", _key(digest), timedelta(seconds=seconds))
-
-    def explain(self, error: Exception) -> DavyError:
-        """Our error for one of the disk or the object store."""
-        return _explain(error, self.url)
-
-    def _size(self, key: str) -> int:
-        if self._folder is not None:
-            return (self._folder / key).stat().st_size
-        return int(obstore.head(self._store, key)["size"])
-
-    def _pieces(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
-        """The stored bytes as they are. A local file is read by this thread alone; an object is fetched in ranges, each of which is tried again by itself."""
-        if self._folder is not None:
-            with (self._folder / key).open("rb") as file:
-                file.seek(start)
-                left = None if end is None else end - start
-                while piece := file.read(CHUNK if left is None else min(CHUNK, left)):
-                    left = None if left is None else left - len(piece)
-                    yield piece
-            return
-        end = self._size(key) if end is None else end
-        for begin in range(start, end, _FETCH):
-            yield bytes(obstore.get_range(self._store, key, start=begin, end=min(begin + _FETCH, end)))
+        with explained(self.url):
+            return self._shelf.sign(_key(digest), seconds)
 
     def _holds(self, digest: str, size: int) -> bool:
         """Whether this content need not be stored again."""
-        if self._folder is None:
+        if not self._local:
             return self.size(digest) == size
         if size > LARGEST_REREAD:
             return False
@@ -238,133 +165,16 @@ class Blobs:
             return False
         return True
 
-    def _arrive(self, path: Path, digest: str) -> None:
-        """Give a file that is on disk its name."""
-        assert self._folder is not None
-        target = self._folder / _key(digest)
-        try:
-            path.replace(target)
-        except FileNotFoundError:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            _fsync(target.parent.parent)
-            path.replace(target)
-        _fsync(target.parent)
-
-    def _send(self, file: BinaryIO, size: int, digest: str) -> None:
-        """Bring a spooled file to the object store, unless it is there."""
-        if self.size(digest) == size:
-            return
-        with self._told(digest):
-            file.seek(0)
-            if size <= _PART:
-                obstore.put(self._store, _key(digest), file.read(), use_multipart=False)
-            else:
-                obstore.put(self._store, _key(digest), file, chunk_size=max(_PART, size // _MOST_PARTS + 1), max_concurrency=4)
-
-    def _damaged(self, digest: str) -> CorruptData:
-        where = self._folder / _key(digest) if self._folder is not None else f"{self.url}/{_key(digest)}"
-        return CorruptData(f"The blob {digest} is damaged: {where} holds other bytes.", "Its content must have the digest that names it.",
-                           "Restore that file from a backup, or store the content again.")
-
     @contextmanager
     def _told(self, what: str) -> Iterator[None]:
         try:
-            yield
-        except (NotFoundError, FileNotFoundError) as error:
-            if "NoSuchBucket" in str(error) or not self._bucket_there():
-                raise _explain(Exception("<Code>NoSuchBucket</Code>"), self.url) from error
+            with explained(self.url):
+                yield
+        except FileNotFoundError as error:
             raise NotFound(f"There is no blob {what} in {self.url}.", "", "Check the digest, or restore the blobs from a backup.") from error
-        except (BaseError, OSError) as error:
-            raise _explain(error, self.url) from error
-
-    def _bucket_there(self) -> bool:
-        """False when it is the bucket that is missing, which the answer to HEAD does not tell."""
-        if self._folder is not None:
-            return True
-        try:
-            next(iter(obstore.list(self._store, "sha256", chunk_size=1)), None)
-        except BaseError as error:
-            return "NoSuchBucket" not in str(error)
-        return True
-
-
-def open_store(url: str, options: Mapping[str, Any], setting: str) -> obstore.store.ObjectStore:
-    """The object store at this URL, opened with what the environment says (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, ...) and `options`.
-
-    Raises:
-        ConfigError: there is no such kind of store; names the setting.
-    """
-    given: dict[str, Any] = dict(options)
-    endpoint = given.get("endpoint") or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT") or ""
-    if url.startswith("s3://"):
-        given.setdefault("region", os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1")
-        if endpoint:
-            given["endpoint"] = endpoint
-    try:
-        return from_url(url, config=given, client_options={"allow_http": endpoint.startswith("http://"), "timeout": "120s", "connect_timeout": "5s"},
-                        retry_config={"max_retries": 5, "retry_timeout": timedelta(seconds=60)})
-    except (BaseError, ValueError, TypeError) as error:
-        raise ConfigError(f"Blobs can't be kept at {url!r}: {str(error).splitlines()[0]}.", "It is file:///folder, or an object store such as s3://bucket/prefix.",
-                          f"Mend {setting} in davy.toml.") from error
-
-
-@contextmanager
-def explained(where: str) -> Iterator[None]:
-    """Our errors for an object store's; what is not there stays a FileNotFoundError."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        if "NoSuchBucket" in str(error):
-            raise _explain(error, where) from error
-        raise
-    except (BaseError, OSError) as error:
-        raise _explain(error, where) from error
 
 
 def _key(digest: str) -> str:
     if not _DIGEST.fullmatch(digest):
         raise InvalidInput(f"{digest!r} is not a digest.", "A digest is sha256: and 64 hex digits.", "Check where it came from.")
-    return f"sha256/{digest[7:9]}/{digest[7:]}"
-
-
-def _scan(folder: Path) -> Iterator[Stored]:
-    with suppress(FileNotFoundError):
-        for shelf in sorted(entry.path for entry in os.scandir(folder)):
-            for entry in list(os.scandir(shelf)):
-                with suppress(FileNotFoundError):
-                    found = entry.stat()
-                    if _DIGEST.fullmatch(f"sha256:{entry.name}"):
-                        yield Stored(f"sha256:{entry.name}", found.st_size, found.st_mtime_ns // 1000)
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what killed processes left half-written a day ago and longer."""
-    oldest = _UNIQUE.now() / 1e6 - ABANDONED_SECONDS
-    with suppress(FileNotFoundError):
-        for entry in list(os.scandir(folder)):
-            with suppress(FileNotFoundError):
-                if entry.stat().st_mtime < oldest:
-                    os.unlink(entry)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _explain(error: Exception, where: str) -> DavyError:
-    text = str(error)
-    if "os error 28" in text or "os error 27" in text or "os error 122" in text or getattr(error, "errno", 0) in (27, 28, 122):
-        return StorageFull(f"No space is left for {where}.", "Nothing was stored.", "Free space, then try again.")
-    found = _CODE.search(text)
-    code = found[1] if found else "403 Forbidden" if isinstance(error, PermissionDeniedError) or "403 Forbidden" in text else ""
-    if code == "NoSuchBucket":
-        return Unavailable(f"There is no bucket for {where}.", "The bucket must exist before Davy starts.", "Make it, or mend storage.blobs in davy.toml.")
-    if code in _REFUSED:
-        return Unavailable(f"{where} refuses the credentials: {code}.", "They come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or storage.options.",
-                           "Correct them, or what they are allowed to do.")
-    return Unavailable(f"{where} failed: {text.splitlines()[0][:300] if text else type(error).__name__}.", "",
-                       "Check that it can be reached and written, then try again.")
+    return key_of(digest)

@@ -9,6 +9,8 @@ from abc import ABC, abstractmethod
 from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO, Self
 
+from obstore.exceptions import BaseError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -52,7 +54,7 @@ class Incoming(ABC):
                 self._file = self._open()
             self._file.flush()
             self._keep(self._file, digest)
-        except OSError as error:
+        except (OSError, BaseError) as error:
             raise self._tell(error) from error
         self._close()
         return digest, self.size

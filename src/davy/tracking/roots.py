@@ -102,7 +102,7 @@ class StoreRoot:
     """A folder of an object store."""
 
     def __init__(self, uri: str, options: Mapping[str, str]) -> None:
-        from davy.store.blobs import open_store
+        from davy.store.shelves import open_store
 
         self._uri, self._store = uri, open_store(uri, options, "tracking.artifact_roots")
 
@@ -129,7 +129,7 @@ class StoreRoot:
             yield bytes(self._asked(lambda begin=begin: obstore.get_range(self._store, path, start=begin, end=min(begin + _FETCH, end))))
 
     def _asked(self, ask):  # type: ignore[no-untyped-def] # whatever the store answers
-        from davy.store.blobs import explained
+        from davy.store.shelves import explained
 
         with explained(self._uri):
             return ask()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
     from davy.home import Home
-    from davy.store.blobs import Stored
+    from davy.store.shelves import Stored
 
 BATCH = 500
 KEEP_SECONDS = 86_400

@@ -15,6 +15,7 @@ import msgspec
 from davy.core.clock import SystemClock
 from davy.errors import InvalidInput, NotFound, TooLarge
 from davy.store.incoming import LocalIncoming
+from davy.store.shelves import explain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -67,13 +68,14 @@ class Uploads:
         except (FileNotFoundError, msgspec.DecodeError):
             raise NotFound(f"There is no upload {upload_id[:64]!r}.", "It may have been aborted, or abandoned for a week.", "Upload the file anew.") from None
 
-    def part(self, upload_id: str, number: int, blobs: Blobs) -> LocalIncoming:
+    def part(self, upload_id: str, number: int) -> LocalIncoming:
         """Takes the bytes of a part; what `finish` returns as digest is the part's ETag. A part that comes again replaces the earlier one."""
         if not 1 <= number <= MOST_PARTS:
             raise InvalidInput(f"{number} is not the number of a part.", f"Parts are numbered from 1 to {MOST_PARTS}.", "Upload in larger parts.")
         self.get(upload_id)
         folder = self._folder / upload_id
-        return LocalIncoming(folder, _UNIQUE.token(8).hex(), lambda path, digest: _place(path, folder / f"{number}-{digest[7:]}"), blobs.explain)
+        return LocalIncoming(folder, _UNIQUE.token(8).hex(), lambda path, digest: _place(path, folder / f"{number}-{digest[7:]}"),
+                             lambda error: explain(error, str(self._folder)))
 
     def complete(self, upload_id: str, parts: Sequence[tuple[int, str]], blobs: Blobs, most: int) -> tuple[str, int]:
         """Make one blob of these parts, given as (number, ETag), in the order of their numbers; its digest and size. Doing it twice gives the same.

@@ -86,7 +86,7 @@ async def part(exchange: Exchange, upload_id: str, number: str) -> None:
         await drain(exchange)
         raise invalid("A part has a Content-Length of at least one byte.")
     home = exchange.home
-    incoming = await start(uploads(home).part, upload_id, int(number), home.blobs)
+    incoming = await start(uploads(home).part, upload_id, int(number))
     digest, _ = await receive(exchange, incoming, home.config.tracking.largest_artifact)
     exchange.answer(200, [("etag", f'"{digest[7:]}"')], b"")
 
