@@ -14,7 +14,7 @@ from davy.protocols.mlflow.files import Source, blob_source, drain, is_folder, m
 from davy.protocols.mlflow.wire import Message, MlflowError, invalid, missing, required_missing
 from davy.schema.tables import logged_models, model_versions, runs
 from davy.tracking.artifacts import add_artifacts, get_artifact, list_artifacts, remove_artifacts
-from davy.tracking.places import Place, check_model, list_place, locate, uri_path, writable_place
+from davy.tracking.places import check_model, list_place, locate, uri_path, writable_place
 from davy.tracking.records import Artifact
 from davy.tracking.roots import Root, open_root
 
@@ -204,20 +204,16 @@ async def send_path(exchange: Exchange, path: str) -> None:
     await send(exchange, blob_source(exchange.home.blobs, path, str(found.digest), found.size or 0))
 
 
-def find(connection: sa.Connection, path: str) -> Artifact:
-    """The file at a path of the proxy.
+def find(connection: sa.Connection, path: str, name: str | None = None) -> Artifact:
+    """The file at a path of the proxy, which messages call `name`.
 
     Raises:
         MlflowError: there is none, or it is a folder.
     """
     place = locate(connection, path)
-    return _find(connection, place, path)
-
-
-def _find(connection: sa.Connection, place: Place, path: str) -> Artifact:
     found = get_artifact(connection, place.owner, place.path)
     if found is None:
-        raise is_folder(path) if list_place(connection, path) else missing_artifact(path)
+        raise is_folder(name or path) if list_place(connection, path) else missing_artifact(name or path)
     return found
 
 
@@ -239,7 +235,7 @@ async def _send_below(exchange: Exchange, uri: str, path: str) -> None:
             raise is_folder(path) if await exchange.thread(lambda: place.files(path)) else missing_artifact(path)
         await send(exchange, Source(path, size, "", lambda start, end: place.pieces(path, start, end)))
         return
-    found = await exchange.read(lambda connection: _find(connection, locate(connection, f"{root}/{path}"), path))
+    found = await exchange.read(lambda connection: find(connection, posixpath.join(root, path), path))
     await send(exchange, blob_source(exchange.home.blobs, path, str(found.digest), found.size or 0))
 
 

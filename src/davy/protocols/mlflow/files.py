@@ -43,6 +43,7 @@ _UNIQUE = SystemClock()
 _DRAIN = 32 << 20
 _MOST_DECODINGS = 10
 _TURNS = 200
+_PATIENCE_SECONDS = 1.0
 _STALE_SECONDS = 3600
 _TEXTS = frozenset(("txt", "log", "err", "cfg", "conf", "cnf", "cf", "ini", "properties", "prop", "hocon", "toml", "yaml", "yml", "xml", "json", "js", "py",
                     "py3", "csv", "tsv", "md", "rst", "ipynb", "MLmodel", "MLproject"))
@@ -57,7 +58,10 @@ def safe_path(path: str) -> str:
     """
     try:
         for _ in range(_MOST_DECODINGS):
-            before, path = path, urlunparse(urlparse(unquote(path)))
+            before, path = path, unquote(path)
+            if "\0" in path:
+                raise invalid("Invalid path")
+            path = urlunparse(urlparse(path))
             if path == before:
                 break
         else:
@@ -170,18 +174,20 @@ async def _batches(exchange: Exchange) -> AsyncIterator[bytes]:
         if size >= BATCH:
             yield b"".join(held)
             held, size = [], 0
-    if held:
+    if size:
         yield b"".join(held)
 
 
 async def drain(exchange: Exchange) -> None:
-    """Read and drop what a client still sends, so that it hears the answer, unless it is far too much."""
-    size = 0
-    with suppress(Exception):  # the client may have gone, which is no news here
-        async for piece in exchange.protocol:
-            size += len(piece)
-            if size > _DRAIN:
-                return
+    """Read and drop what a client still sends, so that it hears the answer, unless it is far too much, or the client waits for us."""
+    size, pieces = 0, aiter(exchange.protocol)
+    with suppress(Exception):  # the client may have gone, or sent all, which is no news here
+        while size <= _DRAIN:
+            size += len(await asyncio.wait_for(_next(pieces), _PATIENCE_SECONDS))
+
+
+async def _next(pieces: AsyncIterator[bytes]) -> bytes:
+    return await anext(pieces)
 
 
 class Source(msgspec.Struct, frozen=True):

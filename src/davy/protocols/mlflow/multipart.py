@@ -67,7 +67,7 @@ class Sign(Message):
 @both("POST", PROXY + "/mpu/create/{path:path}")
 async def create(exchange: Exchange, path: str) -> None:
     asked = read_json(Create, await exchange.body(), ("path",))
-    where = await target(exchange, posixpath.join(path, asked.path or ""))
+    where = await target(exchange, _whole(path, asked))
     count = 1 if asked.num_parts is None else asked.num_parts
     if not 1 <= count <= MOST_PARTS:
         raise invalid(f"num_parts is {count}; it is 1 to {MOST_PARTS}.")
@@ -158,11 +158,16 @@ def _unsigned(call: Call, asked: Sign, what: str, proxied: str) -> MlflowError:
     return MlflowError("NOT_IMPLEMENTED", f"Presigned {what} is not supported for the current artifact repository")
 
 
+def _whole(path: str, asked: Create | Complete) -> str:
+    """The path of the file: the folder of the URL, then the file's own."""
+    return posixpath.join(path, safe_path(asked.path or ""))
+
+
 async def _same(exchange: Exchange, path: str, asked: Complete) -> str:
     """The path of the upload, if it is the one that is named."""
     if not asked.upload_id:
         raise required_missing("upload_id")
-    where = await target(exchange, posixpath.join(path, asked.path or ""))
+    where = await target(exchange, _whole(path, asked))
     upload = await start(uploads(exchange.home).get, asked.upload_id)
     if upload.path != where:
         raise invalid(f"The upload {asked.upload_id} is for '{upload.path}', not for '{where}'.")
