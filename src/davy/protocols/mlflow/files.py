@@ -180,8 +180,9 @@ async def _batches(exchange: Exchange) -> AsyncIterator[bytes]:
 
 async def drain(exchange: Exchange) -> None:
     """Read and drop what a client still sends, so that it hears the answer, unless it is far too much, or the client waits for us."""
-    size, pieces = 0, aiter(exchange.protocol)
+    size = 0
     with suppress(Exception):  # the client may have gone, or sent all, which is no news here
+        pieces = aiter(exchange.protocol)
         while size <= _DRAIN:
             size += len(await asyncio.wait_for(_next(pieces), _PATIENCE_SECONDS))
 
