@@ -19,6 +19,7 @@ from davy.registry.signature import Signature
 from davy.schema.tables import aliases, model_version_tags, model_versions, registered_model_tags, registered_models
 from davy.store import journal
 from davy.store.database import insert
+from davy.store.garbage import claim
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -129,15 +130,17 @@ def store_files(blobs: Blobs, files: Mapping[str, bytes | Path]) -> dict[str, st
 
 def register(connection: sa.Connection, *, clock: Clock, actor: str, name: str, format: str, files: Mapping[str, str], signature: Signature,
              feature_set: FeatureSet, run_id: str | None = None, training_set: str | None = None, description: str = "",
-             tags: Mapping[str, str] | None = None) -> ModelVersion:
+             tags: Mapping[str, str] | None = None, blobs: Blobs | None = None) -> ModelVersion:
     """Make the next version of the model `name`, and the model if it is new.
 
     Args:
         files: relative path -> digest of a blob that is stored already (see `store_files`).
         training_set: the digest of a record kept by `put_training_set`.
+        blobs: where the files were stored, so that none is taken that was collected since.
 
     Raises:
         InvalidInput: no files, or columns that are not those of the feature set.
+        Unavailable: a file was collected since it was stored: store it again, then try again.
     """
     check_name(name)
     if not files:
@@ -145,6 +148,8 @@ def register(connection: sa.Connection, *, clock: Clock, actor: str, name: str, 
     if signature.names != tuple(feature_set.outputs):
         raise InvalidInput(f"The signature's columns are {', '.join(signature.names)}.", f"The feature set's outputs are {', '.join(feature_set.outputs)}.",
                            "Train again on this feature set.")
+    if blobs is not None:
+        claim(connection, blobs, files.values())
     put_feature_set(connection, feature_set, clock=clock)
     now = clock.now() // 1000
     statement = insert(connection, registered_models).values(name=name, creation_time=now, last_update_time=now)

@@ -130,6 +130,15 @@ artifacts = Table(
     Column("digest", _Digest, nullable=False),
     Column("size", BigInteger, nullable=False),
     Column("creation_time", BigInteger, nullable=False),
+    Index("ix_artifacts_digest", "digest"),
+    sqlite_with_rowid=False,
+)
+# Blobs at which nothing pointed when they were collected (store/garbage.py); seconds.
+collected_blobs = Table(
+    "collected_blobs", metadata,
+    Column("digest", _Digest, primary_key=True),
+    Column("began", BigInteger, nullable=False),
+    Column("ended", BigInteger),
     sqlite_with_rowid=False,
 )
 datasets = Table(
