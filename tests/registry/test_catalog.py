@@ -97,7 +97,7 @@ def test_a_rename_carries_everything(home: Home) -> None:
     assert first is not None
     assert second is not None
     assert (first.tags, second.tags, second.aliases) == ({"team": "ops"}, {"k": "v"}, ("production",))
-    assert first.source == "mlflow-artifacts:/registry/delayed/1"
+    assert first.source == "models:/delayed/1"
 
 
 def test_what_serves_is_neither_renamed_nor_deleted(home: Home) -> None:

@@ -12,6 +12,7 @@ from davy.registry import aliases, catalog, stages, versions
 from davy.registry.models import PROMPT_TAG
 from davy.registry.sources import Source, check_source
 from davy.schema.tables import runs
+from davy.tracking.artifacts import add_artifacts
 from davy.tracking.experiments import create_experiment
 from davy.tracking.logged_models import create_logged_model
 from davy.tracking.runs import create_run
@@ -136,6 +137,8 @@ def test_a_logged_model_s_source_is_found(proxied: Made) -> None:
 
 
 def test_a_version_s_source_is_the_number_that_was_meant(proxied: Made, home: Home) -> None:
+    with home.database.begin() as connection:
+        add_artifacts(connection, proxied.run, {"model/model.txt": (home.blobs.put(b"tree"), 4)}, clock=home.clock, blobs=home.blobs)
     _register(home, run_id=proxied.run)
     with home.database.begin() as connection:
         more = {"clock": home.clock, "actor": "ada"}
@@ -145,7 +148,7 @@ def test_a_version_s_source_is_the_number_that_was_meant(proxied: Made, home: Ho
         stages.transition(connection, name="late", version=1, stage="Staging", **more)
         catalog.create_model(connection, name="greeting", tags={PROMPT_TAG: "true"}, **more)
         catalog.create_model(connection, name="empty", **more)
-    assert proxied.check("models:/late/1") == Source("models:/late/1", proxied.run, None, "mlflow-artifacts:/registry/late/1")
+    assert proxied.check("models:/late/1") == Source("models:/late/1", proxied.run, None, f"{proxied.root}/model")
     assert proxied.check("models:/late@production") == Source("models:/late/2", proxied.run, proxied.model, proxied.model_root)
     assert proxied.check("models:/late/latest") == Source("models:/late/3", None, None, "s3://bucket/third")
     assert proxied.check("models:/late/staging").uri == "models:/late/1"
