@@ -44,7 +44,7 @@ def test_a_filter_finds_and_its_faults_are_shown_in_place(client: TestClient, id
     assert ids[1] in found
     assert ids[0] not in found
     wrong = client.get("/runs", params={"filter": "metrics.auc >> <b>"})
-    assert wrong.status_code == 200
+    assert wrong.status_code == 400
     assert "at character" in wrong.text
     assert "<b>" not in wrong.text
 

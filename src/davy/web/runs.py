@@ -43,7 +43,7 @@ def all_runs(home: Home, request: Request) -> Response:
         except InvalidInput as error:
             fault, found = error, RunPage([], None)
     return page(request, "runs.html", project=home.config.project, now=home.clock.now(), runs=found.runs, following=found.next, experiments=experiments,
-                experiment=chosen, sort=sort, ascending=ascending, filter=text, fault=fault,
+                experiment=chosen, sort=sort, ascending=ascending, filter=text, fault=fault, status=200 if fault is None else fault.status,
                 metrics=telling_metrics(found.runs, MOST_METRICS, sort), params=_telling(found.runs))
 
 

@@ -17,11 +17,10 @@ const TICKS = [
   [0.001, ":{ss}.{fff}", "\n{YYYY}-{MM}-{DD}", null, "\n{MM}-{DD} {HH}:{mm}", null, "\n{HH}:{mm}", null, 1],
 ];
 
-// A metric's curve is one series; a chart of several has `series`, and `limits` as dashed lines in the colour of what they limit.
+// A chart has `series`, and `limits` as dashed lines in the colour of what they limit.
 function lines(data) {
-  const series = data.series || [{ label: data.y_label, values: data.y, hue: 0 }];
   const limits = (data.limits || []).map((limit) => ({ ...limit, values: data.x.map(() => limit.value), dash: [5, 4] }));
-  return [...series, ...limits];
+  return [...data.series, ...limits];
 }
 
 // A series with an error gets two silent lines, so far above and below, and the band between them.
