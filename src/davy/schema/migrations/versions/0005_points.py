@@ -116,5 +116,6 @@ def _make() -> None:
         sqlite_with_rowid=False,
     )
     op.create_index("ix_latest_metrics_order", "latest_metrics", ["key", "value", "run_id"], unique=False)
-    for name in ("lowest", "highest", "last"):
-        op.create_index(f"ix_latest_metrics_{name}", "latest_metrics", ["key", name, "run_id"], unique=False)
+    op.create_index("ix_latest_metrics_lowest", "latest_metrics", ["key", "lowest", "run_id"], unique=False)
+    op.create_index("ix_latest_metrics_highest", "latest_metrics", ["key", "highest", "run_id"], unique=False)
+    op.create_index("ix_latest_metrics_last", "latest_metrics", ["key", "last_is_nan", "last", "run_id"], unique=False)
