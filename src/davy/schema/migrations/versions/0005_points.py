@@ -75,7 +75,7 @@ def _extend(curve: dict[str, Any], number: int, points: list[tuple[int, int, flo
         known = curve.get(name)
         curve[name] = choose(numbers if known is None else [*numbers, known], default=None)
     curve |= {"step": step, "timestamp": time, "value": shown, "is_nan": is_nan, "last": shown, "last_is_nan": is_nan,
-              "newest": max(curve.get("newest", 0), *(time for _, time, _ in points)), "count": curve.get("count", 0) + len(points),
+              "newest": max(curve.get("newest", time), *(time for _, time, _ in points)), "count": curve.get("count", 0) + len(points),
               "chunk": number, "filled": len(points)}
 
 
