@@ -256,6 +256,7 @@ def test_native_versions_are_seen_and_what_takes_traffic_is_kept(say: Speaker) -
     status, page = say.client.request("GET", "/models/fraud")
     assert status == 200
     assert "champ" in page
+    assert "gate passed" in page
     say.make("empty", 0)
     assert say.client.request("GET", "/models/empty")[0] == 200
     assert say.client.request("GET", "/models/fraud/3")[0] == 200
