@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from davy.core.fields import Field
     from davy.events.records import Receipt
     from davy.features.definition import FeatureSet
+    from davy.registry.alias_history import AliasChange
 
 _homes: dict[Path, tuple[int, Home]] = {}
 _projects: dict[Path, tuple[tuple[float, ...], Project]] = {}
@@ -178,6 +179,48 @@ def traffic(model: str, weights: Mapping[str, float] | None = None) -> dict[str,
     home = current_home()
     found = set_traffic(home, model, weights) if weights is not None else get_traffic(home, model)
     return {} if found is None else found.weights
+
+
+def alias_history(model: str, alias: str | None = None, *, at: Any = None) -> list[AliasChange]:
+    """Every move of a model's alias, or of all its aliases, the newest first: when, by whom, from which version to which, on what evidence.
+
+    Args:
+        at: a time with its zone; then only the move of the alias that was in force at that moment.
+
+    Raises:
+        NotFound: no such model, or the alias had not been set by then.
+    """
+    from davy.registry import alias_history as told
+
+    with current_home().database.read() as connection:
+        if at is None:
+            return told.alias_history(connection, model, alias)
+        if alias is None:
+            raise InvalidInput("`at` came without the alias that is meant.", "", 'Write: davy.alias_history("late", "production", at="2026-03-03T12:00:00Z")')
+        return [told.alias_at(connection, model, alias, to_micros(at))]
+
+
+def runs(filter: str = "", *, experiment: str | Sequence[str] | None = None, order_by: str | Sequence[str] = (), limit: int | None = None) -> pl.DataFrame:
+    """All tracked runs that match, as a data frame: `davy.runs("metrics.auc > 0.7", order_by="metrics.auc DESC")`.
+
+    Columns: run_id, name, status, experiment, user, started, ended, then metrics.x, params.y and tags.z; null where a run has none.
+
+    Args:
+        filter: what runs must be (docs/concepts/search.md).
+        experiment: one name or several (default: all).
+        order_by: one item or several; without it, the newest first.
+
+    Raises:
+        InvalidInput: the filter or the order can't be read; says where.
+        NotFound: there is no such experiment.
+    """
+    from davy.tracking.experiments import get_experiment
+    from davy.tracking.frames import runs_frame
+
+    names = [experiment] if isinstance(experiment, str) else experiment
+    with current_home().database.read() as connection:
+        found = None if names is None else [get_experiment(connection, name).id for name in names]
+        return runs_frame(connection, experiments=found, filter=filter, order_by=[order_by] if isinstance(order_by, str) else order_by, limit=limit)
 
 
 def as_frame(data: Any, fields: Iterable[Field] = ()) -> pl.DataFrame:

@@ -60,6 +60,12 @@ class Tracking(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     artifact_roots: tuple[str, ...] = ()
 
 
+class Registry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[registry]: the aliases, as production or late@production, that only a releaser or a release may move."""
+
+    protected: tuple[str, ...] = ()
+
+
 class Kpi(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """[release.kpis.NAME]: a KPI that a release is judged on: bad events, or the mean of a capped value."""
 
@@ -153,6 +159,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     predictions: Predictions = Predictions()
     serving: Serving = Serving()
     tracking: Tracking = Tracking()
+    registry: Registry = Registry()
     release: Release = Release()
     gate: Gate = Gate()
     monitoring: Monitoring = Monitoring()
