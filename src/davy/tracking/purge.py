@@ -155,7 +155,7 @@ def _empty(connection: sa.Connection, doomed: dict[int, str], free_runs: Collect
     """The experiments that hold nothing else, and those that do."""
     going, empty, full = {*free_runs, *free_models}, {}, []
     for number, name in doomed.items():
-        inside = [*connection.scalars(sa.select(runs.c.run_id).where(runs.c.experiment_id == number)),
+        inside: list[Any] = [*connection.scalars(sa.select(runs.c.run_id).where(runs.c.experiment_id == number)),
                   *connection.scalars(sa.select(logged_models.c.model_id).where(logged_models.c.experiment_id == number))]
         left = sum(owner not in going for owner in inside)
         if left:
