@@ -295,6 +295,14 @@ def test_a_page_uploads_and_reads(server: Tracking, run: str) -> None:
     assert server.ask("POST", "/ajax-api/2.0/mlflow/upload-artifact?path=x", b"x").error[2] == "Request must specify run_uuid."
 
 
+def test_a_large_file_of_a_page_is_streamed(server: Tracking, run: str, root: str) -> None:
+    large = BIG + BIG
+    server.put(f"{root}/a%20b.txt", large)
+    found = until(lambda: (answer := server.ask("GET", f"/runs/{run}/artifacts/a%20b.txt")).status != 503 and answer)
+    assert (found.status, found.headers["location"]) == (307, f"/get-artifact?run_id={run}&path=a+b.txt")
+    assert server.ask("GET", found.headers["location"]).body == large
+
+
 def test_files_of_logged_models_and_versions(server: Tracking) -> None:
     home = Home(server.root)
     digest = home.blobs.put(b"native")

@@ -17,7 +17,8 @@ from davy.cli.main import run as davy
 from davy.core.digest import digest_bytes
 from davy.errors import NotFound, Unavailable
 from davy.home import Home
-from davy.registry.models import delete_version, set_alias
+from davy.registry.aliases import set_alias
+from davy.registry.versions import delete_version
 from davy.schema.tables import artifacts, experiments, logged_models, model_versions, runs
 from davy.store import garbage, journal
 from davy.tracking import run as start

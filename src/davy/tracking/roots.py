@@ -7,6 +7,7 @@ artifact_roots` allows: otherwise whoever may make an experiment could read ever
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -127,7 +128,7 @@ class StoreRoot:
         import obstore
 
         for begin in range(start, end, _FETCH):
-            yield bytes(self._asked(lambda begin=begin: obstore.get_range(self._store, path, start=begin, end=min(begin + _FETCH, end))))
+            yield bytes(self._asked(partial(obstore.get_range, self._store, path, start=begin, end=min(begin + _FETCH, end))))
 
     def _asked(self, ask: Callable[[], T]) -> T:
         from davy.store.shelves import explained
