@@ -295,6 +295,20 @@ def test_a_page_uploads_and_reads(server: Tracking, run: str) -> None:
     assert server.ask("POST", "/ajax-api/2.0/mlflow/upload-artifact?path=x", b"x").error[2] == "Request must specify run_uuid."
 
 
+@pytest.mark.parametrize("location", ["", "mlflow-artifacts:/far/away"])
+def test_the_spans_of_a_deleted_trace_go_too(server: Tracking, location: str) -> None:
+    number = server.experiment(f"traced {location}", **({"artifact_location": location} if location else {}))
+    place = f"{location.removeprefix('mlflow-artifacts:/') or number}/traces"
+    for trace in ("tr-1", "tr-2"):
+        info = {"trace_id": trace, "trace_location": {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": number}},
+                "request_time": "2026-01-01T00:00:00Z", "state": "OK"}
+        answer = server.ask("POST", "/api/3.0/mlflow/traces", msgspec.json.encode({"trace": {"trace_info": info}}), {"content-type": "application/json"})
+        assert answer.status == 200, answer
+        assert server.put(f"{place}/{trace}/artifacts/traces.json", b"{}").status == 200
+    assert server.call("traces/delete-traces", experiment_id=number, request_ids=["tr-1"]) == {"traces_deleted": 1}
+    assert [item["path"] for item in server.listed(place)] == ["tr-2"]
+
+
 def test_a_large_file_of_a_page_is_streamed(server: Tracking, run: str, root: str) -> None:
     large = BIG + BIG
     server.put(f"{root}/a%20b.txt", large)
