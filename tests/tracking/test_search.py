@@ -14,9 +14,9 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from databases import open_at
 from davy.core.clock import DrivenClock
 from davy.errors import Conflict, InvalidInput, NotFound
-from davy.schema import open_database
 from davy.schema.tables import datasets, input_tags, inputs, latest_metrics
 from davy.store import journal
 from davy.tracking import experiments, plan, runs
@@ -37,7 +37,7 @@ KINDS = [plan.LIMITS, WALKING, PATIENT]
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
-    opened = open_database(f"sqlite:///{tmp_path_factory.mktemp('search') / 'davy.db'}")
+    opened = open_at(tmp_path_factory.mktemp("search") / "davy.db")
     yield opened
     opened.close()
 
