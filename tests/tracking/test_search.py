@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 import sqlalchemy as sa
+from databases import open_at
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from davy.core.clock import DrivenClock
 from davy.errors import Conflict, InvalidInput, NotFound
-from davy.schema import open_database
 from davy.schema.tables import datasets, input_tags, inputs, latest_metrics
 from davy.store import journal
 from davy.tracking import experiments, plan, runs
@@ -37,7 +37,7 @@ KINDS = [plan.LIMITS, WALKING, PATIENT]
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
-    opened = open_database(f"sqlite:///{tmp_path_factory.mktemp('search') / 'davy.db'}")
+    opened = open_at(tmp_path_factory.mktemp("search") / "davy.db")
     yield opened
     opened.close()
 
@@ -224,7 +224,7 @@ def _pages(connection: sa.Connection, limit: int, **asked: Any) -> list[str]:
         assert len(page.ids) == limit
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=180, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(test=FILTERS, order=st.lists(st.tuples(st.sampled_from(ORDERS), st.booleans()), max_size=3, unique_by=lambda item: item[0]), limit=st.integers(1, 30),
        names=st.sampled_from([None, ["e"], ["e", "f"], ["f", "nothing"], []]), view=st.sampled_from(["active", "deleted", "all"]), limits=st.sampled_from(KINDS))
 def test_a_search_is_the_obvious_one(database: Database, world: list[Known], monkeypatch: pytest.MonkeyPatch, test: Test, order: list[tuple[str, bool]], limit: int,
