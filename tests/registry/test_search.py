@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlalchemy as sa
-from databases import open_at
 
+from databases import open_at
 from davy.errors import InvalidInput
 from davy.registry.search import PROMPT, search_models, search_versions
 from davy.schema.tables import model_version_tags, model_versions, registered_model_tags, registered_models

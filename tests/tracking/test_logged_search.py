@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlalchemy as sa
-from databases import open_at
 
+from databases import open_at
 from davy.core.clock import DrivenClock
 from davy.errors import InvalidInput
 from davy.schema.tables import logged_model_metrics, logged_model_params, logged_model_tags, logged_models

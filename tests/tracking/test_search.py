@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 import sqlalchemy as sa
-from databases import open_at
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from databases import open_at
 from davy.core.clock import DrivenClock
 from davy.errors import Conflict, InvalidInput, NotFound
 from davy.schema.tables import datasets, input_tags, inputs, latest_metrics
