@@ -34,8 +34,8 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
                 connection.execute(sa.insert(registered_model_tags).values(name=name, key=key, value=value))
         for place, (name, version, run, source, deleted, tags) in enumerate(VERSIONS):
             connection.execute(sa.insert(model_versions).values(
-                name=name, version=version, creation_time=place, last_update_time=50 - place // 2, user_id="ada", current_stage="None", run_id=run, source=source,
-                status="READY", deleted=deleted))
+                name=name, version=version, creation_time=place, last_update_time=50 - place // 2, user_id="ada", current_stage="None", run_id=run,
+                source=source, status="READY", deleted=deleted))
             for key, value in tags.items():
                 connection.execute(sa.insert(model_version_tags).values(name=name, version=version, key=key, value=value))
     yield opened

@@ -41,8 +41,8 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Database,
         run_id = runs.create_run(connection, clock=clock, user="ada", experiment_id=number, name="r")
         for place, (model_id, kind, stage, params, tags, points) in enumerate(MODELS):
             connection.execute(sa.insert(logged_models).values(
-                model_id=model_id, experiment_id=number, name=f"n{place}", artifact_uri="x", status="READY", model_type=kind, source_run_id=run_id if place else None,
-                creation_time=place, last_update_time=9 - place, lifecycle_stage=stage))
+                model_id=model_id, experiment_id=number, name=f"n{place}", artifact_uri="x", status="READY", model_type=kind,
+                source_run_id=run_id if place else None, creation_time=place, last_update_time=9 - place, lifecycle_stage=stage))
             for table, values in ((logged_model_params, params), (logged_model_tags, tags)):
                 for key, value in values.items():
                     connection.execute(sa.insert(table).values(model_id=model_id, key=key, value=value))
@@ -68,7 +68,8 @@ def _found(filled: tuple[Database, int], text: str, *order: LoggedOrder, dataset
 
 
 @pytest.mark.parametrize(("text", "found"), [
-    ("", "ecba"), ("name = 'n1'", "b"), ("model_id != 'm-a'", "ecb"), ("model_type ILIKE 'lgbm'", "ca"), ("model_type = 'lgbm'", "a"), ("model_type is null", "b"),
+    ("", "ecba"), ("name = 'n1'", "b"), ("model_id != 'm-a'", "ecb"), ("model_type ILIKE 'lgbm'", "ca"), ("model_type = 'lgbm'", "a"),
+    ("model_type is null", "b"),
     ("attributes.status = 'READY' and creation_time > 1", "ec"), ("last_updated_timestamp >= 8", "ba"), ("creation_timestamp in (0, 4)", "ea"),
     ("params.lr = '0.1'", "ea"), ("params.lr = 0.1", "ea"), ("params.`a b` = 'x'", "b"), ("params.lr IN ('0.1', '0.2')", "eba"), ("tags.team = 'ops'", "a"),
     ("tags.team NOT IN ('ops')", "c"), ("metrics.auc > 0.8", "a"), ("metrics.auc < 0.65", "ba"), ("metrics.auc != 0.9", "cba"), ("metrics.loss = 3", "a"),
@@ -97,7 +98,8 @@ def test_orders_take_the_newest_point_on_the_dataset(filled: tuple[Database, int
 
 
 @pytest.mark.parametrize(("asked", "message"), [
-    ({"filter": "metric.auc > 1"}, "Invalid entity type: 'metric'. Expected one of"), ({"filter": "metrics.auc LIKE 1"}, "Invalid comparison operator for metrics.auc: 'LIKE'"),
+    ({"filter": "metric.auc > 1"}, "Invalid entity type: 'metric'. Expected one of"),
+    ({"filter": "metrics.auc LIKE 1"}, "Invalid comparison operator for metrics.auc: 'LIKE'"),
     ({"filter": "name = 'x' oder"}, "Expected a list of comparisons separated by 'AND'"), ({"filter": "nam = 'x'"}, "did you mean 'name'?"),
     ({"order_by": [LoggedOrder("params.lr")]}, "Only metrics are supported"), ({"order_by": [LoggedOrder("nam")]}, "Invalid order by field name: nam"),
     ({"order_by": [LoggedOrder("creation_time"), LoggedOrder("creation_timestamp")]}, "duplicate"), ({"after": "x"}, "Invalid page token"),
@@ -113,6 +115,7 @@ def test_a_token_belongs_to_its_search(filled: tuple[Database, int]) -> None:
     database, number = filled
     with database.read() as connection:
         token = search_logged_models(connection, experiments=[number], limit=1).next
-        for asked in ({"filter": "name != 'x'"}, {"datasets": [EVAL]}, {"order_by": [LoggedOrder("creation_time", ascending=False)]}, {"experiments": [number, 99]}):
+        for asked in ({"filter": "name != 'x'"}, {"datasets": [EVAL]}, {"order_by": [LoggedOrder("creation_time", ascending=False)]},
+                      {"experiments": [number, 99]}):
             with pytest.raises(InvalidInput, match="Invalid page token"):
                 search_logged_models(connection, **({"experiments": [number], "after": token} | asked))  # type: ignore[arg-type]

@@ -107,7 +107,7 @@ def search_versions(connection: sa.Connection, *, filter: str = "", order_by: Se
     """
     tree, keys = VERSIONS.read(filter), VERSIONS.order(order_by or ["last_updated_timestamp DESC"])
     marked = model_version_tags.alias()
-    where = [_version.deleted.is_(False)]
+    where: list[sa.ColumnElement[bool]] = [_version.deleted.is_(False)]
     if not _asks_for_prompts(VERSIONS, filter, tree):
         where.append(sa.not_(sa.exists().where(marked.c.name == _version.name, marked.c.key == PROMPT, marked.c.value == "true")))
     found, following = select_page(connection, _VERSIONS, text=filter, tree=tree, keys=keys, limit=limit, most=MOST_VERSIONS, after=after, where=where,

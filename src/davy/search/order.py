@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 Kind = Literal["integer", "float", "text"]
 _DEFAULTS: dict[Kind, Any] = {"integer": 0, "float": 0.0, "text": ""}
-_TYPES: dict[Kind, type] = {"integer": int, "float": float, "text": str}
 
 
 class Part(NamedTuple):
@@ -156,9 +156,11 @@ def decode(token: str, bound: str, kinds: Sequence[Kind]) -> list[Any]:
 
 def _sound(value: Any, kind: Kind) -> bool:
     """Whether any database takes it."""
-    if type(value) is not _TYPES[kind]:
-        return False
-    return "\0" not in value if kind == "text" else value == value and (kind == "float" or abs(value) < 2**63)
+    if kind == "text":
+        return isinstance(value, str) and "\0" not in value
+    if kind == "float":
+        return isinstance(value, float) and not math.isnan(value)
+    return type(value) is int and abs(value) < 2**63
 
 
 def page_of(rows: Sequence[Any], limit: int, bound: str, parts: int) -> tuple[Sequence[Any], str | None]:

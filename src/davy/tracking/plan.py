@@ -74,7 +74,7 @@ class Driver(NamedTuple):
 
     rows: sa.FromClause | None
     where: tuple[sa.ColumnElement[bool], ...]
-    count: int
+    size: int
 
 
 class Walk(NamedTuple):
@@ -112,11 +112,11 @@ class Plan:
         if self.scope.experiments == ():
             return []
         drivers = list(self._drivers())
-        driver = min(drivers, key=lambda found: found.count)
+        driver = min(drivers, key=lambda found: found.size)
         starts = not self.keys or self.keys[0].target.field is RUNS.attributes["start_time"]
-        if driver.count <= LIMITS.small or not (self.metric or starts):
+        if driver.size <= LIMITS.small or not (self.metric or starts):
             return self._sorted(driver, count, last)
-        patience = driver.count if driver.count <= LIMITS.bound else LIMITS.patience if len(drivers) > 1 else None
+        patience = driver.size if driver.size <= LIMITS.bound else LIMITS.patience if len(drivers) > 1 else None
         if self.metric:
             return self._by_metric(driver, patience, count, last)
         return self._by_start(driver, patience, count, last)
@@ -127,7 +127,7 @@ class Plan:
             field = check.target.field
             if field is METRICS and check.op in _RANGES:
                 rows = latest_metrics.alias()
-                where = (self.compiler.within(rows, check, METRICS, check.target.key),)
+                where: tuple[sa.ColumnElement[bool], ...] = (self.compiler.within(rows, check, METRICS, check.target.key),)
                 yield Driver(rows, where, self._count(rows, where))
             elif field is TAGS and check.target.key == PARENT_TAG and check.op == "=":
                 rows = tags.alias()
