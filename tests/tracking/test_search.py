@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from davy.store.database import Database
 
 WALKING = plan.Limits(small=-1, bound=3, patience=6, stretch=1)
-PATIENT = plan.Limits(small=-1, bound=0, patience=10**9, stretch=1)
-KINDS = [plan.LIMITS, WALKING, PATIENT]
+PATIENT = plan.Limits(small=-1, bound=0, patience=10**8, stretch=1)
+IMPATIENT = plan.Limits(small=-1, bound=0, patience=0, stretch=1)
+KINDS = [plan.LIMITS, WALKING, PATIENT, IMPATIENT]
 
 
 @pytest.fixture(scope="module")
