@@ -9,7 +9,8 @@ import sqlalchemy as sa
 
 from databases import open_at
 from davy.errors import InvalidInput
-from davy.registry.search import PROMPT, search_models, search_versions
+from davy.registry.models import PROMPT_TAG as PROMPT
+from davy.registry.search import search_models, search_versions
 from davy.schema.tables import model_version_tags, model_versions, registered_model_tags, registered_models
 
 if TYPE_CHECKING:

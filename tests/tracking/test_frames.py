@@ -49,12 +49,14 @@ def _check(frame: pl.DataFrame, home: Home, asked: dict[str, object]) -> None:
 @pytest.mark.parametrize(("text", "experiment", "order"), [("", None, []), ("metrics.auc > 0.1 or params.only = 'x'", None, ["metrics.auc DESC"]),
                                                            ("", "b", ["params.depth"]), ("params.depth = '3'", ["a", "b"], [])])
 @pytest.mark.parametrize("batch", [2, 50_000])
-def test_all_runs_in_one_call(filled: Home, monkeypatch: pytest.MonkeyPatch, text: str, experiment: str | list[str] | None, order: list[str], batch: int) -> None:
+def test_all_runs_in_one_call(filled: Home, monkeypatch: pytest.MonkeyPatch, text: str, experiment: str | list[str] | None, order: list[str],
+                              batch: int) -> None:
     monkeypatch.setattr(frames, "MOST", batch)
     frame = davy.runs(text, experiment=experiment, order_by=order)
     _check(frame, filled, {"filter": text, "order_by": order, "experiments": [experiment] if isinstance(experiment, str) else experiment})
     assert frame.schema["metrics.auc"] == pl.Float64
-    assert davy.runs(text, experiment=experiment, order_by=order, limit=1).equals(frame.head(1).select(davy.runs(text, experiment=experiment, order_by=order, limit=1).columns))
+    first = davy.runs(text, experiment=experiment, order_by=order, limit=1)
+    assert first.equals(frame.head(1).select(first.columns))
 
 
 @pytest.mark.parametrize("csv", [False, True])
