@@ -38,7 +38,7 @@ VERBS = tuple(Verb(*row) for row in (
     ("push", "Events", "Append events to a stream.", "davy push flights events.jsonl"),
     ("outcomes", "Events", "Tell what turned out to be true.", "davy outcomes push outcomes.parquet"),
     ("train", "Training", "Train a model and register the version.", "davy train late -p learning_rate=0.05"),
-    ("runs", "Training", "Find runs, or show one.", "davy runs \"metrics.auc > 0.7\" --order-by \"metrics.auc desc\""),
+    ("runs", "Training", "Find runs, or show one.", "davy runs --order-by metrics.loss"),
     ("gc", "Training", "Purge what was deleted, with its files.", "davy gc --older-than 30d"),
     ("reproduce", "Training", "Train a run again from its record and grade it.", "davy reproduce RUN"),
     ("gate", "Release", "Judge a version before it may take traffic.", "davy gate late@3"),
