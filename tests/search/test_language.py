@@ -180,9 +180,13 @@ def test_what_is_too_long_too_deep_or_too_large_is_refused() -> None:
                        ("x" * (LONGEST + 1), "characters"), ("(" * 20_000, "a condition")):
         with pytest.raises(InvalidInput, match=hint):
             RUNS.read(text)
-    values = f"run_id in ({','.join(['1'] * (MOST_VALUES + 1))})"
-    with pytest.raises(InvalidInput, match="at most"):
-        RUNS.check(values, RUNS.read(values))  # type: ignore[arg-type]
+    half = f"metrics.a in ({','.join(['1'] * (MOST_VALUES // 2 + 1))})"
+    assert RUNS.read(half) is not None
+    for text in (f"{half} and {half}", f"not ({half} or {half})", f"run_id in ({','.join(['1'] * (MOST_VALUES + 1))})"):
+        with pytest.raises(InvalidInput, match="at most 20,000 values together"):
+            RUNS.read(text)
+    assert isinstance(_checks(RUNS, f"params.a like '{'x' * 10_000}'"), list)
+    assert "at most 10,000" in str(_checks(RUNS, f"params.a ilike '{'x' * 10_001}'"))
     with pytest.raises(InvalidInput, match="at most 16"):
         RUNS.order([f"metrics.m{number}" for number in range(17)])
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlalchemy as sa
-from databases import open_at
 
+from databases import open_at
 from davy.core.clock import DrivenClock
 from davy.schema.tables import datasets, input_tags, inputs
 from davy.tracking import experiments, plan, runs

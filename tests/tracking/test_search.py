@@ -225,7 +225,7 @@ def _pages(connection: sa.Connection, limit: int, **asked: Any) -> list[str]:
         assert len(page.ids) == limit
 
 
-@settings(max_examples=180, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(test=FILTERS, order=st.lists(st.tuples(st.sampled_from(ORDERS), st.booleans()), max_size=3, unique_by=lambda item: item[0]), limit=st.integers(1, 30),
        names=st.sampled_from([["e", "f", "g"], ["e"], ["e", "f"], ["f", "nothing"], []]), view=st.sampled_from(["active", "deleted", "all"]),
        limits=st.sampled_from(KINDS))
@@ -248,6 +248,25 @@ def test_not_binds_closer_than_and_and_closer_than_or(database: Database, world:
             asked = [_pages(connection, 50, filter=text) for text in (plain, whole)]
             assert asked[0] == asked[1] != []
         assert search_run_ids(connection, filter="params.a like 'l!%' escape '!'").ids == search_run_ids(connection, filter="params.a = 'l%'").ids != []
+
+
+@pytest.mark.parametrize("limits", [plan.LIMITS, WALKING])
+def test_what_is_large_is_taken(database: Database, world: list[Known], monkeypatch: pytest.MonkeyPatch, limits: plan.Limits) -> None:
+    monkeypatch.setattr(plan, "LIMITS", limits)
+    with database.read() as connection:
+        numbers = [*range(1, 20_000), *(10**18 + number for number in range(20_000))]
+        wanted = search_run_ids(connection, experiments=["e", "f", "g"], limit=500).ids
+        many = ",".join([*(f"'{run_id}'" for run_id in wanted[:5]), *["'x'"] * 19_000])
+        assert search_run_ids(connection, experiments=["e", "f", "g", *numbers], filter=f"run_id in ({many})").ids == wanted[:5]
+        few, long = (search_run_ids(connection, experiments=["e", "f"], filter=f"metrics.x in ({','.join(['0.5'] * count)})", order_by=["metrics.x"]).ids
+                     for count in (1, 19_000))
+        assert few == long != []
+        conditions = " and ".join(["not (metrics.x > 1e300 or params.a like '%x%x%x%')"] * 120)
+        assert search_run_ids(connection, experiments=["e"], filter=conditions).ids
+        for pattern in ("%" * 9_999, "[*" * 4_999, "\U0001f600" * 9_999):
+            assert search_run_ids(connection, experiments=["e"], filter=f"params.a not like '{pattern}x'").ids
+        keys = [f"{name}(metrics.k{number})" for name in ("max", "min", "last", "latest") for number in range(4)]
+        assert search_run_ids(connection, experiments=["e"], order_by=keys).ids
 
 
 CHANGES = st.lists(st.tuples(st.sampled_from(["new", "move", "delete", "lose"]), st.integers(0, 30), st.sampled_from(NUMBERS)), max_size=4)

@@ -24,10 +24,10 @@ from davy.tracking.languages import METRICS, RUNS, TAGS
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from davy.search.language import SortKey
+    from davy.search.language import Check, SortKey
     from davy.search.tree import Node
 
-FEW_SCOPES = 8
+FEW_SCOPES, FEW_VALUES = 8, 100
 TIES = (Part(runs.c.start_time, True, "integer"), Part(runs.c.run_id, False, "text"))
 _RANGES = ("=", "<", "<=", ">", ">=", "IN", "BETWEEN")
 _PRESENT = ("!=", "NOT IN", "NOT BETWEEN", "IS NOT NULL", *_RANGES)
@@ -65,10 +65,15 @@ class Scope(NamedTuple):
         found: list[sa.ColumnElement[bool]] = []
         if self.experiments is not None:
             column = runs.c.experiment_id if walked else runs.c.experiment_id + 0
-            found.append(column == self.experiments[0] if len(self.experiments) == 1 else column.in_(self.experiments))
+            found.append(column == self.experiments[0] if len(self.experiments) == 1 else column.in_(_written(self.experiments)))
         if len(self.stages) == 1:
             found.append(runs.c.lifecycle_stage == self.stages[0])
         return found
+
+
+def _written(numbers: tuple[int, ...]) -> sa.BindParameter[int]:
+    """Numbers as part of the statement, of which there may be more than parameters."""
+    return sa.bindparam("experiments", numbers, sa.BigInteger, expanding=True, literal_execute=True, unique=True)
 
 
 class Driver(NamedTuple):
@@ -87,6 +92,11 @@ class Walk(NamedTuple):
     column: sa.ColumnElement[Any]
     source: sa.FromClause
     where: tuple[sa.ColumnElement[bool], ...]
+
+
+def _is_range(check: Check) -> bool:
+    """Whether it is a small part of a metric's index; a long list is not, and would come twice."""
+    return check.op in _RANGES and len(check.values) <= FEW_VALUES
 
 
 class Plan:
@@ -128,7 +138,7 @@ class Plan:
         yield Driver(None, (), self._count(runs, self.scope.conditions(), LIMITS.bound + 1))
         for check in self.checks:
             field = check.target.field
-            if field is METRICS and check.op in _RANGES:
+            if field is METRICS and _is_range(check):
                 rows = latest_metrics.alias()
                 where: tuple[sa.ColumnElement[bool], ...] = (self.compiler.within(rows, check, METRICS, check.target.key),)
                 yield Driver(rows, where, self._count(rows, where, LIMITS.bound + 1))
@@ -196,7 +206,7 @@ class Plan:
         value, nan, number = value_and_nan(rows, METRICS, key.target.function)
         curve = rows.c.key == key.target.key
         if rank == 0 and not absent:
-            prefix = (curve, number, *(self.compiler.compare(value, check) for check in same if check.op in _RANGES))
+            prefix = (curve, number, *(self.compiler.compare(value, check) for check in same if _is_range(check)))
             walk = Walk(rows, prefix, value, Walked(rows, runs, rows.c.run_id == runs.c.run_id), tuple(self.scope.conditions(walked=False)))
             order = Order((Part(value, key.down, "float"), *rest.parts), rest.joins)
             walked = self._walk(walk, order, (0,), patience, count, last)
