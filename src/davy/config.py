@@ -48,6 +48,24 @@ class Serving(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     memory_mb: int = 0
 
 
+class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[server]: the names it is reached by from elsewhere, its certificate, and the proxies whose word on a client's address is taken."""
+
+    hosts: tuple[str, ...] = ()
+    certificate: str = ""
+    key: str = ""
+    proxies: tuple[str, ...] = ()
+
+
+class Auth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[auth]: whether a login is needed on this machine too, whether it may cross a network in the clear, and how long a session lasts."""
+
+    required: bool = False
+    insecure: bool = False
+    session: str = "7d"
+    idle: str = "12h"
+
+
 class Kpi(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """[release.kpis.NAME]: a KPI that a release is judged on: bad events, or the mean of a capped value."""
 
@@ -140,6 +158,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     events: Events = Events()
     predictions: Predictions = Predictions()
     serving: Serving = Serving()
+    server: Server = Server()
+    auth: Auth = Auth()
     release: Release = Release()
     gate: Gate = Gate()
     monitoring: Monitoring = Monitoring()

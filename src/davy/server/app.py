@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import sys
 import traceback
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import msgspec
 
-from davy.errors import DavyError, Forbidden, InvalidInput, NotFound, TooLarge, Unavailable
+from davy.auth.origin import Origins
+from davy.auth.permissions import Identity
+from davy.errors import DavyError, InvalidInput, NotFound, TooLarge, Unavailable
+from davy.server.refusals import JSON, refusal
 from davy.serving.requests import LARGEST_BODY
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from davy.auth.guard import Guard
     from davy.server.adapter import Adapter
     from davy.server.events import EventsClient
     from davy.serving.gateway import Gateway
 
-JSON = [("content-type", "application/json")]
-LOOPBACK = frozenset(("127.0.0.1", "localhost", "::1"))
 _BUG = "Please report it with what .davy/run/up.log says."
 _DECODER = msgspec.json.Decoder()
 
@@ -30,12 +30,15 @@ _DECODER = msgspec.json.Decoder()
 class App:
     """Answers requests.
 
+    Args:
+        guard: asks who is there; without one, everybody is this machine's own user.
+
     Attributes:
         pages: the ASGI application behind all other paths, once it is loaded.
     """
 
-    def __init__(self, gateway: Gateway, events: EventsClient, hosts: frozenset[str] = LOOPBACK) -> None:
-        self._gateway, self._events, self._hosts = gateway, events, hosts
+    def __init__(self, gateway: Gateway, events: EventsClient, *, origins: Origins, local: Identity, guard: Guard | None) -> None:
+        self._gateway, self._events, self._origins, self._local, self._guard = gateway, events, origins, local, guard
         self.pages: Adapter | None = None
         self._ready = asyncio.Event()
         self._posts: dict[str, Callable[[list[str], Any, bytes], Awaitable[bytes]]] = {
@@ -60,7 +63,8 @@ class App:
             protocol.close(403)
             return
         try:
-            self._check_origin(scope)
+            self._origins.check(scope)
+            identity = self._local if self._guard is None else await self._guard.admit(scope)
             parts = scope.path.split("/")
             answer = self._posts.get(parts[1]) if len(parts) > 1 else None
             if answer is not None:
@@ -69,13 +73,13 @@ class App:
                 body = await read_body(scope, protocol)
                 protocol.response_bytes(200, JSON, await answer(parts[2:], scope, body))
             elif scope.path == "/health":
-                self._health(protocol)
+                self._health(protocol, identity)
             elif self.pages is not None:
-                await self.pages(scope, protocol, await read_body(scope, protocol))
+                await self.pages(scope, protocol, await read_body(scope, protocol), identity)
             else:
                 raise Unavailable("The pages are being loaded.", "", "Try again in a moment.") if not self.ready else nowhere(scope.path)
         except DavyError as error:
-            protocol.response_bytes(error.status, JSON, error_body(error))
+            protocol.response_bytes(*refusal(scope, error))
         except Exception as error:  # noqa: BLE001 - the last line of defence: a bug becomes a 500 and a trace in the server's log
             traceback.print_exception(error, file=sys.stderr)
             protocol.response_bytes(500, JSON, msgspec.json.encode(
@@ -101,32 +105,16 @@ class App:
             raise nowhere(scope.path)
         return msgspec.json.encode(await self._events.outcomes(names[0], _rows(body)))
 
-    def _health(self, protocol: Any) -> None:
-        """200 once everything that can be up is; what can't be is named."""
+    def _health(self, protocol: Any, identity: Identity | None) -> None:
+        """200 once everything that can be up is; what can't be is named, to whom is known."""
         routes = self._gateway.routes
-        found = {"status": "ok" if self.ready else "starting",
+        found: dict[str, Any] = {"status": "ok" if self.ready else "starting"}
+        if identity is not None:
+            found |= {
                  "models": {name: {"revision": route.revision, "versions": sorted(route.versions)} for name, route in sorted(routes.models.items())},
                  "shadow": {"asked": self._gateway.shadows.asked, "dropped": self._gateway.shadows.dropped},
                  "problems": {name: problem.came for name, problem in sorted(routes.problems.items())}}
         protocol.response_bytes(200 if self.ready else 503, JSON, msgspec.json.encode(found))
-
-    def _check_origin(self, scope: Any) -> None:
-        """Refuse what another site's page, or another site's name for this machine, sends."""
-        host = scope.headers.get("host") or scope.authority or ""
-        if not self._is_here(_hostname(host)):
-            raise Forbidden(f"The request is addressed to {host!r}.", f"This server answers as {', '.join(sorted(self._hosts))}.",
-                            "Use the address that davy up printed.")
-        origin = scope.headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
-            raise Forbidden(f"The request comes from a page of {origin}.", "Only this server's own pages may send requests.", "Send it from a program instead.")
-
-    def _is_here(self, name: str) -> bool:
-        if name in self._hosts:
-            return True
-        try:
-            return ipaddress.ip_address(name).is_loopback
-        except ValueError:
-            return False
 
 
 async def read_body(scope: Any, protocol: Any) -> bytes:
@@ -149,17 +137,6 @@ async def read_body(scope: Any, protocol: Any) -> bytes:
     if size > LARGEST_BODY:
         raise TooLarge(f"The body has {length or f'more than {LARGEST_BODY}'} bytes.", f"At most {LARGEST_BODY} are taken at once.", "Send it in parts.")
     return b"".join(parts)
-
-
-def error_body(error: DavyError) -> bytes:
-    """An error as every part of the server answers it."""
-    return msgspec.json.encode({"error": error.code, "message": error.came, "allowed": error.allowed, "fix": error.fix, "retry": error.retry})
-
-
-def _hostname(host: str) -> str:
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0].lower()
 
 
 def _rows(body: bytes) -> list[dict[str, Any]]:
