@@ -21,6 +21,7 @@ LAYERS = (
     ("store",),
     ("schema",),
     ("engines", "events", "features", "home", "project"),
+    ("auth",),
     ("registry", "tracking"),
     ("serving", "training"),
     ("monitoring",),

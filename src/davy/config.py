@@ -66,6 +66,12 @@ class Auth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     idle: str = "12h"
 
 
+class Tracking(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[tracking]: what an acknowledged write of runs and models has survived: the end of every process (and within 100 ms the loss of power), or both."""
+
+    durability: Literal["process", "fsync"] = "process"
+
+
 class Kpi(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """[release.kpis.NAME]: a KPI that a release is judged on: bad events, or the mean of a capped value."""
 
@@ -160,6 +166,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     serving: Serving = Serving()
     server: Server = Server()
     auth: Auth = Auth()
+    tracking: Tracking = Tracking()
     release: Release = Release()
     gate: Gate = Gate()
     monitoring: Monitoring = Monitoring()

@@ -41,19 +41,18 @@ def check_server(home: Home, host: str) -> None:
     _check_certificate(home)
     if not needs_login(config, host):
         return
-    if not is_loopback(host) and not config.server.certificate and not config.auth.insecure:
-        raise ConfigError(f"Davy will not listen on {host} in the clear: passwords and tokens could be read on the way.",
-                          "Beyond this machine it wants a certificate, or a proxy in front that has one.",
-                          "Set server.certificate and server.key in davy.toml; or leave the host at 127.0.0.1 and name the proxy's address in server.hosts; "
-                          "or, in a network that you trust, set auth.insecure = true.")
     from davy.auth.users import has_admin
 
     with home.database.read() as connection:
-        if has_admin(connection):
-            return
-    where = f"listen on {host}" if not is_loopback(host) else "serve with a login"
-    raise ConfigError(f"Davy will not {where}: there is nobody who could log in.", "Where others can reach it, everybody says who they are.",
-                      "Make the first user: davy user add NAME --role admin")
+        if not has_admin(connection):
+            where = "serve with a login" if is_loopback(host) else f"listen on {host}"
+            raise ConfigError(f"Davy will not {where}: there is nobody who could log in.", "Where others can reach it, everybody says who they are.",
+                              "Make the first user: davy user add NAME --role admin")
+    if not is_loopback(host) and not config.server.certificate and not config.auth.insecure:
+        raise ConfigError(f"Davy will not listen on {host} in the clear: passwords and tokens could be read on the way.",
+                          "Beyond this machine it wants a certificate, or a proxy in front that has one.",
+                          "Set server.certificate and server.key in davy.toml; or leave the host at 127.0.0.1 and put the name that people type into "
+                          "server.hosts; or, in a network that you trust, set auth.insecure = true.")
 
 
 def certificate_of(home: Home) -> tuple[Path, Path] | None:

@@ -1,0 +1,58 @@
+"""The parts of a serving process that take long to import, loaded in a thread so that the first answers needn't wait for them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Any
+
+from davy.server.adapter import Adapter
+
+if TYPE_CHECKING:
+    from davy.auth.guard import Guard
+    from davy.home import Home
+    from davy.protocols.mlflow.api import Api
+    from davy.server.app import App
+
+
+def load(application: App, home: Home, guard: Guard | None) -> None:
+    """Load MLflow's protocol, then the pages, in a thread: importing them takes longer than the gateway may wait."""
+    loop = asyncio.get_running_loop()
+
+    def work() -> None:
+        api = load_mlflow(home)
+        loop.call_soon_threadsafe(application.track, api)
+        application.pages = load_pages(home, guard)
+
+    threading.Thread(target=work, name="pages", daemon=True).start()
+
+
+def load_mlflow(home: Home) -> Api:
+    """What answers MLflow's clients."""
+    from davy.protocols.mlflow.api import Api
+    from davy.store.writer import GroupWriter
+
+    return Api(home, GroupWriter(home.database, lazy=home.config.tracking.durability == "process"))
+
+
+def load_pages(home: Home, guard: Guard | None) -> Adapter:
+    """The pages' application."""
+    from starlette.applications import Starlette
+    from starlette.responses import Response
+
+    from davy.errors import DavyError
+    from davy.protocols import prometheus
+    from davy.server.app import nowhere
+    from davy.server.refusals import error_body
+    from davy.web import login
+    from davy.web.pages import routes
+
+    async def explain(request: Any, error: Exception) -> Response:
+        assert isinstance(error, DavyError)
+        return Response(error_body(error), status_code=error.status, media_type="application/json")
+
+    async def missing(request: Any, error: Exception) -> Response:
+        return await explain(request, nowhere(request.url.path))
+
+    found = [*routes(home), prometheus.route(home), *(login.routes(home, guard) if guard is not None else ())]
+    return Adapter(Starlette(routes=found, exception_handlers={DavyError: explain, 404: missing}))
