@@ -44,8 +44,9 @@ class Attempts:
             count = 0
         left = last + self._delay(count) - now
         if left > 0:
-            error = TooManyAttempts("Too many logins have failed.", "After some failures each must wait, longer each time.", f"Try again in {math.ceil(left)} s.")
-            error.after = math.ceil(left)
+            after = math.ceil(left)
+            error = TooManyAttempts("Too many logins have failed.", "After some failures each must wait, longer each time.", f"Try again in {after} s.")
+            error.after = after
             raise error
         self._failed[key] = count + 1, now
         self._failed.move_to_end(key)

@@ -90,7 +90,7 @@ def _by_token(connection: sa.Connection, secret: str, now: int) -> Identity:
     query = sa.select(users.c.name, users.c.role, users.c.disabled, tokens.c.role.label("most"), tokens.c.expires, tokens.c.revoked)
     row = connection.execute(query.join(tokens, tokens.c.owner == users.c.name).where(tokens.c.digest == digest_of(secret))).first() if secret else None
     if row is None or row.disabled is not None or row.revoked is not None or (row.expires is not None and row.expires <= now):
-        raise Unauthenticated(f"{TOKEN} is {'not a valid token' if secret else 'not set'}.", "auth.required is set for this home, so the command line asks too.",
+        raise Unauthenticated(f"{TOKEN} is {'not a valid token' if secret else 'not set'}.", "auth.required is set for this home.",
                               f"An admin makes you one with davy token new --user NAME; then: export {TOKEN}=davy_...")
     return Identity(row.name, lesser(row.role, row.most), "token")
 

@@ -32,7 +32,7 @@ class Permission(NamedTuple):
 # The roles, from the least to the greatest; each may do what those before it may.
 PERMISSIONS: dict[str, Permission] = {
     "read": Permission("viewer", "read"),
-    "tokens.own": Permission("viewer", "make and revoke tokens of their own"),
+    "tokens.own": Permission("viewer", "revoke tokens of their own"),
     "predict": Permission("scientist", "ask for predictions, which are logged"),
     "events.push": Permission("scientist", "push events"),
     "outcomes.push": Permission("scientist", "push outcomes"),
@@ -78,11 +78,11 @@ _VERBS: dict[str, str | None] = {
     "traffic": "read", "alias": "read", "ingest": "events.push", "push": "events.push", "outcomes": "outcomes.push",
     "train": "runs.write", "reproduce": "runs.write", "import": "runs.write", "gate": "gates.run",
     "release": "releases.write", "promote": "releases.write", "pause": "releases.write", "resume": "releases.write", "abort": "releases.write",
-    "rollback": "releases.write", "gc": "gc", "user": "users.write", "token": "tokens.own",
+    "rollback": "releases.write", "gc": "gc", "user": "users.write", "token": "users.write",
 }
-# A verb that got this argument does more than read.
-_GIVEN = {("traffic", "weights"): "traffic.move", ("alias", "name"): "aliases.write", ("gate", "override"): "gates.override",
-          ("token", "owner"): "users.write"}
+_SUBCOMMANDS = {("user", "list"): "read", ("token", "list"): "read", ("token", "revoke"): "tokens.own"}
+# What a verb is when it got this argument: more than without it.
+_GIVEN = {("traffic", "weights"): "traffic.move", ("alias", "name"): "aliases.write", ("gate", "override"): "gates.override"}
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -171,7 +171,10 @@ def action_of_request(method: str, path: str) -> str:
 
 
 def action_of_verb(verb: str, given: Mapping[str, Any]) -> str | None:
-    """The action that a command is, by what it was given; None for one that asks nobody."""
+    """The action that a command is, by what it was given and its subcommand in `action`; None for one that asks nobody."""
+    found = _SUBCOMMANDS.get((verb, given.get("action")))
+    if found is not None:
+        return found
     for (name, argument), action in _GIVEN.items():
         if name == verb and given.get(argument):
             return action

@@ -78,5 +78,6 @@ def _scope(scope: Any, identity: Identity | None) -> Message:
         "type": "http", "asgi": {"version": "3.0", "spec_version": "2.4"}, "http_version": scope.http_version, "method": scope.method, "scheme": scope.scheme,
         "path": scope.path, "raw_path": quote(scope.path).encode(), "query_string": scope.query_string.encode(), "root_path": "",
         "headers": [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in scope.headers.items()],
-        "client": (client, int(client_port or 0)), "server": (server, int(server_port or 0)), "state": {"identity": identity, "exchange": scope}, "extensions": {},
+        "client": (client, int(client_port or 0)), "server": (server, int(server_port or 0)),
+        "state": {"identity": identity, "exchange": scope}, "extensions": {},
     }
