@@ -72,8 +72,10 @@ class _Login:
         return response
 
     def _asked(self, request: Request, following: str, name: str = "", error: DavyError | None = None) -> Response:
-        """The form, bound to a cookie of its own, so that no other site can log a person in as somebody else."""
-        secret = new_secret()
+        """The form, bound to a cookie that all tabs share, so that no other site can log a person in as somebody else."""
+        secret = request.cookies.get(FORM_COOKIE, "")
+        if len(secret) != len(new_secret()):
+            secret = new_secret()
         response = page(request, "login.html", status=200 if error is None else error.status, project=self._home.config.project, csrf=derived(secret, "login"),
                         following=following, name=name, error=error)
         if isinstance(error, TooManyAttempts):
