@@ -28,7 +28,7 @@ class MetricMessage(Message):
     run_id: str | None = None
 
 
-class RunInfo(Message):
+class RunInfo(Message, kw_only=True):
     run_id: str
     run_uuid: str
     run_name: str
