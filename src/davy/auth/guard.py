@@ -27,6 +27,7 @@ from davy.store import journal
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
+    from davy.auth.directory import HeldUser
     from davy.home import Home
 
 KNOWN_SECONDS = 600.0
@@ -116,6 +117,12 @@ class Guard:
         found = read_credentials(scope.headers)
         if isinstance(found, Basic) and not found.secret.startswith(PREFIX):
             return await self._by_password(found, scope)
+        try:
+            return self._at_once(found)
+        except Unauthenticated:
+            if found is None:
+                raise
+        await self._directory.refresh()  # it may be newer than what is held
         return self._at_once(found)
 
     def _known_already(self, scope: Any) -> Identity | None:
@@ -151,10 +158,10 @@ class Guard:
         return Identity(user.name, user.role, "session", derived(secret, "csrf"))
 
     async def _by_password(self, given: Basic, scope: Any) -> Identity:
-        user = self._directory.users.get(given.name)
-        record = user.record if user is not None and not user.disabled else None
-        key = hmac.digest(self._key, "\0".join((given.name, given.secret, record or "")).encode("utf-8", "surrogatepass"), "sha256")
+        user, record, key = self._held(given)
         if record is None or self._known.get(key, 0.0) < time.monotonic():
+            await self._directory.refresh()
+            user, record, key = self._held(given)
             check = self._checking.get(key)
             if check is None:
                 check = asyncio.create_task(self._check(given, record, key, self._address(scope)))
@@ -166,6 +173,12 @@ class Guard:
         if user is None or user.disabled or user.record != record:
             raise _wrong()
         return Identity(user.name, user.role, "password")
+
+    def _held(self, given: Basic) -> tuple[HeldUser | None, str | None, bytes]:
+        """The user, the record that the password must fit, and the digest by which the two are known."""
+        user = self._directory.users.get(given.name)
+        record = user.record if user is not None and not user.disabled else None
+        return user, record, hmac.digest(self._key, "\0".join((given.name, given.secret, record or "")).encode("utf-8", "surrogatepass"), "sha256")
 
     async def _check(self, given: Basic, record: str | None, key: bytes, address: str) -> bool:
         """Hash the password; the same for a user who is not there. It counts as failed meanwhile."""

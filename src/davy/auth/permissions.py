@@ -38,11 +38,10 @@ PERMISSIONS: dict[str, Permission] = {
     "outcomes.push": Permission("scientist", "push outcomes"),
     "runs.write": Permission("scientist", "write experiments, runs and traces"),
     "artifacts.write": Permission("scientist", "write artifacts"),
-    "models.write": Permission("scientist", "write models and register versions"),
+    "models.write": Permission("scientist", "write models and versions"),
     "aliases.write": Permission("scientist", "move aliases"),
     "gates.run": Permission("scientist", "run gates"),
     "aliases.protected": Permission("releaser", "move protected aliases"),
-    "models.delete": Permission("releaser", "delete registered models and versions"),
     "gates.override": Permission("releaser", "overrule a gate"),
     "traffic.move": Permission("releaser", "move traffic"),
     "releases.write": Permission("releaser", "start and steer releases"),
@@ -68,8 +67,7 @@ _AREAS = {
 _QUESTIONS = frozenset(("experiments/search", "experiments/search-datasets", "runs/search", "metrics/get-history-bulk", "logged-models/search",
                         "registered-models/search", "registered-models/get-latest-versions", "model-versions/search", "traces/search", "datasets/search",
                         "artifacts/presigned-download-url"))
-_SPECIAL = {("POST", "registered-models/alias"): "aliases.write", ("DELETE", "registered-models/alias"): "aliases.write",
-            ("DELETE", "registered-models/delete"): "models.delete", ("DELETE", "model-versions/delete"): "models.delete"}
+_SPECIAL = {("POST", "registered-models/alias"): "aliases.write", ("DELETE", "registered-models/alias"): "aliases.write"}
 
 # What a verb does; None asks nobody: it only makes something new, or starts what guards itself.
 _VERBS: dict[str, str | None] = {
