@@ -37,6 +37,15 @@ def test_while_the_delay_lasts_nothing_is_looked_at_or_counted() -> None:
     assert attempts.begin("bob", 0.5) == 1
 
 
+def test_a_clock_that_is_set_back_holds_nobody_up() -> None:
+    attempts = Attempts(LIMIT)
+    for _ in range(3):
+        attempts.begin("ada", 5000.0)
+    with pytest.raises(TooManyAttempts) as found:
+        attempts.begin("ada", 10.0)
+    assert found.value.after == 1
+
+
 def test_a_success_forgets_and_so_does_time() -> None:
     attempts = Attempts(LIMIT)
     for _ in range(3):

@@ -42,7 +42,8 @@ class Attempts:
         count, last = self._failed.get(key, (0, now))
         if now - last > FORGET_SECONDS:
             count = 0
-        left = last + self._delay(count) - now
+        delay = self._delay(count)
+        left = min(last + delay - now, delay)  # a clock that was set back holds nobody up for longer
         if left > 0:
             after = math.ceil(left)
             error = TooManyAttempts("Too many logins have failed.", "After some failures each must wait, longer each time.", f"Try again in {after} s.")

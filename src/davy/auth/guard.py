@@ -182,7 +182,7 @@ class Guard:
 
     async def _check(self, given: Basic, record: str | None, key: bytes, address: str) -> bool:
         """Hash the password; the same for a user who is not there. It counts as failed meanwhile."""
-        now, network = time.monotonic(), _network(address)
+        now, network = self._clock.now() / 1e6, _network(address)
         by_user = self._users.begin(given.name[:64], now)
         by_address = self._addresses.begin(network, now)
         good = await asyncio.get_running_loop().run_in_executor(self._threads, verify_password, given.secret, record)
@@ -198,7 +198,7 @@ class Guard:
 
     def _journal(self, name: str, address: str, by_user: int, by_address: int) -> None:
         """Tell of logins that failed in a row. The name of nobody is left out: it may be a password in the wrong field."""
-        now = time.monotonic()
+        now = self._clock.now() / 1e6
         if len(self._journaled) == MOST_JOURNALED_AN_HOUR and now - self._journaled[0] < 3600:
             return
         self._journaled.append(now)

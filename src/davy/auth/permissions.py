@@ -170,7 +170,7 @@ def action_of_request(method: str, path: str) -> str:
 
 def action_of_verb(verb: str, given: Mapping[str, Any]) -> str | None:
     """The action that a command is, by what it was given and its subcommand in `action`; None for one that asks nobody."""
-    found = _SUBCOMMANDS.get((verb, given.get("action")))
+    found = _SUBCOMMANDS.get((verb, str(given.get("action"))))
     if found is not None:
         return found
     for (name, argument), action in _GIVEN.items():

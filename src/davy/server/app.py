@@ -95,7 +95,7 @@ class App:
             elif self.pages is not None:
                 await self.pages(scope, protocol, await read_body(scope, protocol), identity)
             else:
-                raise Unavailable("The pages are being loaded.", "", "Try again in a moment.") if not self.ready else nowhere(scope.path)
+                raise Unavailable("The pages are being loaded.", "", "Try again in a moment.")
         except DavyError as error:
             protocol.response_bytes(*refusal(scope, error))
         except Exception as error:  # noqa: BLE001 - the last line of defence: a bug becomes a 500 and a trace in the server's log
