@@ -168,7 +168,8 @@ def test_a_name_comes_with_a_password_or_a_token_and_stands_in_the_journal(serve
 
 
 @pytest.mark.parametrize("value", [
-    "", "Basic", "Basic ", "Bearer", "Bearer ", "Basic \xff\xfe", "\xff", "Basic !!!!", "Basic YQ==", "Digest x", "Bearer \xff", "Bearer davy_", "Bearer davy_" + "x" * 43,
+    "", "Basic", "Basic ", "Bearer", "Bearer ", "Basic \xff\xfe", "\xff", "Basic !!!!", "Basic YQ==", "Digest x", "Bearer \xff", "Bearer davy_",
+    "Bearer davy_" + "x" * 43,
     "Basic " + "A" * 30_000, "Bearer " + "x" * 100_000, "Basic " + b64encode(b"\xff\xfe:\xff").decode(), "Basic " + b64encode(b"viewer\0:x").decode(),
     "Basic " + b64encode(b":").decode(), basic("viewer", "davy_"), basic("admin", "\0" * 100), basic("nobody", "x" * 2000),
 ])
@@ -236,13 +237,15 @@ def test_a_browser_logs_in_and_out(server: Shared, scheme: str) -> None:
 
 
 def test_a_wrong_login_says_no_more_than_that(server: Shared) -> None:
-    answers = [log_in(server, name, password)[1] for name, password in (("viewer", "wrong"), ("nobody", "wrong"), ("", ""), ("x" * 500, "y" * 500), ("\0", "\U0001f600"))]
+    tried = (("viewer", "wrong"), ("nobody", "wrong"), ("", ""), ("x" * 500, "y" * 500), ("\0", "\U0001f600"))
+    answers = [log_in(server, name, password)[1] for name, password in tried]
     assert {answer.status for answer in answers} == {401}
     assert all("The name or the password is wrong." in answer.text for answer in answers)
     assert "davy_session" not in "".join(str(answer.headers) for answer in answers)
 
 
-@pytest.mark.parametrize("following", ["https://evil.example.com", "//evil.example.com", "/\\evil.example.com", "javascript:alert(1)", "/login", "\\\\evil", "/a\nb", ""])
+@pytest.mark.parametrize("following", [
+    "https://evil.example.com", "//evil.example.com", "/\\evil.example.com", "javascript:alert(1)", "/login", "\\\\evil", "/a\nb", ""])
 def test_a_login_leads_nowhere_else(server: Shared, following: str) -> None:
     form = Asked(server, "GET", f"/login?{urlencode({'next': following})}")
     assert 'name="next" value="/"' in form.text
@@ -281,7 +284,8 @@ def test_a_change_counts_for_the_next_request(server: Shared) -> None:
 
 
 def test_guessing_is_slowed_down_and_told(server: Shared) -> None:
-    answers = [Asked(server, "GET", "/api/2.0/mlflow/experiments/get?experiment_id=0", authorization=basic("guessed", f"guess {number}")) for number in range(8)]
+    path = "/api/2.0/mlflow/experiments/get?experiment_id=0"
+    answers = [Asked(server, "GET", path, authorization=basic("guessed", f"guess {number}")) for number in range(8)]
     assert [answer.status for answer in answers][:5] == [401] * 5
     last = answers[-1]
     assert (last.status, last.json["error_code"]) == (429, "REQUEST_LIMIT_EXCEEDED")
@@ -310,8 +314,9 @@ def test_predictions_and_events_take_a_scientist(shop: Path) -> None:
         assert server.post("/events/payments", [], tokens["guest"])[0] == 403
         assert server.post("/events/payments", [], tokens["app"])[0] == 200
         assert server.health() == {"status": "ok"}
-        done = subprocess.run([sys.executable, "-m", "davy", "predict", "fraud", "card=c1", "amount=12.5", "shop=books", "asked=2026-01-01T00:00:00Z"], cwd=shop,
-                              capture_output=True, text=True, check=False, env={**os.environ, "DAVY_TOKEN": tokens["app"]["authorization"].split()[1]})
+        words = ("predict", "fraud", "card=c1", "amount=12.5", "shop=books", "asked=2026-01-01T00:00:00Z")
+        done = subprocess.run([sys.executable, "-m", "davy", *words], cwd=shop, capture_output=True, text=True, check=False,
+                              env={**os.environ, "DAVY_TOKEN": tokens["app"]["authorization"].split()[1]})
         assert done.returncode == 0, done.stderr
 
 
@@ -334,8 +339,8 @@ def test_beyond_this_machine_it_takes_an_admin_a_certificate_and_a_name(tmp_path
     assert "in the clear" in up("")
     assert "without the other" in up('[server]\ncertificate = "cert.pem"\n')
     assert "There is no file" in up('[server]\ncertificate = "cert.pem"\nkey = "key.pem"\n')
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", "key.pem", "-out", "cert.pem", "-days",
-                    "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"], cwd=root, check=True, capture_output=True)
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", "key.pem", "-out", "cert.pem",
+                    "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"], cwd=root, check=True, capture_output=True)
     (root / "davy.toml").write_text('[server]\ncertificate = "cert.pem"\nkey = "key.pem"\nhosts = ["davy.example.com"]\n')
     with Running(root, "--only", "tracking", "--host", "0.0.0.0") as server:
         assert server.line.startswith("Davy is up at https://")
