@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from databases import write_settings
 from davy.auth.secrets import password_record
 from davy.auth.tokens import new_token
 from davy.auth.users import add_user
@@ -45,7 +46,7 @@ class Team:
 
     def __init__(self, root: Path, settings: str = "") -> None:
         root.mkdir(exist_ok=True)
-        (root / "davy.toml").write_text(f"[auth]\nrequired = true\n{settings}")
+        write_settings(root, f"[auth]\nrequired = true\n{settings}")
         self.clock = DrivenClock(root / "clock", start=NOW)
         self.home = Home(root, clock=self.clock)
         self.add("ada", "admin")

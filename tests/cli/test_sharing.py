@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from databases import write_settings
 from davy.auth.secrets import PREFIX
 from davy.cli.main import run
 from davy.home import Home
@@ -48,7 +49,7 @@ class Terminal:
         return error
 
     def require(self) -> None:
-        (self.root / "davy.toml").write_text('project = "shop"\n[auth]\nrequired = true\n')
+        write_settings(self.root, 'project = "shop"\n[auth]\nrequired = true\n')
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 import msgspec
 import pytest
 
+from databases import write_settings
 from davy.auth.secrets import password_record
 from davy.auth.tokens import new_token, revoke_token
 from davy.auth.users import add_user, disable_user
@@ -82,7 +83,7 @@ def basic(name: str, secret: str = PASSWORD) -> str:
 def prepare(root: Path, settings: str = "[auth]\nrequired = true\n") -> dict[str, str]:
     """A project with users; their tokens."""
     root.mkdir()
-    (root / "davy.toml").write_text(f'project = "shop"\n{settings}')
+    write_settings(root, f'project = "shop"\n{settings}')
     home = Home(root)
     record, found = password_record("nobody", PASSWORD), {}
     with home.database.begin() as connection:
@@ -304,8 +305,7 @@ def test_predictions_and_events_take_a_scientist(shop: Path) -> None:
             add_user(connection, clock=home.clock, actor="tester", name=name, role=role, record=None)  # type: ignore[arg-type]
             tokens[name] = {"authorization": f"Bearer {new_token(connection, clock=home.clock, actor='tester', owner=name, name='t')[1]}"}
     home.close()
-    with (shop / "davy.toml").open("a") as settings:
-        settings.write("[auth]\nrequired = true\n")
+    write_settings(shop, 'project = "shop"\n[auth]\nrequired = true\n')
     with Running(shop) as server:
         assert server.post("/predict/fraud", BODY)[0] == 401
         assert server.post("/predict/fraud", BODY, tokens["guest"])[0] == 403
@@ -325,7 +325,7 @@ def test_beyond_this_machine_it_takes_an_admin_a_certificate_and_a_name(tmp_path
     root.mkdir()
 
     def up(settings: str) -> str:
-        (root / "davy.toml").write_text(settings)
+        write_settings(root, settings)
         found = subprocess.run([sys.executable, "-m", "davy", "up", "--only", "tracking", "--host", "0.0.0.0", "--port", "0"], cwd=root, capture_output=True,
                                text=True, check=False)
         assert found.returncode == 2
@@ -341,7 +341,7 @@ def test_beyond_this_machine_it_takes_an_admin_a_certificate_and_a_name(tmp_path
     assert "There is no file" in up('[server]\ncertificate = "cert.pem"\nkey = "key.pem"\n')
     subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", "key.pem", "-out", "cert.pem",
                     "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"], cwd=root, check=True, capture_output=True)
-    (root / "davy.toml").write_text('[server]\ncertificate = "cert.pem"\nkey = "key.pem"\nhosts = ["davy.example.com"]\n')
+    write_settings(root, '[server]\ncertificate = "cert.pem"\nkey = "key.pem"\nhosts = ["davy.example.com"]\n')
     with Running(root, "--only", "tracking", "--host", "0.0.0.0") as server:
         assert server.line.startswith("Davy is up at https://")
         trusted = ssl.create_default_context(cafile=str(root / "cert.pem"))
