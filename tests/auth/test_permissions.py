@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -68,12 +70,9 @@ def test_a_viewer_can_write_by_no_endpoint_and_read_by_all_others() -> None:
 
 
 def test_what_is_asked_natively_takes_a_scientist() -> None:
-    from pathlib import Path
-    from re import findall
-
     import davy.server.app
 
-    natively = findall(r'"(\w+)": self\._\w+[,}]', Path(davy.server.app.__file__).read_text())
+    natively = re.findall(r'"(\w+)": self\._\w+[,}]', Path(davy.server.app.__file__).read_text())
     assert natively
     for name in natively:
         for method in ("POST", "GET", "PUT"):
@@ -131,6 +130,12 @@ def test_a_refusal_names_the_role_that_it_takes_and_the_way_to_it() -> None:
     assert str(found.value).splitlines() == ["ada has the role scientist, which may not move traffic.", "That takes the role releaser.",
                                              "Ask an admin: davy user role ada releaser"]
     require(Identity("ada", "releaser"), "traffic.move")
+
+
+def test_the_page_on_sharing_has_the_table() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "concepts" / "sharing.md").read_text()
+    documented = {role: set(may.split("; ")) for role, may in re.findall(r"^\| (\w+) \| (.+) \|$", page, re.M) if role in ROLES}
+    assert documented == {role: {found.says for found in PERMISSIONS.values() if found.role == role} for role in ROLES}
 
 
 def test_roles_are_parsed_and_limited() -> None:

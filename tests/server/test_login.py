@@ -332,6 +332,7 @@ def test_beyond_this_machine_it_takes_an_admin_a_certificate_and_a_name(tmp_path
         return found.stderr
 
     assert "davy user add NAME --role admin" in up("")
+    assert "auth.idle is 'soon'" in up('[auth]\nidle = "soon"\n')
     home = Home(root)
     with home.database.begin() as connection:
         add_user(connection, clock=home.clock, actor="tester", name="ada", role="admin", record=None)

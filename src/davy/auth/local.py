@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from davy.auth.origin import is_loopback
 from davy.auth.permissions import Identity, action_of_verb, lesser, require
 from davy.auth.secrets import digest_of
-from davy.errors import ConfigError, Unauthenticated
+from davy.core.time import parse_duration
+from davy.errors import ConfigError, InvalidInput, Unauthenticated
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,6 +40,8 @@ def check_server(home: Home, host: str) -> None:
     """
     config = home.config
     _check_certificate(home)
+    for name in ("session", "idle"):
+        _check_duration(name, getattr(config.auth, name))
     if not needs_login(config, host):
         return
     from davy.auth.users import has_admin
@@ -93,6 +96,15 @@ def _by_token(connection: sa.Connection, secret: str, now: int) -> Identity:
         raise Unauthenticated(f"{TOKEN} is {'not a valid token' if secret else 'not set'}.", "auth.required is set for this home.",
                               f"An admin makes you one with davy token new --user NAME; then: export {TOKEN}=davy_...")
     return Identity(row.name, lesser(row.role, row.most), "token")
+
+
+def _check_duration(name: str, text: str) -> None:
+    try:
+        good = parse_duration(text) > 0
+    except InvalidInput:
+        good = False
+    if not good:
+        raise ConfigError(f"auth.{name} is {text!r}.", "It is a duration, such as 12h or 7d.", "Correct davy.toml.")
 
 
 def _check_certificate(home: Home) -> None:
