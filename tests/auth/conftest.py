@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -30,6 +30,16 @@ def record() -> str:
     return password_record("nobody", PASSWORD)
 
 
+class Headers(dict[str, str]):
+    """Headers as RSGI has them; a value's lines are headers of their own."""
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return next(iter(self.get_all(name)), default)
+
+    def get_all(self, name: str) -> list[str]:
+        return self[name].split("\n") if name in self else []
+
+
 @dataclass
 class Scope:
     """A request as the guard sees it."""
@@ -39,6 +49,9 @@ class Scope:
     headers: dict[str, str] = field(default_factory=dict)
     client: str = "192.0.2.7:40000"
     scheme: str = "http"
+
+    def __post_init__(self) -> None:
+        self.headers = Headers(self.headers)
 
 
 class Team:

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from davy.auth.credentials import MOST_CHARACTERS, Basic, Bearer, Cookie, read_cookie, read_credentials
 from davy.errors import Unauthenticated
 
+from .conftest import Headers
+
 
 def basic(data: bytes) -> str:
     return f"Basic {b64encode(data).decode()}"
@@ -28,35 +30,27 @@ def basic(data: bytes) -> str:
     ({"authorization": "Bearer davy_x"}, Bearer("davy_x")),
     ({"authorization": "bearer  davy_x "}, Bearer("davy_x")),
     ({"cookie": "a=b; davy_session=s3cret; c=d"}, Cookie("s3cret")),
+    ({"cookie": "a=b\ndavy_session=s3cret\nc=d"}, Cookie("s3cret")),
     ({"authorization": "Bearer t", "cookie": "davy_session=s"}, Bearer("t")),
 ])
 def test_what_is_well_written_is_read(headers: dict[str, str], found: object) -> None:
-    assert read_credentials(headers) == found
+    assert read_credentials(Headers(headers)) == found
 
 
 @pytest.mark.parametrize("text", [
-    "", " ", "Basic", "Basic ", "Bearer", "Bearer ", "Digest x", "Negotiate YII=", "davy_x", "Basic x", "Basic ====", "Basic YTpi!", "Basic YTp",
+    " ", "Basic", "Basic ", "Bearer", "Bearer ", "Digest x", "Negotiate YII=", "davy_x", "Basic x", "Basic ====", "Basic YTpi!", "Basic YTp",
     basic(b"no colon"), basic(b":nameless"), basic(b"\xff\xfe:x"), basic(b"a\0b:c"), "Basic \xe9\xe9\xe9\xe9", "Basic " + "A" * (MOST_CHARACTERS + 4),
     "Bearer " + "x" * (MOST_CHARACTERS + 1),
 ])
 def test_what_is_not_is_a_401(text: str) -> None:
     with pytest.raises(Unauthenticated):
-        read_credentials({"authorization": text, "cookie": "davy_session=good"})
+        read_credentials(Headers({"authorization": text, "cookie": "davy_session=good"}))
 
 
-def test_a_header_whose_bytes_are_no_text_is_a_401() -> None:
-    class Headers(dict[str, str]):
-        def get(self, name: str, default: object = None) -> str:  # type: ignore[override]
-            return b"\xff".decode()
-
-    with pytest.raises(Unauthenticated, match="is not text"):
-        read_credentials(Headers())
-
-
-@given(st.text(max_size=200))
+@given(st.text(alphabet=st.characters(exclude_characters="\n"), max_size=200))
 def test_nothing_else_ever_comes_of_a_header(text: str) -> None:
     try:
-        found = read_credentials({"authorization": text})
+        found = read_credentials(Headers({"authorization": text}))
     except Unauthenticated:
         return
     assert isinstance(found, Basic | Bearer)
@@ -64,4 +58,4 @@ def test_nothing_else_ever_comes_of_a_header(text: str) -> None:
 
 @given(st.text(max_size=200))
 def test_a_cookie_is_found_or_not(text: str) -> None:
-    assert read_cookie(text, "davy_session") is None or "davy_session" in text
+    assert read_cookie([text], "davy_session") is None or "davy_session" in text

@@ -202,6 +202,13 @@ def test_a_person_logs_in_where_they_were_going_and_out_again(server: Shared) ->
     assert page.status == 200
     assert ">scientist</span>" in page.text
     assert Asked(server, "GET", "/login", cookie=cookie).headers["location"] == "/"
+    split = server.client()  # as HTTP/2 may send them
+    split.connection.putrequest("GET", "/journal")
+    for value in ("theme=dark", cookie):
+        split.connection.putheader("cookie", value)
+    split.connection.endheaders()
+    assert split.connection.getresponse().status == 200
+    split.connection.close()
     assert create(server, "forged", cookie=cookie).status == 403
     assert create(server, "from a page", cookie=cookie, davy_csrf=page.csrf).status == 200
     assert Asked(server, "POST", "/logout", b"csrf=wrong", content_type=FORM, cookie=cookie).status == 403

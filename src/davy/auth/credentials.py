@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import binascii
 from base64 import b64decode
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from davy.errors import Unauthenticated
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 COOKIE = "davy_session"
 MOST_CHARACTERS = 4096
@@ -37,29 +40,16 @@ def read_credentials(headers: Any) -> Basic | Bearer | Cookie | None:
     Raises:
         Unauthenticated: a header that is not as it should be.
     """
-    text = header(headers, "authorization")
+    text = headers.get("authorization")
     if text is not None:
         return _authorization(text)
-    secret = read_cookie(header(headers, "cookie"), COOKIE)
+    secret = read_cookie(headers.get_all("cookie"), COOKIE) if "cookie" in headers else None
     return Cookie(secret) if secret else None
 
 
-def header(headers: Any, name: str) -> str | None:
-    """A header's value; one whose bytes are no text is told from one that is missing.
-
-    Raises:
-        Unauthenticated: the bytes are no text.
-    """
-    try:
-        found: str | None = headers.get(name)
-    except UnicodeError:
-        raise _malformed(f"The header {name} is not text.") from None
-    return found
-
-
-def read_cookie(text: str | None, name: str) -> str | None:
-    """One cookie's value."""
-    for part in (text or "").split(";"):
+def read_cookie(texts: Iterable[str], name: str) -> str | None:
+    """One cookie's value. HTTP/2 may send each cookie in a header of its own."""
+    for part in ";".join(texts).split(";"):
         key, _, value = part.strip().partition("=")
         if key == name:
             return value

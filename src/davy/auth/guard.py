@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from davy.auth.attempts import ADDRESS, USER, Attempts
-from davy.auth.credentials import Basic, Bearer, header, read_credentials
+from davy.auth.credentials import Basic, Bearer, read_credentials
 from davy.auth.directory import Directory
 from davy.auth.permissions import OPEN, Identity, action_of_request, lesser, require
 from davy.auth.secrets import PREFIX, derived, digest_of, random_bytes, same, verify_password
@@ -71,7 +71,7 @@ class Guard:
             return self._known_already(scope)
         identity = await self._identify(scope)
         require(identity, action)
-        if identity.csrf and scope.method not in _READING and not same(header(scope.headers, CSRF) or "", identity.csrf):
+        if identity.csrf and scope.method not in _READING and not same(scope.headers.get(CSRF) or "", identity.csrf):
             raise Forbidden("The request comes with a session's cookie, and without its token.", f"A page sends the token as {CSRF}.",
                             "Reload the page; a program sends a token of its own: davy token new")
         return identity
@@ -213,7 +213,7 @@ class Guard:
         """Where the request comes from: what a proxy says only if it is one of ours."""
         address = _peer(scope)
         if address in self._proxies:
-            for told in reversed((header(scope.headers, "x-forwarded-for") or "").split(",")):
+            for told in reversed(",".join(scope.headers.get_all("x-forwarded-for")).split(",")):
                 if not told.strip() or address not in self._proxies:
                     break
                 address = told.strip()[:64]
