@@ -174,6 +174,17 @@ def test_failures_in_a_row_are_delayed_journaled_and_forgotten_after_a_success(t
         ("davy", "ada", {"address": "192.0.2.7", "of_this_user": 5, "from_this_address": 5})]
 
 
+def test_logins_that_come_all_at_once_are_not_queued_without_end(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("davy.auth.guard.MOST_WAITING", 3)
+
+    async def work() -> None:
+        async with guarding(team) as guard:
+            answers = await asyncio.gather(*(guard.admit(Scope(headers=basic(f"u{number}", "x"))) for number in range(8)), return_exceptions=True)
+            assert sorted(type(answer).__name__ for answer in answers) == ["Unauthenticated"] * 3 + ["Unavailable"] * 5
+            await guard.admit(Scope(headers=basic("ada", PASSWORD)))
+    run(work)
+
+
 def test_a_name_of_nobody_does_not_reach_the_journal_because_it_may_be_a_password(team: Team) -> None:
     async def work() -> None:
         async with guarding(team) as guard:

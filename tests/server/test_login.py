@@ -168,6 +168,12 @@ def test_a_name_comes_with_a_password_or_a_token_and_stands_in_the_journal(serve
     assert last_entry(server.root)[0] == "releaser"
 
 
+def test_a_run_belongs_to_who_is_logged_in_whatever_the_client_claims(server: Shared) -> None:
+    body = msgspec.json.encode({"experiment_id": "0", "user_id": "the boss"})
+    answer = Asked(server, "POST", "/api/2.0/mlflow/runs/create", body, content_type="application/json", **server.bearer("scientist"))
+    assert answer.json["run"]["info"]["user_id"] == "scientist"
+
+
 @pytest.mark.parametrize("value", [
     "", "Basic", "Basic ", "Bearer", "Bearer ", "Basic \xff\xfe", "\xff", "Basic !!!!", "Basic YQ==", "Digest x", "Bearer \xff", "Bearer davy_",
     "Bearer davy_" + "x" * 43,

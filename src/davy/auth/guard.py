@@ -21,7 +21,7 @@ from davy.auth.permissions import OPEN, Identity, action_of_request, lesser, req
 from davy.auth.secrets import PREFIX, derived, digest_of, random_bytes, same, verify_password
 from davy.auth.sessions import end_session, start_session
 from davy.core.time import parse_duration
-from davy.errors import Forbidden, Unauthenticated
+from davy.errors import Forbidden, Unauthenticated, Unavailable
 from davy.store import journal
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 KNOWN_SECONDS = 600.0
 MOST_KNOWN = 4096
 HASHES_AT_ONCE = 2
+MOST_WAITING = 100
 CSRF = "davy-csrf"
 JOURNALED = frozenset(10**power // 2 for power in range(1, 8))
 MOST_JOURNALED_AN_HOUR = 60
@@ -62,7 +63,7 @@ class Guard:
 
         Raises:
             Unauthenticated: nobody that is known. Forbidden: their role does not suffice, or a page's request lacks its token.
-            TooManyAttempts: logins have failed too often. Unavailable: the users can't be read.
+            TooManyAttempts: logins have failed too often. Unavailable: the users can't be read, or too many log in at once.
         """
         action = action_of_request(scope.method, scope.path)
         if not self._directory.is_fresh:
@@ -164,6 +165,8 @@ class Guard:
             user, record, key = self._held(given)
             check = self._checking.get(key)
             if check is None:
+                if len(self._checking) >= MOST_WAITING:
+                    raise Unavailable("Too many logins come at once.", "", "Try again in a moment.")
                 check = asyncio.create_task(self._check(given, record, key, self._address(scope)))
                 self._checking[key] = check
                 check.add_done_callback(lambda _: self._checking.pop(key, None))
@@ -183,8 +186,8 @@ class Guard:
     async def _check(self, given: Basic, record: str | None, key: bytes, address: str) -> bool:
         """Hash the password; the same for a user who is not there. It counts as failed meanwhile."""
         now, network = self._clock.now() / 1e6, _network(address)
+        by_address = self._addresses.begin(network, now)  # first: an address that must wait does not make a user wait too
         by_user = self._users.begin(given.name[:64], now)
-        by_address = self._addresses.begin(network, now)
         good = await asyncio.get_running_loop().run_in_executor(self._threads, verify_password, given.secret, record)
         if good:
             self._users.succeed(given.name[:64])
