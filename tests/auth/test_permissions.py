@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from davy.auth.permissions import OPEN, PERMISSIONS, ROLES, Identity, action_of_request, action_of_verb, allows, known_verbs, lesser, parse_role, require
+from davy.auth.permissions import (
+    OPEN,
+    PERMISSIONS,
+    ROLES,
+    Identity,
+    action_of_request,
+    action_of_verb,
+    allows,
+    is_form,
+    known_verbs,
+    lesser,
+    parse_role,
+    require,
+)
 from davy.cli.main import VERBS
 from davy.errors import Forbidden, InvalidInput
 
@@ -21,11 +34,11 @@ OPEN_TO_ALL = {("GET", "/health"), ("GET", "/login"), ("POST", "/login"), ("POST
 def routes_of_pages(home: Home) -> list[tuple[str, str]]:
     from davy.auth.guard import Guard
     from davy.protocols import prometheus
-    from davy.web import login, pages
+    from davy.web import account, login, pages
 
     guard = Guard(home)
     guard.close()
-    found = [*pages.routes(home), prometheus.route(home), *login.routes(home, guard)]
+    found = [*pages.routes(home), prometheus.route(home), *login.routes(home, guard), *account.routes(home, guard)]
     return [(method, route.path) for route in found for method in route.methods or ()]
 
 
@@ -53,7 +66,7 @@ def test_every_route_of_the_pages_reads_or_is_open_to_all(home: Home) -> None:
         if method in ("GET", "HEAD"):
             assert action in ("read", OPEN)
         else:
-            assert (method, path) in OPEN_TO_ALL, f"{method} {path} changes something: give it an action in the table of permissions"
+            assert (method, path) in OPEN_TO_ALL or (is_form(path) and action == "account"), f"give {method} {path} an action in the table of permissions"
 
 
 def test_nothing_but_health_the_login_and_what_it_needs_is_open(home: Home) -> None:
@@ -91,7 +104,8 @@ def test_what_is_asked_natively_takes_a_scientist() -> None:
     ("POST", "/api/2.0/mlflow/runs/search/../create"),
     ("POST", "/API/2.0/mlflow/runs/search"),
     ("POST", "//api/2.0/mlflow/runs/search"),
-    ("POST", "/health/"), ("DELETE", "/runs"), ("POST", "/"), ("POST", ""), ("BREW", "/models"), ("POST", "/login/x"), ("POST", "/journal"),
+    ("POST", "/health/"), ("DELETE", "/runs"), ("POST", "/"), ("POST", ""), ("BREW", "/models"), ("POST", "/login/x"), ("POST", "/journal"), ("POST", "/account"),
+    ("POST", "/account/tokens/"),
 ])
 def test_no_spelling_of_a_path_opens_it_to_a_viewer(method: str, path: str) -> None:
     action = action_of_request(method, path)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import msgspec
 import sqlalchemy as sa
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from davy.auth.permissions import Role
     from davy.home import Home
 
+T = TypeVar("T")
 FRESH_SECONDS = 0.1
 STALE_SECONDS = 10.0
 PATIENCE_SECONDS = 0.5
@@ -71,7 +72,8 @@ class Directory:
         self.tokens: dict[str, HeldToken] = {}
         self.sessions: dict[str, HeldSession] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="directory")
-        self._version, self._revision = -1, -1
+        self._version: int | None = None
+        self._revision = -1
         self._read_at = self._noted_at = float("-inf")
         self._reading: asyncio.Future[None] | None = None
         self._tokens_used: dict[str, int] = {}
@@ -98,7 +100,7 @@ class Directory:
             raise error if isinstance(error, DavyError) else Unavailable("Users can't be read.", str(error or ""), "Try again.")
         raise Unavailable("The database with the users does not answer.", "", "Try again.")
 
-    async def change(self, work: Callable[[sa.Connection], str | None]) -> str | None:
+    async def change(self, work: Callable[[sa.Connection], T]) -> T:
         """Change something in a write transaction; what `work` returns. The next request sees it."""
         found = await asyncio.get_running_loop().run_in_executor(self._thread, self._change, work)
         await self.refresh()
@@ -125,10 +127,10 @@ class Directory:
         self._thread.submit(self._note)
         self._thread.shutdown()
 
-    def _change(self, work: Callable[[sa.Connection], str | None]) -> str | None:
+    def _change(self, work: Callable[[sa.Connection], T]) -> T:
         with self._home.database.begin() as connection:
             found = work(connection)
-        self._version = -1
+        self._version = None
         return found
 
     def _quietly(self, work: Callable[[sa.Connection], None]) -> None:

@@ -12,12 +12,12 @@ import ipaddress
 import time
 from collections import OrderedDict, deque
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from davy.auth.attempts import ADDRESS, USER, Attempts
 from davy.auth.credentials import Basic, Bearer, read_credentials
 from davy.auth.directory import Directory
-from davy.auth.permissions import OPEN, Identity, action_of_request, lesser, require
+from davy.auth.permissions import OPEN, Identity, action_of_request, is_form, lesser, require
 from davy.auth.secrets import PREFIX, derived, digest_of, random_bytes, same, verify_password
 from davy.auth.sessions import end_session, start_session
 from davy.core.time import parse_duration
@@ -25,11 +25,14 @@ from davy.errors import Forbidden, Unauthenticated, Unavailable
 from davy.store import journal
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import sqlalchemy as sa
 
     from davy.auth.directory import HeldUser
     from davy.home import Home
 
+T = TypeVar("T")
 KNOWN_SECONDS = 600.0
 MOST_KNOWN = 4096
 HASHES_AT_ONCE = 2
@@ -72,7 +75,7 @@ class Guard:
             return self._known_already(scope)
         identity = await self._identify(scope)
         require(identity, action)
-        if identity.csrf and scope.method not in _READING and not same(scope.headers.get(CSRF) or "", identity.csrf):
+        if identity.csrf and scope.method not in _READING and not is_form(scope.path) and not same(scope.headers.get(CSRF) or "", identity.csrf):
             raise Forbidden("The request comes with a session's cookie, and without its token.", f"A page sends the token as {CSRF}.",
                             "Reload the page; a program sends a token of its own: davy token new")
         return identity
@@ -83,22 +86,37 @@ class Guard:
         Raises:
             Unauthenticated: the name or the password is wrong. TooManyAttempts: that has been so too often.
         """
+        identity = await self.confirm(name, password, scope)
+        return str(await self.change(lambda connection: self.start(connection, identity.name, scope)))
+
+    async def confirm(self, name: str, password: str, scope: Any) -> Identity:
+        """Whose name and password these are.
+
+        Raises:
+            Unauthenticated: the name or the password is wrong. TooManyAttempts: that has been so too often.
+        """
         if not self._directory.is_fresh:
             await self._directory.refresh()
-        identity = await self._by_password(Basic(name.strip().lower(), password), scope)
-        address = self._address(scope)
+        return await self._by_password(Basic(name.strip().lower(), password), scope)
 
-        def start(connection: sa.Connection) -> str:
-            return start_session(connection, clock=self._clock, owner=identity.name, address=address, lasts=self._session, idle=self._idle)
+    def start(self, connection: sa.Connection, name: str, scope: Any) -> str:
+        """Start a session within a transaction; its secret."""
+        return start_session(connection, clock=self._clock, owner=name, address=self._address(scope), lasts=self._session, idle=self._idle)
 
-        return str(await self._directory.change(start))
+    async def change(self, work: Callable[[sa.Connection], T]) -> T:
+        """What `work` returns, done in a write transaction that the next request sees."""
+        return await self._directory.change(work)
+
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        """What `work` returns: for making a password's record, on the threads that are for hashing."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     async def logout(self, secret: str) -> None:
         """End the session."""
         def end(connection: sa.Connection) -> None:
             end_session(connection, clock=self._clock, secret=secret)
 
-        await self._directory.change(end)
+        await self.change(end)
 
     def is_private(self, scope: Any) -> bool:
         """Whether the request came encrypted, as far as this server or its proxy knows."""

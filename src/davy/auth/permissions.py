@@ -32,7 +32,7 @@ class Permission(NamedTuple):
 # The roles, from the least to the greatest; each may do what those before it may.
 PERMISSIONS: dict[str, Permission] = {
     "read": Permission("viewer", "read"),
-    "tokens.own": Permission("viewer", "revoke tokens of their own"),
+    "account": Permission("viewer", "make and revoke tokens of their own, and change their password"),
     "predict": Permission("scientist", "ask for predictions, which are logged"),
     "events.push": Permission("scientist", "push events"),
     "outcomes.push": Permission("scientist", "push outcomes"),
@@ -54,6 +54,7 @@ OPEN = "open"
 _NATIVE = {"predict": "predict", "events": "events.push", "outcomes": "outcomes.push"}
 _OPEN_PATHS = frozenset(("/health", "/login", "/logout"))
 _OPEN_FOLDER = "/static/"
+_FORMS = frozenset(("/account/password", "/account/tokens", "/account/revoke"))
 _READING = frozenset(("GET", "HEAD", "OPTIONS"))
 _MLFLOW = re.compile(r"/(?:ajax-)?api/\d\.\d/(mlflow|mlflow-artifacts)/([a-z-]+)(?:/(.*))?", re.S)
 _AREAS = {
@@ -78,7 +79,7 @@ _VERBS: dict[str, str | None] = {
     "release": "releases.write", "promote": "releases.write", "pause": "releases.write", "resume": "releases.write", "abort": "releases.write",
     "rollback": "releases.write", "gc": "gc", "user": "users.write", "token": "users.write",
 }
-_SUBCOMMANDS = {("user", "list"): "read", ("token", "list"): "read", ("token", "revoke"): "tokens.own"}
+_SUBCOMMANDS = {("user", "list"): "read", ("token", "list"): "read", ("token", "revoke"): "account"}
 # What a verb is when it got this argument: more than without it.
 _GIVEN = {("traffic", "weights"): "traffic.move", ("alias", "name"): "aliases.write", ("gate", "override"): "gates.override"}
 
@@ -153,6 +154,8 @@ def action_of_request(method: str, path: str) -> str:
         return OPEN
     if method in _READING:
         return "read"
+    if path in _FORMS:
+        return "account"
     if method == "POST" and path == "/v1/traces":
         return "runs.write"
     found = _MLFLOW.fullmatch(path)
@@ -166,6 +169,11 @@ def action_of_request(method: str, path: str) -> str:
         if (method, place) in _SPECIAL:
             return _SPECIAL[method, place]
     return _AREAS.get((root, area), "other")
+
+
+def is_form(path: str) -> bool:
+    """Whether the page behind this path looks itself for the session's token in the form that it is sent."""
+    return path in _FORMS
 
 
 def action_of_verb(verb: str, given: Mapping[str, Any]) -> str | None:

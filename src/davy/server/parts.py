@@ -50,7 +50,7 @@ def load_pages(home: Home, guard: Guard | None) -> Adapter:
     from davy.protocols import prometheus
     from davy.server.app import nowhere
     from davy.server.refusals import error_body
-    from davy.web import login
+    from davy.web import account, login
     from davy.web.pages import routes
 
     async def explain(request: Any, error: Exception) -> Response:
@@ -60,5 +60,5 @@ def load_pages(home: Home, guard: Guard | None) -> Adapter:
     async def missing(request: Any, error: Exception) -> Response:
         return await explain(request, nowhere(request.url.path))
 
-    found = [*routes(home), prometheus.route(home), *(login.routes(home, guard) if guard is not None else ())]
+    found = [*routes(home), prometheus.route(home), *((*login.routes(home, guard), *account.routes(home, guard)) if guard is not None else ())]
     return Adapter(Starlette(routes=found, exception_handlers={DavyError: explain, 404: missing}))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qs
 
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from davy.auth.credentials import COOKIE
 from davy.auth.secrets import derived, new_secret, same
-from davy.errors import Forbidden, InvalidInput, TooManyAttempts, Unauthenticated
+from davy.errors import Forbidden, TooManyAttempts, Unauthenticated
+from davy.web.forms import checked_form, read_form, set_cookie
 from davy.web.render import page
 
 if TYPE_CHECKING:
@@ -22,12 +22,10 @@ if TYPE_CHECKING:
 
 FORM_COOKIE = "davy_login"
 FORM_SECONDS = 3600
-MOST_BYTES = 16 << 10
-MOST_FIELDS = 10
 
 
 def routes(home: Home, guard: Guard) -> list[Route]:
-    """`/login` and `/logout` of a server that asks who is there."""
+    """`/login` and `/logout`, of a server that asks who is there."""
     pages = _Login(home, guard)
     return [Route("/login", pages.form, methods=["GET"]), Route("/login", pages.log_in, methods=["POST"]), Route("/logout", pages.log_out, methods=["POST"])]
 
@@ -45,7 +43,7 @@ class _Login:
 
     async def log_in(self, request: Request) -> Response:
         """Begin a session, and go where the person was going."""
-        fields = await _fields(request)
+        fields = await read_form(request)
         following, name = _local(fields.get("next", "")), fields.get("name", "")
         secret = request.cookies.get(FORM_COOKIE, "")
         if not secret or not same(fields.get("csrf", ""), derived(secret, "login")):
@@ -55,7 +53,7 @@ class _Login:
         except (Unauthenticated, TooManyAttempts) as error:
             return self._asked(request, following, name, error)
         response = RedirectResponse(following, 303, headers={"cache-control": "no-store"})
-        self._set(request, response, COOKIE, session, self._guard.session_seconds)
+        set_cookie(self._guard, request, response, COOKIE, session, self._guard.session_seconds)
         response.delete_cookie(FORM_COOKIE, path="/login")
         return response
 
@@ -63,9 +61,7 @@ class _Login:
         """End the session; without one there is nothing to end."""
         identity = request.state.identity
         if identity is not None and identity.csrf:
-            fields = await _fields(request)
-            if not same(fields.get("csrf", ""), identity.csrf):
-                raise Forbidden("The request comes with a session's cookie, and without its token.", "The page's own button sends it.", "Reload the page.")
+            await checked_form(request)
             await self._guard.logout(request.cookies[COOKIE])
         response = RedirectResponse("/login", 303, headers={"cache-control": "no-store"})
         response.delete_cookie(COOKIE, path="/")
@@ -80,24 +76,8 @@ class _Login:
                         following=following, name=name, error=error)
         if isinstance(error, TooManyAttempts):
             response.headers["retry-after"] = str(error.after)
-        self._set(request, response, FORM_COOKIE, secret, FORM_SECONDS, path="/login")
+        set_cookie(self._guard, request, response, FORM_COOKIE, secret, FORM_SECONDS, path="/login")
         return response
-
-    def _set(self, request: Request, response: Response, name: str, value: str, seconds: int, path: str = "/") -> None:
-        private = self._guard.is_private(request.state.exchange)
-        response.set_cookie(name, value, max_age=seconds, path=path, secure=private, httponly=True, samesite="lax")
-
-
-async def _fields(request: Request) -> dict[str, str]:
-    """The fields of a form."""
-    body = await request.body()
-    if len(body) > MOST_BYTES:
-        raise InvalidInput(f"The form has {len(body)} bytes.", f"It has at most {MOST_BYTES}.", "")
-    try:
-        found = parse_qs(body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=MOST_FIELDS)
-    except ValueError:
-        raise InvalidInput("The form can't be read.", "A browser sends it as application/x-www-form-urlencoded.", "Use the page.") from None
-    return {key: values[-1] for key, values in found.items()}
 
 
 def _local(path: str) -> str:
