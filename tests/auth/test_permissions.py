@@ -104,7 +104,8 @@ def test_what_is_asked_natively_takes_a_scientist() -> None:
     ("POST", "/api/2.0/mlflow/runs/search/../create"),
     ("POST", "/API/2.0/mlflow/runs/search"),
     ("POST", "//api/2.0/mlflow/runs/search"),
-    ("POST", "/health/"), ("DELETE", "/runs"), ("POST", "/"), ("POST", ""), ("BREW", "/models"), ("POST", "/login/x"), ("POST", "/journal"), ("POST", "/account"),
+    ("POST", "/health/"), ("DELETE", "/runs"), ("POST", "/"), ("POST", ""), ("BREW", "/models"), ("POST", "/login/x"), ("POST", "/journal"),
+    ("POST", "/account"),
     ("POST", "/account/tokens/"),
 ])
 def test_no_spelling_of_a_path_opens_it_to_a_viewer(method: str, path: str) -> None:

@@ -243,6 +243,11 @@ def test_a_browser_logs_in_and_out(server: Shared, scheme: str) -> None:
         page.wait_for_url("**/journal")
         assert page.locator("header .who a").inner_text() == "releaser"
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        page.get_by_role("link", name="releaser", exact=True).click()
+        page.get_by_label("What it is for").fill("a notebook")
+        page.get_by_role("button", name="Make a token").click()
+        assert page.locator("#secret").inner_text().startswith("davy_")
+        assert page.evaluate("[...document.querySelectorAll('.scroll')].every((box) => box.scrollWidth <= box.clientWidth)")
         page.get_by_role("button", name="Log out").click()
         page.wait_for_url("**/login")
         assert page.locator("h1").inner_text() == "Log in"

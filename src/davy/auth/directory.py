@@ -92,13 +92,14 @@ class Directory:
         """
         if self._reading is None or self._reading.done():
             self._reading = asyncio.get_running_loop().run_in_executor(self._thread, self._look)
-        done, _ = await asyncio.wait([self._reading], timeout=PATIENCE_SECONDS)
+        reading = self._reading
+        await asyncio.wait([reading], timeout=PATIENCE_SECONDS)
+        error = reading.exception() if reading.done() else None
         if time.monotonic() - self._read_at < STALE_SECONDS:
             return
-        if done:
-            error = self._reading.exception()
-            raise error if isinstance(error, DavyError) else Unavailable("Users can't be read.", str(error or ""), "Try again.")
-        raise Unavailable("The database with the users does not answer.", "", "Try again.")
+        if isinstance(error, DavyError):
+            raise error
+        raise Unavailable("The database with the users does not answer.", "", "Try again.") from error
 
     async def change(self, work: Callable[[sa.Connection], T]) -> T:
         """Change something in a write transaction; what `work` returns. The next request sees it."""

@@ -47,7 +47,7 @@ PERMISSIONS: dict[str, Permission] = {
     "releases.write": Permission("releaser", "start and steer releases"),
     "gc": Permission("admin", "purge what is deleted"),
     "users.write": Permission("admin", "change users and the tokens of others"),
-    "other": Permission("admin", "do this"),
+    "other": Permission("admin", "do what is for admins alone"),
 }
 OPEN = "open"
 
