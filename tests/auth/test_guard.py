@@ -124,8 +124,8 @@ def test_a_password_is_hashed_once_and_no_more_after_it_was_changed(team: Team) 
             right = Scope(headers=basic("ada", PASSWORD))
             found = await asyncio.gather(*(guard.admit(right) for _ in range(50)))
             assert set(found) == {Identity("ada", "admin", "password")}
-            assert len(guard._known) == 1
-            guard._threads.shutdown()  # from here on, nothing could be hashed
+            assert len(guard.passwords._known) == 1
+            guard.passwords._threads.shutdown()  # from here on, nothing could be hashed
             await guard.admit(right)
             await change(team, set_password, name="ada", record=password_record("ada", "another password"))
             with pytest.raises(RuntimeError, match="shutdown"):
@@ -143,7 +143,7 @@ def test_an_unknown_user_and_a_disabled_one_are_told_the_same_and_hashed_for_all
             told = [await refused(guard, Scope(headers=basic(name, secret)))
                     for name, secret in (("ada", "wrong"), ("bob", PASSWORD), ("eve", PASSWORD), ("robot", ""), ("(unknown)", "x"))]
             assert set(told) == {"The name or the password is wrong."}
-            guard._threads.shutdown()
+            guard.passwords._threads.shutdown()
             for name in ("ada", "bob", "eve", "robot"):
                 with pytest.raises(RuntimeError, match="shutdown"):
                     await guard.admit(Scope(headers=basic(name, "whatever")))
@@ -175,7 +175,7 @@ def test_failures_in_a_row_are_delayed_journaled_and_forgotten_after_a_success(t
 
 
 def test_logins_that_come_all_at_once_are_not_queued_without_end(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("davy.auth.guard.MOST_WAITING", 3)
+    monkeypatch.setattr("davy.auth.passwords.MOST_WAITING", 3)
 
     async def work() -> None:
         async with guarding(team) as guard:
@@ -196,7 +196,7 @@ def test_a_name_of_nobody_does_not_reach_the_journal_because_it_may_be_a_passwor
 
 
 def test_many_names_from_one_address_are_delayed_and_only_our_proxies_say_whose_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("davy.auth.guard.verify_password", lambda password, record: False)  # what is counted does not depend on the hash
+    monkeypatch.setattr("davy.auth.passwords.verify_password", lambda password, record: False)  # what is counted does not depend on the hash
     team = Team(tmp_path / "team", '[server]\nproxies = ["192.0.2.7", "192.0.2.8"]\n')
 
     async def tried(guard: Guard, count: int, **given: Any) -> list[type]:

@@ -1,45 +1,30 @@
 """Admits or refuses each request to a server that asks for a login.
 
-A token or a session is looked up in memory, which costs microseconds. A password is hashed on a thread, once: a client
-that sends it with each request is known again for `KNOWN_SECONDS` by a digest under a key that only this process has.
+A token or a session is looked up in memory, which costs microseconds; so is a password that was right a moment ago.
 """
 
 from __future__ import annotations
 
-import asyncio
-import hmac
-import ipaddress
-import time
-from collections import OrderedDict, deque
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from davy.auth.attempts import ADDRESS, USER, Attempts
 from davy.auth.credentials import Basic, Bearer, read_credentials
 from davy.auth.directory import Directory
+from davy.auth.passwords import Passwords
 from davy.auth.permissions import OPEN, Identity, action_of_request, is_form, lesser, require
-from davy.auth.secrets import PREFIX, derived, digest_of, random_bytes, same, verify_password
+from davy.auth.secrets import PREFIX, derived, digest_of, same
 from davy.auth.sessions import end_session, start_session
 from davy.core.time import parse_duration
-from davy.errors import Forbidden, Unauthenticated, Unavailable
-from davy.store import journal
+from davy.errors import Forbidden, Unauthenticated
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import sqlalchemy as sa
 
-    from davy.auth.directory import HeldUser
     from davy.home import Home
 
 T = TypeVar("T")
-KNOWN_SECONDS = 600.0
-MOST_KNOWN = 4096
-HASHES_AT_ONCE = 2
-MOST_WAITING = 100
 CSRF = "davy-csrf"
-JOURNALED = frozenset(10**power // 2 for power in range(1, 8))
-MOST_JOURNALED_AN_HOUR = 60
 _READING = frozenset(("GET", "HEAD", "OPTIONS"))
 
 
@@ -47,6 +32,9 @@ class Guard:
     """Who is behind a request, and whether they may.
 
     The login's own pages are open, and check the token of their forms by themselves.
+
+    Attributes:
+        passwords: what is known of them.
     """
 
     def __init__(self, home: Home) -> None:
@@ -54,12 +42,7 @@ class Guard:
         self._session, self._idle = parse_duration(home.config.auth.session), parse_duration(home.config.auth.idle)
         self._proxies = frozenset(home.config.server.proxies)
         self._directory = Directory(home)
-        self._threads = ThreadPoolExecutor(HASHES_AT_ONCE, thread_name_prefix="scrypt")
-        self._key = random_bytes()
-        self._known: OrderedDict[bytes, float] = OrderedDict()
-        self._checking: dict[bytes, asyncio.Task[bool]] = {}
-        self._users, self._addresses = Attempts(USER), Attempts(ADDRESS)
-        self._journaled: deque[float] = deque(maxlen=MOST_JOURNALED_AN_HOUR)
+        self.passwords = Passwords(self._directory, home.clock)
 
     async def admit(self, scope: Any) -> Identity | None:
         """Who asks; None for somebody unknown who asks what is open to all.
@@ -97,7 +80,8 @@ class Guard:
         """
         if not self._directory.is_fresh:
             await self._directory.refresh()
-        return await self._by_password(Basic(name.strip().lower(), password), scope)
+        found = await self.passwords.confirm(name.strip().lower(), password, self._address(scope))
+        return Identity(found.name, found.role, "password")
 
     def start(self, connection: sa.Connection, name: str, scope: Any) -> str:
         """Start a session within a transaction; its secret."""
@@ -106,10 +90,6 @@ class Guard:
     async def change(self, work: Callable[[sa.Connection], T]) -> T:
         """What `work` returns, done in a write transaction that the next request sees."""
         return await self._directory.change(work)
-
-    async def in_thread(self, work: Callable[[], T]) -> T:
-        """What `work` returns: for making a password's record, on the threads that are for hashing."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     async def logout(self, secret: str) -> None:
         """End the session."""
@@ -129,13 +109,13 @@ class Guard:
 
     def close(self) -> None:
         """Let go of threads."""
-        self._threads.shutdown(cancel_futures=True)
+        self.passwords.close()
         self._directory.close()
 
     async def _identify(self, scope: Any) -> Identity:
         found = read_credentials(scope.headers)
         if isinstance(found, Basic) and not found.secret.startswith(PREFIX):
-            return await self._by_password(found, scope)
+            return await self.confirm(found.name, found.secret, scope)
         try:
             return self._at_once(found)
         except Unauthenticated:
@@ -176,60 +156,6 @@ class Guard:
         self._directory.session_seen(digest, now)
         return Identity(user.name, user.role, "session", derived(secret, "csrf"))
 
-    async def _by_password(self, given: Basic, scope: Any) -> Identity:
-        user, record, key = self._held(given)
-        if record is None or self._known.get(key, 0.0) < time.monotonic():
-            await self._directory.refresh()
-            user, record, key = self._held(given)
-            check = self._checking.get(key)
-            if check is None:
-                if len(self._checking) >= MOST_WAITING:
-                    raise Unavailable("Too many logins come at once.", "", "Try again in a moment.")
-                check = asyncio.create_task(self._check(given, record, key, self._address(scope)))
-                self._checking[key] = check
-                check.add_done_callback(lambda _: self._checking.pop(key, None))
-            if not await asyncio.shield(check):
-                raise _wrong()
-            user = self._directory.users.get(given.name)
-        if user is None or user.disabled or user.record != record:
-            raise _wrong()
-        return Identity(user.name, user.role, "password")
-
-    def _held(self, given: Basic) -> tuple[HeldUser | None, str | None, bytes]:
-        """The user, the record that the password must fit, and the digest by which the two are known."""
-        user = self._directory.users.get(given.name)
-        record = user.record if user is not None and not user.disabled else None
-        return user, record, hmac.digest(self._key, "\0".join((given.name, given.secret, record or "")).encode("utf-8", "surrogatepass"), "sha256")
-
-    async def _check(self, given: Basic, record: str | None, key: bytes, address: str) -> bool:
-        """Hash the password; the same for a user who is not there. It counts as failed meanwhile."""
-        now, network = self._clock.now() / 1e6, _network(address)
-        by_address = self._addresses.begin(network, now)  # first: an address that must wait does not make a user wait too
-        by_user = self._users.begin(given.name[:64], now)
-        good = await asyncio.get_running_loop().run_in_executor(self._threads, verify_password, given.secret, record)
-        if good:
-            self._users.succeed(given.name[:64])
-            self._addresses.take_back(network)
-            self._known[key] = time.monotonic() + KNOWN_SECONDS
-            if len(self._known) > MOST_KNOWN:
-                self._known.popitem(last=False)
-        elif by_user in JOURNALED or by_address in JOURNALED:
-            self._journal(given.name if given.name in self._directory.users else "(unknown)", address, by_user, by_address)
-        return good
-
-    def _journal(self, name: str, address: str, by_user: int, by_address: int) -> None:
-        """Tell of logins that failed in a row. The name of nobody is left out: it may be a password in the wrong field."""
-        now = self._clock.now() / 1e6
-        if len(self._journaled) == MOST_JOURNALED_AN_HOUR and now - self._journaled[0] < 3600:
-            return
-        self._journaled.append(now)
-
-        def write(connection: sa.Connection) -> None:
-            journal.append(connection, clock=self._clock, actor="davy", action="login.failed", subject=name,
-                           details={"address": address, "of_this_user": by_user, "from_this_address": by_address})
-
-        self._directory.later(write)
-
     def _address(self, scope: Any) -> str:
         """Where the request comes from: what a proxy says only if it is one of ours."""
         address = _peer(scope)
@@ -243,16 +169,3 @@ class Guard:
 
 def _peer(scope: Any) -> str:
     return str(scope.client).rpartition(":")[0].strip("[]")
-
-
-def _network(address: str) -> str:
-    """What one client can choose from freely is counted as one: of IPv6 the first 64 bits."""
-    try:
-        found = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    return str(ipaddress.ip_network((found, 64), strict=False)) if found.version == 6 else address
-
-
-def _wrong() -> Unauthenticated:
-    return Unauthenticated("The name or the password is wrong.", "", "Try again, or ask an admin for a new password: davy user password NAME")

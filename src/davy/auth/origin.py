@@ -60,6 +60,12 @@ def is_loopback(host: str) -> bool:
     return host.lower() == "localhost" or (address is not None and address.is_loopback)
 
 
+def network_of(address: str) -> str:
+    """What one client can choose its addresses from freely: of IPv6 the first 64 bits."""
+    found = _address(address)
+    return str(ipaddress.ip_network((found, 64), strict=False)) if found is not None and found.version == 6 else address
+
+
 def _netloc(origin: str) -> str:
     try:
         return urlsplit(origin).netloc

@@ -66,7 +66,8 @@ _AREAS = {
 }
 # These ask by POST because the question is long; each is a whole path, so that no artifact's name can pass for one.
 _QUESTIONS = frozenset(("experiments/search", "experiments/search-datasets", "runs/search", "metrics/get-history-bulk", "logged-models/search",
-                        "registered-models/search", "registered-models/get-latest-versions", "model-versions/search", "traces/search", "datasets/search",
+                        "registered-models/search", "registered-models/get-latest-versions", "model-versions/search", "traces/search", "traces/batchGetInfos",
+                        "datasets/search",
                         "artifacts/presigned-download-url"))
 _SPECIAL = {("POST", "registered-models/alias"): "aliases.write", ("DELETE", "registered-models/alias"): "aliases.write"}
 

@@ -10,7 +10,6 @@ from starlette.routing import Route
 
 from davy.auth.credentials import COOKIE
 from davy.auth.permissions import PERMISSIONS, RANK, ROLES, parse_role
-from davy.auth.secrets import password_record
 from davy.auth.tokens import get_token, list_tokens, new_token, revoke_token
 from davy.auth.users import set_password
 from davy.core.time import parse_duration
@@ -86,7 +85,7 @@ class _Account:
             if new != fields.get("again", ""):
                 raise InvalidInput("The two new passwords are not the same.", "", "Type them again.")
             await self._guard.confirm(name, fields.get("old", ""), scope)
-            record = await self._guard.in_thread(lambda: password_record(name, new))
+            record = await self._guard.passwords.record(name, new)
 
             def keep(connection: sa.Connection) -> str:
                 set_password(connection, **who, name=name, record=record)
