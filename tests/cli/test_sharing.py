@@ -13,6 +13,7 @@ from davy.auth.secrets import PREFIX
 from davy.cli.main import run
 from davy.home import Home
 from davy.store import journal
+from serving_kit import add_version
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -146,3 +147,17 @@ def test_where_a_login_is_required_the_token_says_who_acts_and_its_role_what_the
         told = [(entry.actor, entry.action) for entry in journal.entries(connection, limit=2)]
     home.close()
     assert told == [("ada", "user.disabled"), ("bob", "token.revoked")]
+
+
+def test_a_protected_alias_is_a_releasers_to_move(terminal: Terminal) -> None:
+    home = Home(terminal.root)
+    add_version(home)
+    home.close()
+    for name in ("admin", "releaser", "scientist"):
+        terminal.told("user", "add", name, "--role", name, "--no-password")
+    tokens = {name: terminal.told("token", "new", "--name", "t", "--user", name)["secret"] for name in ("releaser", "scientist")}
+    write_settings(terminal.root, 'project = "shop"\n[auth]\nrequired = true\n[registry]\nprotected = ["production"]\n')
+    assert terminal.told("alias", "fraud", "staging", "1", token=tokens["scientist"])["staging"] == 1
+    assert "is protected" in terminal.refused("alias", "fraud", "production", "1", token=tokens["scientist"])
+    assert terminal.told("alias", "fraud", "production", "1", token=tokens["releaser"])["production"] == 1
+    assert "is protected" in terminal.refused("alias", "fraud", "production", "--delete", token=tokens["scientist"])

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from davy.auth.permissions import Identity, Role
     from davy.home import Home
 
 _IDENTITY = "davy.identity"
@@ -58,13 +59,24 @@ def require(action: str) -> None:
     Raises:
         Forbidden: `auth.required` is set, and the role of who types does not suffice.
     """
-    import click
-
-    identity = click.get_current_context().meta.get(_IDENTITY)
+    identity = _identity()
     if identity is not None:
         from davy.auth import permissions
 
         permissions.require(identity, action)
+
+
+def role() -> Role:
+    """The role of who types, once the command has opened a home; an admin's where nobody is asked."""
+    identity = _identity()
+    return "admin" if identity is None else identity.role
+
+
+def _identity() -> Identity | None:
+    import click
+
+    found: Identity | None = click.get_current_context().meta.get(_IDENTITY)
+    return found
 
 
 def _open(anywhere: bool) -> Home:

@@ -60,6 +60,7 @@ def serve(home: Home, *, host: str | None = None, port: int | None = None, track
     host = home.config.serving.host if host is None else host
     port = home.config.serving.port if port is None else port
     check_server(home, host)
+    home.close()  # what it has looked at is not needed again
     lock = _take_lock(home)
     try:
         with _bind(host, port) as listener:
