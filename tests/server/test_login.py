@@ -358,6 +358,9 @@ def test_beyond_this_machine_it_takes_an_admin_a_certificate_and_a_name(tmp_path
     assert "in the clear" in up("")
     assert "without the other" in up('[server]\ncertificate = "cert.pem"\n')
     assert "There is no file" in up('[server]\ncertificate = "cert.pem"\nkey = "key.pem"\n')
+    for name in ("cert.pem", "key.pem"):
+        (root / name).write_text("no certificate")
+    assert "can't be used" in up('[server]\ncertificate = "cert.pem"\nkey = "key.pem"\n')
     subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", "key.pem", "-out", "cert.pem",
                     "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"], cwd=root, check=True, capture_output=True)
     write_settings(root, '[server]\ncertificate = "cert.pem"\nkey = "key.pem"\nhosts = ["davy.example.com"]\n')

@@ -112,6 +112,15 @@ def _check_certificate(home: Home) -> None:
     if bool(found.certificate) != bool(found.key):
         raise ConfigError(f"server.{'certificate' if found.certificate else 'key'} is set without the other.", "A certificate and its key go together.",
                           "Set both server.certificate and server.key in davy.toml.")
-    for path in certificate_of(home) or ():
+    files = certificate_of(home)
+    for path in files or ():
         if not path.is_file():
             raise ConfigError(f"There is no file {path}.", "server.certificate and server.key are PEM files, relative to the project.", "Correct davy.toml.")
+    if files is not None:
+        import ssl
+
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(*files, password=lambda: "")
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"The certificate {files[0]} with its key {files[1]} can't be used: {error}.",
+                              "Both are PEM files; the key belongs to the certificate and has no passphrase.", "Correct the files, or davy.toml.") from error
