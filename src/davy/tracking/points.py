@@ -1,0 +1,34 @@
+"""Points of curves as columns."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import sqlalchemy as sa
+
+
+class Points(msgspec.Struct, frozen=True):
+    """Points of one curve, as columns of equal length."""
+
+    steps: array[int]
+    times: array[int]
+    values: array[float]
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+
+def add_points(connection: sa.Connection, run_id: str, columns: Mapping[str, Points]) -> None:
+    """Add points of a run to its curves by key."""
+    from davy.tracking.records import Metric
+    from davy.tracking.runs import log_metrics
+
+    log_metrics(connection, run_id, [Metric(key, math.nan if math.isnan(value) else value, step, time * 1000)
+                                     for key, points in columns.items() for step, time, value in zip(points.steps, points.times, points.values, strict=True)])
