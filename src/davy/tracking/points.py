@@ -1,12 +1,14 @@
-"""Points of curves as columns."""
+"""Points of curves, as columns."""
 
 from __future__ import annotations
 
-import math
 from array import array
 from typing import TYPE_CHECKING
 
 import msgspec
+
+from davy.tracking.records import Metric
+from davy.tracking.runs import log_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,20 +17,14 @@ if TYPE_CHECKING:
 
 
 class Points(msgspec.Struct, frozen=True):
-    """Points of one curve, as columns of equal length."""
+    """Points of one curve, as columns of equal length; times in milliseconds."""
 
     steps: array[int]
     times: array[int]
     values: array[float]
 
-    def __len__(self) -> int:
-        return len(self.steps)
-
 
 def add_points(connection: sa.Connection, run_id: str, columns: Mapping[str, Points]) -> None:
-    """Add points of a run to its curves by key."""
-    from davy.tracking.records import Metric
-    from davy.tracking.runs import log_metrics
-
-    log_metrics(connection, run_id, [Metric(key, math.nan if math.isnan(value) else value, step, time * 1000)
-                                     for key, points in columns.items() for step, time, value in zip(points.steps, points.times, points.values, strict=True)])
+    """Add points to a run that takes them."""
+    log_metrics(connection, run_id, [Metric(key, value, step, time * 1000) for key, points in columns.items()
+                                     for step, time, value in zip(points.steps, points.times, points.values, strict=True)])
