@@ -88,8 +88,8 @@ class Home:
 
     @property
     def actor(self) -> str:
-        """Who acts, for the journal: DAVY_ACTOR, or the operating system's user."""
-        return os.environ.get("DAVY_ACTOR") or getpass.getuser()
+        """Who acts, for the journal."""
+        return actor()
 
     def close(self) -> None:
         """Close what was opened."""
@@ -97,3 +97,8 @@ class Home:
             part = self.__dict__.pop(name, None)
             if part is not None:
                 part.close()
+
+
+def actor() -> str:
+    """Who acts: DAVY_ACTOR, or the operating system's user."""
+    return os.environ.get("DAVY_ACTOR") or getpass.getuser()

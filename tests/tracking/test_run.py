@@ -19,7 +19,7 @@ from davy.tracking import artifacts, runs
 from davy.tracking import run as start_run
 from davy.tracking.history import metric_history
 from davy.tracking.search import children, search_runs
-from davy.tracking.writer import BATCH, current
+from davy.tracking.writer import current
 from store.disk import small_disk
 
 if TYPE_CHECKING:
@@ -113,13 +113,13 @@ def test_a_point_that_comes_twice_is_taken_once(home: Home) -> None:
 
 def test_threads_log_into_one_run(home: Home) -> None:
     with start_run(home=home) as run:
-        threads = [threading.Thread(target=lambda name=f"m{number}": [run.log({name: step}, step=step) for step in range(BATCH)]) for number in range(4)]
+        threads = [threading.Thread(target=lambda name=f"m{number}": [run.log({name: step}, step=step) for step in range(1000)]) for number in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
     for number in range(4):
-        assert _values(home, run.id, f"m{number}") == [float(step) for step in range(BATCH)]
+        assert _values(home, run.id, f"m{number}") == [float(step) for step in range(1000)]
 
 
 def test_params_are_set_once(home: Home) -> None:

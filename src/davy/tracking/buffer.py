@@ -28,6 +28,7 @@ HANGS_SECONDS = 0.25
 _PATIENCE_SECONDS = 0.02
 _BACKOFF_SECONDS = 1.0
 _IDLE = -(1 << 63)
+FLOAT = frozenset((float,))
 
 
 class Buffer:
@@ -181,7 +182,7 @@ class Buffer:
 
     def _hold(self) -> None:
         """Make room for further points, unless too many wait in memory."""
-        if self._trouble is not None and sum(len(points) for columns in self._held for points in columns.values()) >= MOST_HELD:
+        if self._trouble is not None and sum(len(points.steps) for columns in self._held for points in columns.values()) >= MOST_HELD:
             raise self._trouble
         self._take()
 

@@ -14,6 +14,7 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 import msgspec
 
 from davy.errors import ConfigError, Conflict, Forbidden, InvalidInput, NotFound, Unavailable
+from davy.tracking.inputs import CONTEXT_TAG
 from davy.tracking.spool import Backlog, Created, Ended, Kept, Logged, Params, Record, Tags, Used
 
 if TYPE_CHECKING:
@@ -138,9 +139,8 @@ class ServerReceiver:
                 with path.open("rb") as file:
                     self._server.upload(f"{_artifacts(backlog.progress.place)}/{quote(record.path)}", file, path.stat().st_size)
             case Used():
-                dataset = {name: getattr(record, name) for name in ("name", "digest", "source_type", "source", "schema", "profile")}
-                tags = [{"key": "mlflow.data.context", "value": record.context}] if record.context else []
-                self._server.call("POST", f"{API}/runs/log-inputs", {"run_id": run_id, "datasets": [{"tags": tags, "dataset": dataset}]})
+                tags = [{"key": CONTEXT_TAG, "value": record.context}] if record.context else []
+                self._server.call("POST", f"{API}/runs/log-inputs", {"run_id": run_id, "datasets": [{"tags": tags, "dataset": record.dataset}]})
             case Ended():
                 self._server.call("POST", f"{API}/runs/update", {"run_id": run_id, "status": record.status, "end_time": record.ended})
 

@@ -250,7 +250,7 @@ def _grouped(records: Iterator[tuple[int, Record]]) -> Iterator[tuple[int, int, 
     for position, record in records:
         if isinstance(record, Logged):
             for key, points in record.points().items():
-                size += len(points)
+                size += len(points.steps)
                 before = gathered.get(key)
                 if before is None:
                     gathered[key] = points

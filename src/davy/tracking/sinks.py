@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import threading
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from davy.core.clock import Clock, SystemClock, new_id
-from davy.errors import Conflict, DavyError, NotFound, Unavailable
+from davy.core.clock import SystemClock
+from davy.errors import ConfigError, DavyError, NotFound, Unavailable
 from davy.home import Home
 from davy.tracking import artifacts, runs
-from davy.tracking.experiments import ensure_experiment
-from davy.tracking.points import Points, add_points
-from davy.tracking.records import LONGEST_PARAM, LONGEST_TAG, PARENT, RUN_NAME, Status, check_key, check_value
-from davy.tracking.remote import Server, ServerReceiver, without_user
+from davy.tracking.inputs import CONTEXT_TAG, DatasetInput, log_datasets
+from davy.tracking.points import add_points
 from davy.tracking.sending import HomeReceiver, Sender, send, tell
 from davy.tracking.spool import FOLDER, Backlog, Created, Ended, Head, Kept, Logged, Params, Record, Spool, Tags, Used, new_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from contextlib import AbstractContextManager
 
     from sqlalchemy import Connection
 
+    from davy.core.clock import Clock
+    from davy.tracking.points import Points
+    from davy.tracking.records import Status
+
+RETRY_SECONDS = 1.0
 WAIT_SECONDS = 10.0
 
 
@@ -34,12 +38,14 @@ class Sink(Protocol):
     Attributes:
         run_id: the run.
         clock: what its times are read from.
-        place: equal for runs that are kept in the same place, so that one may be the other's parent.
     """
 
     run_id: str
     clock: Clock
-    place: Path | str
+
+    def holds(self, home: Home | None, server: str | None) -> bool:
+        """Whether a run in this home, or on this server, lies in the same place, so that one may be the other's parent."""
+        ...
 
     def points(self, columns: Mapping[str, Points]) -> None:
         """Store points, or raise and store none."""
@@ -82,14 +88,17 @@ class HomeSink:
     """A run in a home's database. Points that the database does not take go to a spool, and from there to the database once it does."""
 
     def __init__(self, home: Home, run_id: str, name: str, *, owned: bool) -> None:
-        self.home, self.run_id, self.clock, self.place = home, run_id, home.clock, home.path
-        self._name, self._owned = name, owned
+        self.home, self.run_id, self.clock = home, run_id, home.clock
+        self._name, self._owned, self._owner = name, owned, True
         self._forget()
 
     def _forget(self) -> None:
         self._spooling = threading.RLock()
         self._spool: Spool | None = None
         self._failed = 0.0
+
+    def holds(self, home: Home | None, server: str | None) -> bool:
+        return home is not None and home.path == self.home.path
 
     def points(self, columns: Mapping[str, Points]) -> None:
         try:
@@ -124,7 +133,9 @@ class HomeSink:
 
     def dataset(self, used: Used) -> None:
         with self._writing() as connection:
-            log_dataset(connection, self.run_id, used)
+            experiment = runs.experiment_of(connection, self.run_id)
+            tags = ((CONTEXT_TAG, used.context),) if used.context else ()
+            log_datasets(connection, self.run_id, experiment, [DatasetInput(used.dataset, tags)], clock=self.clock)
 
     def finish(self, status: Status, ended: int) -> None:
         try:
@@ -153,6 +164,7 @@ class HomeSink:
     def fork(self) -> None:
         if self._spool is not None:
             self._spool.abandon()
+        self._owner = False
         self._forget()
 
     def _spooled(self) -> Spool:
@@ -182,15 +194,17 @@ class HomeSink:
             yield connection
 
     def _begin(self) -> AbstractContextManager[Connection]:
-        return self.home.database.begin()
+        return self.home.database.begin(lazy=self.home.config.tracking.durability == "process")
 
 
 class ServerSink:
     """A run on a server. Everything goes into a spool first, from which a thread sends it, so that training never waits for the server."""
 
     def __init__(self, url: str, folder: Path, run_id: str, created: Created) -> None:
-        self.run_id, self.clock, self.place = run_id, SystemClock(), without_user(url)
-        self._url, self._folder, self._created = url, folder, created
+        from davy.tracking.remote import without_user
+
+        self.run_id, self.clock, self._address = run_id, SystemClock(), without_user(url)
+        self.url, self._folder, self._created = url, folder, created
         self._owner = True
         self._params = dict(created.params)
         self._forget()
@@ -200,20 +214,25 @@ class ServerSink:
         self._lock = threading.RLock()
         self._spool: Spool | None = None
 
+    def holds(self, home: Home | None, server: str | None) -> bool:
+        from davy.tracking.remote import without_user
+
+        return server is not None and without_user(server) == self._address
+
     def points(self, columns: Mapping[str, Points]) -> None:
         self._append(Logged.of(columns))
 
     aside = points
 
     def params(self, values: Mapping[str, Any]) -> None:
-        texts = param_texts(values)
+        texts = runs.param_texts(values)
         with self._lock:
             runs.refuse_changes(self._params, texts)
             self._append(Params(texts))
             self._params |= texts
 
     def tags(self, values: Mapping[str, Any]) -> None:
-        self._append(Tags(tag_texts(values)))
+        self._append(Tags(runs.tag_texts(values)))
 
     def files(self, files: Mapping[str, Path | bytes]) -> None:
         with self._lock:
@@ -229,7 +248,7 @@ class ServerSink:
 
     def leave(self) -> None:
         if self._spool is not None:
-            sender = sender_to(self._url)
+            sender = sender_to(self.url)
             sender.complete(self._spool)
             sender.wait(self._spool, wait_seconds())
 
@@ -243,9 +262,9 @@ class ServerSink:
         """The spool, made with its first record."""
         with self._lock:
             if self._spool is None:
-                spool = Spool(new_path(self._folder, self.run_id), Head(self.run_id, self._created.name, self.place, owner=self._owner))
+                spool = Spool(new_path(self._folder, self.run_id), Head(self.run_id, self._created.name, self._address, owner=self._owner))
                 spool.append(self._created)
-                sender_to(self._url).add(spool)
+                sender_to(self.url).add(spool)
                 self._spool = spool
             return self._spool
 
@@ -253,7 +272,7 @@ class ServerSink:
         spool = self._spooled()
         if record is not None:
             spool.append(record)
-        sender_to(self._url).nudge()
+        sender_to(self.url).nudge()
 
 
 _SENDERS: dict[str, Sender] = {}
@@ -262,6 +281,8 @@ _SENDERS_LOCK = threading.Lock()
 
 def sender_to(url: str) -> Sender:
     """The one sender of this process to a server."""
+    from davy.tracking.remote import Server, ServerReceiver
+
     with _SENDERS_LOCK:
         if url not in _SENDERS:
             _SENDERS[url] = Sender(ServerReceiver(Server(url)))

@@ -24,12 +24,13 @@ from davy.core.digest import canonical_json
 from davy.errors import CorruptData, DavyError, StorageFull, Unavailable
 from davy.store import wal
 from davy.store.wal import Wal
+from davy.tracking.inputs import Dataset
 from davy.tracking.points import Points
+from davy.tracking.records import Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from davy.tracking.records import Status
 
 FOLDER = "spool"
 SEGMENT_BYTES = 1 << 20
@@ -92,15 +93,10 @@ class Kept(msgspec.Struct, frozen=True, tag="kept"):
 
 
 class Used(msgspec.Struct, frozen=True, tag="used"):
-    """A dataset was used, as `davy.tracking.datasets` describes it."""
+    """A dataset was read."""
 
-    name: str
-    digest: str
-    source_type: str
-    source: str
-    schema: str
-    profile: str
-    context: str
+    dataset: Dataset
+    context: str = ""
 
 
 class Ended(msgspec.Struct, frozen=True, tag="ended"):
@@ -284,7 +280,8 @@ def _decoded(path: Path, payload: bytes) -> Record:
     try:
         return _DECODER.decode(payload)
     except msgspec.DecodeError as error:
-        raise CorruptData(f"{path} holds a record of another kind: {error}.", "A newer version of Davy has written it.", "Upgrade: pip install -U davy") from error
+        raise CorruptData(f"{path} holds a record of another kind: {error}.", "A newer version of Davy has written it.",
+                          "Upgrade: pip install -U davy") from error
 
 
 def _array(kind: str, data: bytes) -> array[Any]:
