@@ -19,6 +19,7 @@ from davy.tracking import artifacts, runs
 from davy.tracking import run as start_run
 from davy.tracking.history import metric_history
 from davy.tracking.search import children, search_runs
+from davy.tracking.buffer import MOST_HELD
 from davy.tracking.writer import current
 from store.disk import small_disk
 
@@ -249,7 +250,7 @@ def test_a_damaged_artifact_is_never_read(home: Home) -> None:
 
 
 def test_a_full_disk_delays_but_loses_nothing(tmp_path: Path) -> None:
-    with small_disk(tmp_path / "small") as disk:
+    with small_disk(tmp_path / "small", "96m") as disk:
         (disk.folder / "davy.toml").write_text("")
         home = Home(disk.folder)
         with start_run(home=home) as run:
@@ -259,9 +260,9 @@ def test_a_full_disk_delays_but_loses_nothing(tmp_path: Path) -> None:
 
             def log_on() -> None:
                 nonlocal logged
-                while logged < 50_000:
+                while logged < 2 * MOST_HELD:
+                    run.log({"a_key_that_takes_some_room_on_the_disk": float(logged)}, step=logged)
                     logged += 1
-                    run.log({"a_key_that_takes_some_room_on_the_disk": logged}, step=logged)
 
             with disk.full():
                 for refused in (log_on, run.flush):
@@ -269,7 +270,7 @@ def test_a_full_disk_delays_but_loses_nothing(tmp_path: Path) -> None:
                         refused()
             run.flush()
         assert _values(home, run.id, "loss") == [1.0]
-        assert _values(home, run.id, "a_key_that_takes_some_room_on_the_disk") == [float(step) for step in range(1, logged + 1)]
+        assert _values(home, run.id, "a_key_that_takes_some_room_on_the_disk") == [float(step) for step in range(logged)]
         assert _read(home, run.id).status == "FINISHED"
         home.close()
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 GATHER_SECONDS = 0.05
 LATE_MILLIS = 80
 MOST_GATHERED = 1 << 15
-MOST_HELD = 1 << 20
+MOST_HELD = 1 << 19
 HANGS_SECONDS = 0.25
 _PATIENCE_SECONDS = 0.02
 _BACKOFF_SECONDS = 1.0
@@ -37,6 +37,7 @@ class Buffer:
     Args:
         store: keeps columns by key. When it raises, they are offered to it again.
         aside: keeps them somewhere else, while `store` hangs.
+        told: hears once why nothing can be stored, until something is.
 
     Attributes:
         lock: held while points are appended. A signal's handler on the same thread may take it again.
@@ -45,8 +46,9 @@ class Buffer:
         due: milliseconds; whoever logs later than that calls `relieve` first.
     """
 
-    def __init__(self, store: Callable[[Mapping[str, Points]], None], aside: Callable[[Mapping[str, Points]], None]) -> None:
-        self._store, self._aside = store, aside
+    def __init__(self, store: Callable[[Mapping[str, Points]], None], aside: Callable[[Mapping[str, Points]], None],
+                 told: Callable[[DavyError], object]) -> None:
+        self._store, self._aside, self._told = store, aside, told
         self.columns: dict[str, list[Any]] = {}
         self._next: dict[str, int] = {}
         self._closed = False
@@ -160,10 +162,13 @@ class Buffer:
             self._hurry.wait(GATHER_SECONDS)
             self._hurry.clear()
             self._wake.clear()
+            known = self._trouble is not None
             try:
                 self.flush()
-            except DavyError:
-                # There is no caller on this thread to tell: the points stay, and who logs too many, flushes or finishes is told.
+            except DavyError as error:
+                # There is no caller on this thread to raise it to: the points stay, and who logs too many, flushes or finishes hears of it.
+                if not known:
+                    self._told(error)
                 self._hurry.wait(_BACKOFF_SECONDS)
                 self._wake.set()
 

@@ -204,6 +204,10 @@ class Backlog:
         for position, payload in wal.read(self.path, self.progress.position):
             yield position, _decoded(self.path, payload)
 
+    def count(self) -> int:
+        """How many records are not sent yet."""
+        return sum(1 for _ in wal.read(self.path, self.progress.position))
+
     def refused(self) -> list[Record]:
         """The records that the store did not take for good."""
         folder = self.path / _REFUSED

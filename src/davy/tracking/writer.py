@@ -61,7 +61,7 @@ class Run:
     def __init__(self, sink: Sink, name: str) -> None:
         self.id, self.name = sink.run_id, name
         self._sink, self._process, self._now = sink, os.getpid(), sink.clock.now
-        self._buffer = Buffer(sink.points, sink.aside)
+        self._buffer = Buffer(sink.points, sink.aside, lambda error: sinks.tell(f"The run {name!r} is kept in memory for now: {error}"))
         self._lock = threading.RLock()
         self._ended = False
         self._token: Token[Run | None] | None = None
