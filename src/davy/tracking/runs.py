@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from array import array
 from typing import TYPE_CHECKING, Any, Literal
 
 import sqlalchemy as sa
 
 from davy.core.clock import new_id
 from davy.errors import Conflict, InvalidInput, NotFound
-from davy.schema.tables import experiments, latest_metrics, metrics, params, runs, tags
+from davy.schema.tables import experiments, latest_metrics, params, runs, tags
 from davy.store import journal
 from davy.store.database import insert
+from davy.tracking.points import Points, add_points
 from davy.tracking.records import (
     LONGEST_EXPERIMENT,
     LONGEST_PARAM,
@@ -23,7 +25,6 @@ from davy.tracking.records import (
     check_number,
     check_step,
     check_value,
-    is_nan,
 )
 
 if TYPE_CHECKING:
@@ -79,25 +80,16 @@ def writable(connection: sa.Connection, run_id: str) -> None:
 
 def log_metrics(connection: sa.Connection, run_id: str, points: Sequence[Metric]) -> None:
     """Add points. One that is there already, with the same step, time and value, is taken once, so that a retry is safe."""
-    if not points:
-        return
-    rows: list[dict[str, Any]] = []
-    latest: dict[str, dict[str, Any]] = {}
+    columns: dict[str, Points] = {}
     for point in points:
-        value = check_number(point.key, point.value)
-        nan = is_nan(value)
-        row = {"run_id": run_id, "key": check_key("metric", point.key), "step": check_step(point.key, point.step), "timestamp": point.time // 1000,
-               "value": 0.0 if nan else value, "is_nan": nan}
-        rows.append(row)
-        best = latest.get(point.key)
-        if best is None or (row["step"], row["timestamp"], row["value"]) >= (best["step"], best["timestamp"], best["value"]):
-            latest[point.key] = row
-    connection.execute(insert(connection, metrics).on_conflict_do_nothing(), rows)
-    statement = insert(connection, latest_metrics)
-    new, old = statement.excluded, latest_metrics.c
-    connection.execute(statement.on_conflict_do_update(
-        index_elements=["run_id", "key"], set_={name: new[name] for name in ("step", "timestamp", "value", "is_nan")},
-        where=sa.tuple_(new.step, new.timestamp, new.value) >= sa.tuple_(old.step, old.timestamp, old.value)), list(latest.values()))
+        column = columns.get(point.key)
+        if column is None:
+            column = columns[check_key("metric", point.key)] = Points(array("q"), array("q"), array("d"))
+        column.steps.append(check_step(point.key, point.step))
+        column.times.append(point.time // 1000)
+        column.values.append(check_number(point.key, point.value))
+    if columns:
+        add_points(connection, run_id, columns)
 
 
 def log_params(connection: sa.Connection, run_id: str, values: Mapping[str, Any]) -> None:

@@ -28,7 +28,7 @@ class MetricMessage(Message):
     run_id: str | None = None
 
 
-class RunInfo(Message):
+class RunInfo(Message, kw_only=True):
     run_id: str
     run_uuid: str
     run_name: str
@@ -79,7 +79,7 @@ class RunOutputs(Message):
     model_outputs: list[ModelOutput] = []
 
 
-class RunMessage(Message):
+class RunMessage(Message, kw_only=True):
     info: RunInfo
     data: RunData
     inputs: RunInputs
