@@ -250,7 +250,7 @@ def test_a_damaged_artifact_is_never_read(home: Home) -> None:
 
 
 def test_a_full_disk_delays_but_loses_nothing(tmp_path: Path) -> None:
-    with small_disk(tmp_path / "small", "96m") as disk:
+    with small_disk(tmp_path / "small", "64m") as disk:
         (disk.folder / "davy.toml").write_text("")
         home = Home(disk.folder)
         with start_run(home=home) as run:

@@ -101,17 +101,37 @@ class HomeSink:
         return home is not None and home.path == self.home.path
 
     def points(self, columns: Mapping[str, Points]) -> None:
+        if self._spool is not None:
+            self._through_spool(columns)
+            return
         try:
-            if self._spool is not None:
-                self._catch_up()
-            with self._writing() as connection:
-                add_points(connection, self.run_id, columns)
+            self._store(columns)
         except Unavailable as error:
             self._failed = time.monotonic()
             try:
                 self.aside(columns)
             except DavyError:
                 raise error from None
+
+    def _store(self, columns: Mapping[str, Points]) -> None:
+        with self._writing() as connection:
+            add_points(connection, self.run_id, columns)
+
+    def _through_spool(self, columns: Mapping[str, Points]) -> None:
+        """Onto the disk first, because the database has kept others waiting; then try what it takes."""
+        kept = True
+        try:
+            self.aside(columns)
+        except Unavailable:
+            kept = False
+        try:
+            self._catch_up()
+            if not kept:
+                self._store(columns)
+        except Unavailable:
+            self._failed = time.monotonic()
+            if not kept:
+                raise
 
     def aside(self, columns: Mapping[str, Points]) -> None:
         with self._spooling:
@@ -184,8 +204,8 @@ class HomeSink:
             if backlog.progress.position == spool.last:
                 spool.close(remove=not errors)
                 self._spool = None
-        if errors:
-            raise errors[0]
+        for error in errors:
+            tell(f"A part of the run {self._name!r} is refused, and kept in {backlog.path}: {error.came}")
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
