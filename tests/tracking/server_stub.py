@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -16,6 +18,7 @@ class Server:
         answers: statuses to give to the next requests instead of taking them, each with headers.
         refuses: a word; a request whose body has it is answered with 400.
         slams: how many requests are taken and left without an answer, as by a server that dies behind the commit.
+        spare: how many requests are answered before.
     """
 
     def __init__(self, port: int = 0) -> None:
@@ -25,7 +28,7 @@ class Server:
         self.authorizations: set[str | None] = set()
         self.answers: list[tuple[int, dict[str, str]]] = []
         self.refuses = ""
-        self.slams = 0
+        self.slams = self.spare = 0
         self.port = port
         self.start()
 
@@ -59,7 +62,8 @@ class Server:
         self._server.shutdown()
         self._server.server_close()
         for connection in self._open:
-            connection.close()
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def handle(self, request: BaseHTTPRequestHandler) -> None:
         self._open.append(request.connection)
@@ -80,9 +84,11 @@ class Server:
             call = parts.path.removeprefix("/api/2.0/mlflow/")
             message = {name: values[0] for name, values in parse_qs(parts.query).items()} if request.command == "GET" else json.loads(body)
             status, answer = self._call(call, message)
-        if self.slams:
+        self.spare = max(self.spare - 1, 0)
+        if self.slams and not self.spare:
             self.slams -= 1
-            request.connection.close()
+            request.close_connection = True
+            request.connection.shutdown(socket.SHUT_RDWR)
             return
         self._answer(request, status, answer)
 

@@ -195,10 +195,12 @@ def test_a_sync_that_dies_half_way_goes_on_from_there(server: Server, elsewhere:
     server.start()
     server.refuses = "kept"
     (spool,) = spools(elsewhere)
-    server.slams = 4
+    server.slams, server.spare = 2, 7
     assert [outcome.state for outcome in sync(waiting())] == ["away"]
-    assert spool.exists()
+    assert 0 < waiting()[0].records < 10
+    assert 2000 < len(server.runs[done.stdout.strip()]["points"]) < 5000
     assert [outcome.state for outcome in sync(waiting())] == ["refused"]
+    assert spool.exists()
     server.refuses = ""
     assert [outcome.state for outcome in sync(waiting())] == ["sent"]
     found = server.runs[done.stdout.strip()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import encodings.idna  # noqa: F401 - else the first connection imports it, and a fork in the middle of that has none for ever
 import http.client
 import math
 import os
@@ -119,6 +120,10 @@ class ServerReceiver:
     def pause(self) -> float:
         """Seconds that the server has asked to be left alone for."""
         return self._server.pause
+
+    def close(self) -> None:
+        """Let the connection go; it is made again when it is needed."""
+        self._server.close()
 
     def take(self, backlog: Backlog, record: Record) -> None:
         """Store a record; see `Receiver.take`."""

@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 import time
+import traceback
 from typing import TYPE_CHECKING, Protocol
 
 from davy.errors import DavyError, Forbidden, Unavailable
@@ -42,6 +43,10 @@ class Receiver(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """Let go of what is open; it is opened again when it is needed."""
+        ...
+
 
 class HomeReceiver:
     """The database of a home, for points and ends that it could not take before."""
@@ -59,6 +64,9 @@ class HomeReceiver:
                 add_points(connection, run_id, record.points())
             elif isinstance(record, Ended) and runs.get_run(connection, run_id).status == "RUNNING":
                 runs.finish_run(connection, run_id, status=record.status, ended=record.ended * 1000)
+
+    def close(self) -> None:
+        """The home stays open: it is the caller's."""
 
 
 def send(backlog: Backlog, receiver: Receiver, *, told: Callable[[int], object] = lambda count: None) -> list[DavyError]:
@@ -144,6 +152,7 @@ class Sender:
         self._thread: threading.Thread | None = None
         self._hurry = threading.Event()
         self._longest = LONGEST_BACKOFF_SECONDS
+        self._begun = self._done = 0  # attempts
         self.trouble: Unavailable | None = None
 
     def add(self, spool: Spool) -> None:
@@ -170,12 +179,14 @@ class Sender:
             self._changed.notify_all()
 
     def wait(self, spool: Spool, seconds: float) -> bool:
-        """Wait until all of the spool is sent, unless the receiver is away; whether it is."""
+        """Wait until all of the spool is sent, or an attempt from now on shows that the receiver is away; whether all is sent."""
+        path = spool.path
         self._hurry.set()
         with self._changed:
             self._changed.notify_all()
-            self._changed.wait_for(lambda: not self._left(spool.path) or spool.path in self._stopped or self.trouble is not None, seconds)
-            return not self._left(spool.path)
+            before = self._begun
+            self._changed.wait_for(lambda: not self._left(path) or path in self._stopped or (self.trouble is not None and self._done > before), seconds)
+            return not self._left(path)
 
     def drain(self, seconds: float) -> list[tuple[Spool, str]]:
         """At the end of the process: give what is left that long; returns the spools that are not sent to the end, and why."""
@@ -205,6 +216,8 @@ class Sender:
                 busy = self._busy()
             for path in busy:
                 self._send(path)
+            if not self._open:
+                self._receiver.close()
             if self.trouble is None:
                 backoff = FIRST_BACKOFF_SECONDS
                 self._hurry.wait(PACE_SECONDS)
@@ -218,6 +231,7 @@ class Sender:
     def _send(self, path: Path) -> None:
         spool, backlog = self._open[path]
         complete, trouble, stopped = path in self._complete, None, None
+        self._begun += 1
         try:
             for error in send(backlog, self._receiver):
                 tell(f"The store refused a part of the run {spool.head.name!r}, which is kept in {path}: {error.came}")
@@ -226,11 +240,14 @@ class Sender:
         except DavyError as error:
             stopped = error
             tell(f"The store takes nothing of the run {spool.head.name!r}: {error}\nAll is kept in {path}. Send it later: davy sync")
+        except Exception as error:  # noqa: BLE001 - the last line of defence: a bug with one run is told, and the others go on
+            traceback.print_exception(error)
+            stopped = DavyError(f"{error!r} is a bug in Davy.")
         finished = complete and trouble is None and stopped is None
         if finished:
             spool.close(remove=not backlog.refused())
         with self._changed:
-            self.trouble = trouble
+            self.trouble, self._done = trouble, self._begun
             if stopped is not None:
                 self._stopped[path] = stopped
             if finished:

@@ -86,6 +86,8 @@ def sync(found: list[Waiting], *, server: str | None = None, told: Callable[[int
             yield outcome("refused", str(error))
         else:
             yield outcome("in use") if errors is None else outcome("refused", *(str(error) for error in errors)) if errors else outcome("sent")
+    for receiver in receivers.values():
+        receiver.close()
 
 
 def _receiver(to: str, item: Waiting, remote: bool) -> Receiver:
