@@ -58,9 +58,10 @@ class Buffer:
         self.lock = threading.RLock()
         self.count, self.due = 0, _IDLE
         self._thread: threading.Thread | None = None
-        self._wake, self._hurry = threading.Event(), threading.Event()
+        # All locks may be taken again by their thread: a signal's handler runs in the middle of whatever the main thread does.
+        self._changed = threading.Condition(threading.RLock())
+        self._wanted = self._hurry = False
         self._storing, self._setting_aside = threading.RLock(), threading.RLock()
-        self._progress = threading.Condition(threading.Lock())
         self._turns, self._since = 0, 0.0
         self._held: deque[Mapping[str, Points]] = deque()
         self._in_hand: Mapping[str, Points] | None = None
@@ -99,9 +100,10 @@ class Buffer:
                 if self.count >= MOST_GATHERED:
                     self._hold()
                 return
-            self._hurry.set()
-            with self._progress:
-                if self._progress.wait_for(lambda: self._turns != turns, _PATIENCE_SECONDS) or self.count < MOST_GATHERED:
+            with self._changed:
+                self._hurry = True
+                self._changed.notify_all()
+                if self._changed.wait_for(lambda: self._turns != turns, _PATIENCE_SECONDS) or self.count < MOST_GATHERED:
                     return
         self._put_aside()
 
@@ -111,10 +113,22 @@ class Buffer:
         Raises:
             DavyError: it is not stored; it is kept and tried again with the next flush.
         """
+        while not self._flush_now():
+            time.sleep(0.001)
+
+    def _flush_now(self) -> bool:
+        """Whether all was stored; not while a thread is held up in the middle of appending, by its signal's handler that waits for this."""
         with self._storing:
-            self._since = time.monotonic()
+            if self._since:  # this is a signal's handler, in the middle of this thread's own storing
+                return True
+            if not self.lock.acquire(timeout=_PATIENCE_SECONDS):
+                return False
             try:
                 self._take()
+            finally:
+                self.lock.release()
+            self._since = time.monotonic()
+            try:
                 while self._held:
                     self._in_hand = self._held.popleft()
                     self._store(self._in_hand)
@@ -128,15 +142,16 @@ class Buffer:
                 if self._in_hand is not None:
                     self._held.appendleft(self._in_hand)
                 self._in_hand, self._since = None, 0.0
-                with self._progress:
+                with self._changed:
                     self._turns += 1
-                    self._progress.notify_all()
+                    self._changed.notify_all()
+            return True
 
     def close(self) -> None:
         """Let the thread end; what was appended meanwhile is not stored."""
-        self._closed = True
-        self._wake.set()
-        self._hurry.set()
+        with self._changed:
+            self._closed = self._wanted = self._hurry = True
+            self._changed.notify_all()
 
     def fork(self) -> None:
         """In a forked child: leave to the parent what it has, and count steps on from there."""
@@ -154,14 +169,16 @@ class Buffer:
                 self._thread = thread
             except RuntimeError:  # the interpreter is ending; its exit handlers store what is logged now
                 return
-        self._wake.set()
+        with self._changed:
+            self._wanted = True
+            self._changed.notify_all()
 
     def _work(self) -> None:
         while not self._closed:
-            self._wake.wait()
-            self._hurry.wait(GATHER_SECONDS)
-            self._hurry.clear()
-            self._wake.clear()
+            with self._changed:
+                self._changed.wait_for(lambda: self._wanted)
+                self._changed.wait_for(lambda: self._hurry, GATHER_SECONDS)
+                self._wanted = self._hurry = False
             known = self._trouble is not None
             try:
                 self.flush()
@@ -169,8 +186,9 @@ class Buffer:
                 # There is no caller on this thread to raise it to: the points stay, and who logs too many, flushes or finishes hears of it.
                 if not known:
                     self._told(error)
-                self._hurry.wait(_BACKOFF_SECONDS)
-                self._wake.set()
+                with self._changed:
+                    self._changed.wait_for(lambda: self._hurry, _BACKOFF_SECONDS)
+                    self._wanted = True
 
     def _take(self) -> None:
         """Move the points from the columns to what is held, packed."""

@@ -145,12 +145,12 @@ class Sender:
 
     def __init__(self, receiver: Receiver) -> None:
         self._receiver = receiver
-        self._changed = threading.Condition(threading.Lock())
+        self._changed = threading.Condition(threading.RLock())
         self._open: dict[Path, tuple[Spool, Backlog]] = {}
         self._complete: set[Path] = set()
         self._stopped: dict[Path, DavyError] = {}
         self._thread: threading.Thread | None = None
-        self._hurry = threading.Event()
+        self._hurry = False
         self._longest = LONGEST_BACKOFF_SECONDS
         self._begun = self._done = 0  # attempts
         self.trouble: Unavailable | None = None
@@ -181,8 +181,8 @@ class Sender:
     def wait(self, spool: Spool, seconds: float) -> bool:
         """Wait until all of the spool is sent, or an attempt from now on shows that the receiver is away; whether all is sent."""
         path = spool.path
-        self._hurry.set()
         with self._changed:
+            self._hurry = True
             self._changed.notify_all()
             before = self._begun
             self._changed.wait_for(lambda: not self._left(path) or path in self._stopped or (self.trouble is not None and self._done > before), seconds)
@@ -191,8 +191,8 @@ class Sender:
     def drain(self, seconds: float) -> list[tuple[Spool, str]]:
         """At the end of the process: give what is left that long; returns the spools that are not sent to the end, and why."""
         self._longest = PACE_SECONDS
-        self._hurry.set()
         with self._changed:
+            self._hurry = True
             self._changed.notify_all()
             self._changed.wait_for(lambda: not any(self._left(path) and path not in self._stopped for path in self._open), seconds)
             left = [spool for path, (spool, _) in self._open.items() if self._left(path)]
@@ -218,15 +218,12 @@ class Sender:
                 self._send(path)
             if not self._open:
                 self._receiver.close()
-            if self.trouble is None:
-                backoff = FIRST_BACKOFF_SECONDS
-                self._hurry.wait(PACE_SECONDS)
-            elif self._receiver.pause:
+            if self._receiver.pause:
                 time.sleep(self._receiver.pause)
-            else:
-                self._hurry.wait(min(backoff, self._longest))
-                backoff = min(backoff * 2, LONGEST_BACKOFF_SECONDS)
-            self._hurry.clear()
+            backoff = FIRST_BACKOFF_SECONDS if self.trouble is None else min(backoff * 2, LONGEST_BACKOFF_SECONDS)
+            with self._changed:
+                self._changed.wait_for(lambda: self._hurry, PACE_SECONDS if self.trouble is None else min(backoff, self._longest))
+                self._hurry = False
 
     def _send(self, path: Path) -> None:
         spool, backlog = self._open[path]
