@@ -113,7 +113,7 @@ latest_metrics = Table(
     Column("count", BigInteger, nullable=False),
     Column("chunk", Integer, nullable=False),
     Column("filled", Integer, nullable=False),
-    Index("ix_latest_metrics_order", "key", "value", "run_id"),
+    Index("ix_latest_metrics_order", "key", "is_nan", "value", "run_id"),
     Index("ix_latest_metrics_lowest", "key", "lowest", "run_id"),
     Index("ix_latest_metrics_highest", "key", "highest", "run_id"),
     Index("ix_latest_metrics_last", "key", "last", "run_id"),

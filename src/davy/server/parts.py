@@ -25,7 +25,7 @@ def load(application: App, home: Home) -> None:
             api = load_mlflow(home)
             loop.call_soon_threadsafe(application.track, api)
             application.pages = load_pages(home)
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - without these parts the process is of no use
             traceback.print_exc()
             os._exit(1)  # the supervisor starts it again, and tells when that does not help
 

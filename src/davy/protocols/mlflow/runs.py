@@ -10,15 +10,27 @@ import sqlalchemy as sa
 
 from davy.errors import NotFound
 from davy.protocols.mlflow.api import Call, endpoint
-from davy.protocols.mlflow.checks import bad_value, check_batch, check_keys, check_param, check_run_id, check_tag, check_unique
+from davy.protocols.mlflow.checks import (
+    bad_value,
+    check_batch,
+    check_keys,
+    check_param,
+    check_run_id,
+    check_tag,
+    check_unique,
+    experiment_number,
+    page_size,
+    view_of,
+)
 from davy.protocols.mlflow.experiments import active, find
 from davy.protocols.mlflow.metrics import MetricIn, log_points
 from davy.protocols.mlflow.run_messages import RunInfo, run_info, run_messages
-from davy.protocols.mlflow.wire import Int64, KeyValue, Message, MlflowError, invalid, missing, required_missing
+from davy.protocols.mlflow.wire import Int64, KeyValue, Message, MlflowError, invalid, missing, required_missing, some
 from davy.schema.tables import params, runs, tags
-from davy.store.database import insert
+from davy.store.database import direct, direct_many, insert
 from davy.tracking import names
 from davy.tracking import runs as tracked
+from davy.tracking.search import search_run_ids
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,6 +72,15 @@ class LogBatch(Message):
     tags: list[KeyValue] = []
 
 
+class SearchRuns(Message):
+    experiment_ids: list[str] = []
+    filter: str | None = None
+    run_view_type: str | int | None = None
+    max_results: int | None = None
+    order_by: list[str] = []
+    page_token: str | None = None
+
+
 class LogModel(Message):
     run_id: str | None = None
     model_json: str | None = None
@@ -83,14 +104,11 @@ def head(call: Call, run_id: str) -> RunInfo:
 
 def writable(call: Call, run_id: str) -> None:
     """Refuse what is not an active run."""
-    stage = call.connection.scalar(_STAGE, {"run": run_id})
-    if stage is None:
+    found = direct(call.connection, "SELECT lifecycle_stage FROM runs WHERE run_id = ?", (run_id,))
+    if not found:
         raise missing(f"Run with id={run_id} not found")
-    if stage != "active":
-        raise invalid(f"The run {run_id} must be in the 'active' state. Current state is {stage}.")
-
-
-_STAGE = sa.select(runs.c.lifecycle_stage).where(runs.c.run_id == sa.bindparam("run"))
+    if found[0][0] != "active":
+        raise invalid(f"The run {run_id} must be in the 'active' state. Current state is {found[0][0]}.")
 
 
 @endpoint("POST", "runs/create", CreateRun, write=True)
@@ -225,14 +243,14 @@ def log_batch(call: Call, asked: LogBatch) -> dict[str, Any]:
 
 
 def _log_params(call: Call, run_id: str, given: Sequence[tuple[str, str]]) -> None:
-    rows = call.connection.execute(sa.select(params.c.key, params.c.value).where(params.c.run_id == run_id, params.c.key.in_([key for key, _ in given])))
-    known = dict(rows)
+    marks = ", ".join("?" * len(given))
+    known = dict(direct(call.connection, f"SELECT key, value FROM params WHERE run_id = ? AND key IN ({marks})", (run_id, *(key for key, _ in given))))
     changed = [{"key": key, "old_value": known[key], "new_value": value} for key, value in given if known.get(key, value) != value]
     if changed:
         raise invalid(f"Changing param values is not allowed. Params were already logged='{changed}' for run ID='{run_id}'.")
-    new = [{"run_id": run_id, "key": key, "value": value} for key, value in given if key not in known]
+    new = [(run_id, key, value) for key, value in given if key not in known]
     if new:
-        call.connection.execute(sa.insert(params), new)
+        direct_many(call.connection, "INSERT INTO params (run_id, key, value) VALUES (?, ?, ?)", new)
 
 
 @endpoint("POST", "runs/log-model", LogModel, required=("run_id", "model_json"), write=True)
@@ -247,7 +265,7 @@ def log_model(call: Call, asked: LogModel) -> dict[str, Any]:
     if wanted:
         raise invalid(f"Model json is missing mandatory fields: {wanted}")
     writable(call, run_id)
-    kept = {key: model[key] for key in ("run_id", "utc_time_created", "artifact_path", "model_uuid") if key in model}
+    kept: dict[str, Any] = {key: model[key] for key in ("run_id", "utc_time_created", "artifact_path", "model_uuid") if key in model}
     flavors = model["flavors"] if isinstance(model["flavors"], dict) else {}
     kept["flavors"] = {name: {key: value for key, value in config.items() if key != "config"} if isinstance(config, dict) else config
                        for name, config in flavors.items()}
@@ -256,3 +274,11 @@ def log_model(call: Call, asked: LogModel) -> dict[str, Any]:
     statement = insert(call.connection, tags).values(run_id=run_id, key=HISTORY, value=value)
     call.connection.execute(statement.on_conflict_do_update(index_elements=["run_id", "key"], set_={"value": value}))
     return {}
+
+
+@endpoint("POST", "runs/search", SearchRuns)
+def search(call: Call, asked: SearchRuns) -> dict[str, Any]:
+    found = search_run_ids(
+        call.connection, experiments=[experiment_number(text) for text in asked.experiment_ids], filter=asked.filter or "", order_by=asked.order_by,
+        view=view_of(asked.run_view_type), limit=page_size(asked.max_results, 1000), after=asked.page_token or None)
+    return some({"runs": run_messages(call.connection, found.ids), "next_page_token": found.next})
