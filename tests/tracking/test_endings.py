@@ -15,16 +15,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from davy.errors import StorageFull
 from davy.tracking import run as start_run
 from davy.tracking import runs
 from davy.tracking.history import metric_history
 from davy.tracking.spool import FOLDER, spools
-from davy.tracking.sync import sync, waiting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from davy.home import Home
 

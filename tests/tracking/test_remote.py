@@ -255,5 +255,5 @@ with run("script", server=sys.argv[1]) as r:
     done = subprocess.run([sys.executable, "-c", program, server.url], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found = server.runs[done.stdout.strip()]
-    assert {key: _steps(found, key) for key in ("loss", "child", "parent")} == dict.fromkeys(("loss", "child", "parent"), list(range(100)))
+    assert {key: _steps(found, key) for key in ("loss", "child", "parent")} == {key: list(range(100)) for key in ("loss", "child", "parent")}
     assert (found["status"], spools(elsewhere)) == ("FINISHED", [])

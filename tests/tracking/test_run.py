@@ -17,9 +17,9 @@ from davy.errors import Conflict, CorruptData, InvalidInput, NotFound, StorageFu
 from davy.home import Home
 from davy.tracking import artifacts, runs
 from davy.tracking import run as start_run
+from davy.tracking.buffer import MOST_HELD
 from davy.tracking.history import metric_history
 from davy.tracking.search import children, search_runs
-from davy.tracking.buffer import MOST_HELD
 from davy.tracking.writer import current
 from store.disk import small_disk
 

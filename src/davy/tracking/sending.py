@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 import traceback
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from davy.errors import DavyError, Forbidden, Unavailable
 from davy.tracking import runs
@@ -26,13 +26,12 @@ PACE_SECONDS = 0.25
 
 
 class Receiver(Protocol):
-    """Where records go. Taking one twice is the same as once.
+    """Where records go. Taking one twice is the same as once."""
 
-    Attributes:
-        pause: seconds that it has asked to be left alone for.
-    """
-
-    pause: float
+    @property
+    def pause(self) -> float:
+        """Seconds that it has asked to be left alone for."""
+        ...
 
     def take(self, backlog: Backlog, record: Record) -> None:
         """Store a record of this spool.
@@ -51,7 +50,7 @@ class Receiver(Protocol):
 class HomeReceiver:
     """The database of a home, for points and ends that it could not take before."""
 
-    pause = 0.0
+    pause: Final = 0.0
 
     def __init__(self, home: Home) -> None:
         self._home = home

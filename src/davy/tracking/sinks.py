@@ -7,7 +7,7 @@ import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from davy.core.clock import SystemClock
 from davy.errors import ConfigError, DavyError, NotFound, Unavailable
@@ -55,20 +55,12 @@ class Sink(Protocol):
         """Keep points on disk while another thread's `points` hangs."""
         ...
 
-    def params(self, values: Mapping[str, Any]) -> None:
-        """Set params, all or none; another value for one that is set is a `Conflict`."""
-        ...
-
-    def tags(self, values: Mapping[str, Any]) -> None:
-        """Set tags."""
+    def write(self, record: Params | Tags | Used) -> None:
+        """Set params (all or none; another value for one that is set is a `Conflict`) or tags, or note a dataset."""
         ...
 
     def files(self, files: Mapping[str, Path | bytes]) -> None:
         """Keep artifacts by their path in the run."""
-        ...
-
-    def dataset(self, used: Used) -> None:
-        """Note a dataset that the run uses."""
         ...
 
     def finish(self, status: Status, ended: int) -> None:
@@ -137,25 +129,23 @@ class HomeSink:
         with self._spooling:
             self._spooled().append(Logged.of(columns))
 
-    def params(self, values: Mapping[str, Any]) -> None:
+    def write(self, record: Params | Tags | Used) -> None:
         with self._writing() as connection:
-            runs.log_params(connection, self.run_id, values)
-
-    def tags(self, values: Mapping[str, Any]) -> None:
-        with self._writing() as connection:
-            runs.set_tags(connection, self.run_id, values)
+            match record:
+                case Params():
+                    runs.log_params(connection, self.run_id, record.values)
+                case Tags():
+                    runs.set_tags(connection, self.run_id, record.values)
+                case Used():
+                    tags = ((CONTEXT_TAG, record.context),) if record.context else ()
+                    experiment = runs.experiment_of(connection, self.run_id)
+                    log_datasets(connection, self.run_id, experiment, [DatasetInput(record.dataset, tags)], clock=self.clock)
 
     def files(self, files: Mapping[str, Path | bytes]) -> None:
         blobs = self.home.blobs
         stored = {path: (blobs.put(source), len(source)) if isinstance(source, bytes) else blobs.put_file(source) for path, source in files.items()}
         with self._writing() as connection:
             artifacts.add_artifacts(connection, self.run_id, stored, clock=self.clock)
-
-    def dataset(self, used: Used) -> None:
-        with self._writing() as connection:
-            experiment = runs.experiment_of(connection, self.run_id)
-            tags = ((CONTEXT_TAG, used.context),) if used.context else ()
-            log_datasets(connection, self.run_id, experiment, [DatasetInput(used.dataset, tags)], clock=self.clock)
 
     def finish(self, status: Status, ended: int) -> None:
         try:
@@ -223,7 +213,8 @@ class ServerSink:
     def __init__(self, url: str, folder: Path, run_id: str, created: Created) -> None:
         from davy.tracking.remote import without_user
 
-        self.run_id, self.clock, self._address = run_id, SystemClock(), without_user(url)
+        self.run_id, self._address = run_id, without_user(url)
+        self.clock: Clock = SystemClock()
         self.url, self._folder, self._created = url, folder, created
         self._owner = True
         self._params = dict(created.params)
@@ -244,23 +235,18 @@ class ServerSink:
 
     aside = points
 
-    def params(self, values: Mapping[str, Any]) -> None:
-        texts = runs.param_texts(values)
+    def write(self, record: Params | Tags | Used) -> None:
         with self._lock:
-            runs.refuse_changes(self._params, texts)
-            self._append(Params(texts))
-            self._params |= texts
-
-    def tags(self, values: Mapping[str, Any]) -> None:
-        self._append(Tags(runs.tag_texts(values)))
+            if isinstance(record, Params):
+                runs.refuse_changes(self._params, record.values)
+            self._append(record)
+            if isinstance(record, Params):
+                self._params |= record.values
 
     def files(self, files: Mapping[str, Path | bytes]) -> None:
         with self._lock:
             for path, source in files.items():
                 self._append(Kept(path, self._spooled().keep(source)))
-
-    def dataset(self, used: Used) -> None:
-        self._append(used)
 
     def finish(self, status: Status, ended: int) -> None:
         self._append(Ended(status, ended // 1000))

@@ -282,7 +282,8 @@ def new_path(folder: Path, run_id: str) -> Path:
 
 def _decoded(path: Path, payload: bytes) -> Record:
     try:
-        return _DECODER.decode(payload)
+        found: Record = _DECODER.decode(payload)
+        return found
     except msgspec.DecodeError as error:
         raise CorruptData(f"{path} holds a record of another kind: {error}.", "A newer version of Davy has written it.",
                           "Upgrade: pip install -U davy") from error

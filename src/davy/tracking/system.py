@@ -29,17 +29,19 @@ class SystemMetrics:
     """Logs a sample now and then on a thread of its own, the first after one interval.
 
     Args:
-        log: takes the metrics.
         seconds: between two samples (default: ten).
     """
 
-    def __init__(self, log: Callable[[Mapping[str, float]], object], seconds: float | None = None) -> None:
+    def __init__(self, seconds: float | None = None) -> None:
         self._seconds = SECONDS if seconds is None else seconds
         if isinstance(self._seconds, bool) or not isinstance(self._seconds, (int, float)) or not self._seconds >= FEWEST_SECONDS:
             raise InvalidInput(f"system_metrics={seconds!r} came.", f"It is true, false, or a number of seconds of at least {FEWEST_SECONDS}.",
                                "Write system_metrics=30 for one sample every 30 s.")
-        self._log, self._stop = log, threading.Event()
-        thread = threading.Thread(target=self._work, name="davy-system", daemon=True)
+        self._stop = threading.Event()
+
+    def start(self, log: Callable[[Mapping[str, float]], object]) -> None:
+        """Have samples logged until `stop`."""
+        thread = threading.Thread(target=self._work, args=(log,), name="davy-system", daemon=True)
         with suppress(RuntimeError):  # the interpreter is ending
             thread.start()
 
@@ -47,13 +49,13 @@ class SystemMetrics:
         """Take no more samples."""
         self._stop.set()
 
-    def _work(self) -> None:
+    def _work(self, log: Callable[[Mapping[str, float]], object]) -> None:
         if self._stop.wait(min(self._seconds, 1.0)):  # short runs pay for nothing
             return
         machine = Machine()
         while not self._stop.wait(self._seconds):
             with suppress(DavyError):  # the run has ended meanwhile, or its store is told to be full by whoever logs
-                self._log({PREFIX + name: value for name, value in machine.sample().items()})
+                log({PREFIX + name: value for name, value in machine.sample().items()})
 
 
 class Machine:

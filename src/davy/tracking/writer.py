@@ -29,7 +29,8 @@ from davy.tracking.buffer import FLOAT, MOST_GATHERED, Buffer
 from davy.tracking.experiments import ensure_experiment
 from davy.tracking.names import made_up
 from davy.tracking.records import COMMIT, LARGEST_STEP, PARENT, RUN_NAME, SOURCE, USER, Status, check_path, check_step
-from davy.tracking.spool import Created, Used
+from davy.tracking.sending import tell
+from davy.tracking.spool import Created, Params, Tags, Used
 from davy.tracking.system import SystemMetrics
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class Run:
     def __init__(self, sink: Sink, name: str) -> None:
         self.id, self.name = sink.run_id, name
         self._sink, self._process, self._now = sink, os.getpid(), sink.clock.now
-        self._buffer = Buffer(sink.points, sink.aside, lambda error: sinks.tell(f"The run {name!r} is kept in memory for now: {error}"))
+        self._buffer = Buffer(sink.points, sink.aside, lambda error: tell(f"The run {name!r} is kept in memory for now: {error}"))
         self._lock = threading.RLock()
         self._ended = False
         self._token: Token[Run | None] | None = None
@@ -119,7 +120,7 @@ class Run:
 
     def params(self, values: Mapping[str, Any] | None = None, /, **more: Any) -> None:
         """Set several params in one transaction: all of them or none."""
-        self._open().params({**(values or {}), **more})
+        self._open().write(Params(runs.param_texts({**(values or {}), **more})))
 
     @checked_call("run.tag")
     def tag(self, key: str, value: Any) -> None:
@@ -128,7 +129,7 @@ class Run:
 
     def tags(self, values: Mapping[str, Any] | None = None, /, **more: Any) -> None:
         """Set several tags in one transaction."""
-        self._open().tags({**(values or {}), **more})
+        self._open().write(Tags(runs.tag_texts({**(values or {}), **more})))
 
     def artifact(self, source: str | Path | bytes | bytearray, name: str | None = None) -> str:
         """Keep a file or a folder (a path), or bytes (then with a name); returns the artifact's path in the run.
@@ -172,7 +173,7 @@ class Run:
         from davy.tracking.datasets import describe
 
         found = describe(data, name, source)
-        self._open().dataset(Used(found, context))
+        self._open().write(Used(found, context))
         return found.digest
 
     def finish(self, status: Status = "FINISHED") -> None:
@@ -245,6 +246,7 @@ def start(name: str | None = None, *, experiment: str = "Default", params: Mappi
             home = outer._sink.home
         elif isinstance(outer._sink, sinks.ServerSink):
             server = outer._sink.url
+    system = SystemMetrics(None if system_metrics is True else system_metrics) if system_metrics else None
     if server is None:
         home = home or Home.open()
     if parent is None and outer is not None and outer._sink.holds(home, server):
@@ -264,8 +266,9 @@ def start(name: str | None = None, *, experiment: str = "Default", params: Mappi
     run = Run(sink, name)
     _LIVE.add(run)
     _watch_for_the_end()
-    if system_metrics:
-        run._system = SystemMetrics(run.log, None if system_metrics is True else system_metrics)
+    if system is not None:
+        run._system = system
+        system.start(run.log)
     return run
 
 
@@ -325,7 +328,7 @@ def _finish_all() -> None:
         try:
             run.finish(status)
         except DavyError as error:
-            sinks.tell(f"The end of the run {run.name!r} is not stored: {error}")
+            tell(f"The end of the run {run.name!r} is not stored: {error}")
     sinks.drain()
 
 
