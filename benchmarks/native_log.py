@@ -32,21 +32,21 @@ os.environ["TRACKIO_DIR"] = sys.argv[1]
 import trackio
 calls, metrics = int(sys.argv[2]), {f"metric_{number}": 0.5 + number for number in range(int(sys.argv[3]))}
 trackio.init(project="bench", name=f"run-{calls}-{len(metrics)}")
-begin = time.perf_counter()
+begin, processor = time.perf_counter(), time.process_time()
 for step in range(calls):
     trackio.log(metrics, step=step)
 trackio.finish()
-print("SECONDS", time.perf_counter() - begin)
+print("SECONDS", time.perf_counter() - begin, time.process_time() - processor)
 """
 
 
-def davy(calls: int, metrics: dict[str, float] | None) -> float:
-    """Calls per second; every point is counted afterwards."""
+def davy(calls: int, metrics: dict[str, float] | None) -> tuple[float, float]:
+    """Calls per second, and per second of processor time of all threads; every point is counted afterwards."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "davy.toml").write_text("")
         home = Home(Path(folder))
         home.database  # noqa: B018 - the schema is made before the clock starts
-        begin = time.perf_counter()
+        begin, processor = time.perf_counter(), time.process_time()
         run = start_run("bench", home=home)
         if metrics is None:
             for step in range(calls):
@@ -55,37 +55,38 @@ def davy(calls: int, metrics: dict[str, float] | None) -> float:
             for step in range(calls):
                 run.log(metrics, step=step)
         run.finish()
-        seconds = time.perf_counter() - begin
+        seconds, processor = time.perf_counter() - begin, time.process_time() - processor
         for key in metrics or {"loss": 0.5}:
             with home.database.read() as connection:
                 history = metric_history(connection, run.id, key)
             assert history.steps == list(range(calls)), key
         home.close()
-    return calls / seconds
+    return calls / seconds, calls / processor
 
 
-def bare(calls: int, metrics: dict[str, float] | None) -> float:
-    """Calls per second of a method that appends to one list."""
+def bare(calls: int, metrics: dict[str, float] | None) -> tuple[float, float]:
+    """The same of a method that appends to one list."""
     kept: list[Any] = []
 
     def log(values: dict[str, float] | None = None, *, step: int, **more: float) -> None:
-        kept.append((step, values or more))
+        kept.append((step, dict(values or more)))
 
-    begin = time.perf_counter()
+    begin, processor = time.perf_counter(), time.process_time()
     if metrics is None:
         for step in range(calls):
             log(loss=0.5, step=step)
     else:
         for step in range(calls):
             log(metrics, step=step)
-    return calls / (time.perf_counter() - begin)
+    return calls / (time.perf_counter() - begin), calls / (time.process_time() - processor)
 
 
-def trackio(python: str, calls: int, metrics: dict[str, float] | None) -> float:
-    """Calls per second of trackio in a process of its own."""
+def trackio(python: str, calls: int, metrics: dict[str, float] | None) -> tuple[float, float]:
+    """The same of trackio in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run([python, "-c", TRACKIO, folder, str(calls), str(len(metrics or "x"))], capture_output=True, text=True, check=True)
-    return calls / float(done.stdout.rpartition("SECONDS")[2])
+    seconds, processor = map(float, done.stdout.rpartition("SECONDS")[2].split())
+    return calls / seconds, calls / processor
 
 
 def main() -> None:
@@ -95,19 +96,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--trackio", metavar="PYTHON", help="an interpreter that has trackio")
     options = parser.parse_args()
-    peers: dict[str, Callable[[int, dict[str, float] | None], float]] = {"davy": davy, "bare list": bare}
+    peers: dict[str, Callable[[int, dict[str, float] | None], tuple[float, float]]] = {"davy": davy, "bare list": bare}
     if options.trackio:
         peers["trackio"] = lambda calls, metrics: trackio(options.trackio, min(calls, 50_000), metrics)
     found: dict[str, float] = {}
     for metrics, share in ((None, 1), (TEN, 4)):
-        rates = {name: list[float]() for name in peers}
+        rates = {name: list[tuple[float, float]]() for name in peers}
         for _ in range(options.rounds):
             for name, rate in peers.items():
                 rates[name].append(rate(options.calls // share, metrics))
         for name, measured in rates.items():
             what = f"{name}, {len(metrics) if metrics else 1} a call"
-            found[what] = round(statistics.median(measured))
-            print(f"{what:24} {found[what]:>12,} calls/s   (of {options.rounds}: {', '.join(f'{rate:,.0f}' for rate in measured)})")
+            found[what], processor = round(statistics.median(rate for rate, _ in measured)), statistics.median(rate for _, rate in measured)
+            print(f"{what:24} {found[what]:>10,} calls/s, {processor:>10,.0f} a second of processor   (of {', '.join(f'{rate:,.0f}' for rate, _ in measured)})")
     print(json.dumps(found))
 
 

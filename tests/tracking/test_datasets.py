@@ -10,6 +10,7 @@ import pytest
 
 from davy.errors import InvalidInput, NotFound
 from davy.tracking import run as start_run
+from davy.tracking.artifacts import read_artifact
 from davy.tracking.datasets import describe
 from davy.tracking.inputs import datasets_of
 
@@ -68,6 +69,20 @@ def test_files_by_content_and_folders_by_their_files(tmp_path: Path) -> None:
 def test_what_has_no_rows_is_no_dataset(data: Any) -> None:
     with pytest.raises(InvalidInput):
         describe(data, "d")
+
+
+def test_tables_are_kept_in_the_format_that_their_name_says(home: Home) -> None:
+    frame = pl.DataFrame({"a": [1, 2], "b": ["x", None]})
+    with start_run(home=home) as run:
+        for name in ("t.csv", "deep/t.json", "t.parquet"):
+            assert run.table(frame, name) == name
+        for data, name in ((frame, "t.xlsx"), ([1], "t.csv")):
+            with pytest.raises(InvalidInput):
+                run.table(data, name)
+    with home.database.read() as connection:
+        csv, json, parquet = (read_artifact(connection, home.blobs, run.id, name) for name in ("t.csv", "deep/t.json", "t.parquet"))
+    assert (csv, json) == (b"a,b\n1,x\n2,\n", b'{"columns": ["a", "b"], "data": [[1, "x"], [2, null]]}')
+    assert pl.read_parquet(parquet).equals(frame)
 
 
 def test_a_run_knows_what_it_read(home: Home, tmp_path: Path) -> None:

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 GATHER_SECONDS = 0.05
-LATE_MILLIS = 80
+LATE_MILLIS, SLOW_MILLIS = 80, 300
 MOST_GATHERED = 1 << 15
 MOST_HELD = 1 << 19
-HANGS_SECONDS = 0.25
+HANGS_SECONDS = 0.5
 _PATIENCE_SECONDS = 0.02
 _BACKOFF_SECONDS = 1.0
-_IDLE = -(1 << 63)
+_NEVER = 1 << 63
 FLOAT = frozenset((float,))
 
 
@@ -56,7 +56,7 @@ class Buffer:
 
     def _reset(self) -> None:
         self.lock = threading.RLock()
-        self.count, self.due = 0, _IDLE
+        self.count, self.due = 0, _NEVER
         self._thread: threading.Thread | None = None
         # All locks may be taken again by their thread: a signal's handler runs in the middle of whatever the main thread does.
         self._changed = threading.Condition(threading.RLock())
@@ -80,16 +80,27 @@ class Buffer:
         """The step after the last one of this key, whose column is empty."""
         return self._next.get(key, 0)
 
+    def begin(self, now: int) -> None:
+        """The first points since the last were taken are about to be appended; the caller holds `lock`."""
+        self.due = now + LATE_MILLIS
+        if self._thread is None:
+            thread = threading.Thread(target=self._work, name="davy-run", daemon=True)
+            try:
+                thread.start()
+                self._thread = thread
+            except RuntimeError:  # the interpreter is ending; its exit handlers store what is logged now
+                return
+        with self._changed:
+            self._wanted = True
+            self._changed.notify_all()
+
     def relieve(self, now: int) -> None:
-        """Have points stored soon; when they are late or many already, wait until some are, and set them aside when storing hangs.
+        """Points are late, or many: wait until some are stored, and set them aside when storing hangs.
 
         Raises:
             DavyError: so many are waiting that no more are taken, and this is why.
         """
-        idle, self.due = self.due == _IDLE, now + LATE_MILLIS
-        if idle:
-            self._begin()
-            return
+        self.due = now + LATE_MILLIS
         thread = self._thread
         if thread is None or not thread.is_alive():
             self.flush()
@@ -101,10 +112,13 @@ class Buffer:
                     self._hold()
                 return
             with self._changed:
-                self._hurry = True
+                self._wanted = self._hurry = True
                 self._changed.notify_all()
-                if self._changed.wait_for(lambda: self._turns != turns, _PATIENCE_SECONDS) or self.count < MOST_GATHERED:
+                if self._changed.wait_for(lambda: self._turns != turns, _PATIENCE_SECONDS):
                     return
+            if self.count < MOST_GATHERED:
+                self.due = now + SLOW_MILLIS  # a store that is slow is not waited for all the time
+                return
         self._put_aside()
 
     def flush(self) -> None:
@@ -161,18 +175,6 @@ class Buffer:
                 flat.clear()
         self._reset()
 
-    def _begin(self) -> None:
-        if self._thread is None:
-            thread = threading.Thread(target=self._work, name="davy-run", daemon=True)
-            try:
-                thread.start()
-                self._thread = thread
-            except RuntimeError:  # the interpreter is ending; its exit handlers store what is logged now
-                return
-        with self._changed:
-            self._wanted = True
-            self._changed.notify_all()
-
     def _work(self) -> None:
         while not self._closed:
             with self._changed:
@@ -194,7 +196,7 @@ class Buffer:
         """Move the points from the columns to what is held, packed."""
         taken: dict[str, list[Any]] = {}
         with self.lock:
-            self.count, self.due = 0, _IDLE
+            self.count, self.due = 0, _NEVER
             for key, flat in self.columns.items():
                 if flat:
                     taken[key] = flat.copy()

@@ -1,8 +1,10 @@
-"""Datasets by digest: over every row and column of a frame or array, or every byte of a file."""
+"""Frames: kept as tables, and as datasets by a digest over every row and column of a frame or array, or over every byte of a file."""
 
 from __future__ import annotations
 
 import hashlib
+import io
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +37,17 @@ def describe(data: Any, name: str, source: str = "") -> Dataset:
     if type(data).__module__.split(".")[0] == "numpy" and hasattr(data, "dtype") and hasattr(data, "tobytes"):
         return _array(data, name, source)
     return _frame(_polars(data), name, source)
+
+
+def table_bytes(data: Any, name: str) -> bytes:
+    """A frame in the format that the name ends with; JSON as MLflow keeps tables: columns and rows."""
+    frame, ending, buffer = _polars(data), Path(name).suffix, io.BytesIO()
+    if ending == ".json":
+        return json.dumps({"columns": frame.columns, "data": frame.rows()}, default=str).encode()
+    if ending not in (".csv", ".parquet"):
+        raise InvalidInput(f"{name!r} does not say in which format.", "A table's name ends with .csv, .json or .parquet.", "Write for example rows.parquet.")
+    frame.write_csv(buffer) if ending == ".csv" else frame.write_parquet(buffer)
+    return buffer.getvalue()
 
 
 def _frame(frame: pl.DataFrame, name: str, source: str) -> Dataset:
@@ -94,7 +107,7 @@ def _polars(data: Any) -> pl.DataFrame:
             return pl.DataFrame(data)
     except ModuleNotFoundError as error:
         raise MissingExtra(f"A pandas frame needs {error.name}.", "Polars reads its columns with it.", f"pip install {error.name}") from error
-    raise InvalidInput(f"A {type(data).__name__} came as the data of a dataset.", "It is a polars, pandas or Arrow frame, a numpy array, or a path.",
+    raise InvalidInput(f"A {type(data).__name__} came where a frame was asked for.", "It is a polars, pandas or Arrow frame, a numpy array, or a path.",
                        "Make a frame of it: polars.DataFrame(...)")
 
 

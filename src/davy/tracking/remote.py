@@ -8,6 +8,7 @@ import http.client
 import math
 import os
 import ssl
+from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
@@ -98,7 +99,8 @@ class Server:
                 self._connection = http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT_SECONDS, blocksize=_CHUNK)
         if self._authorization:
             headers = {**headers, "Authorization": self._authorization}
-        self._connection.request(method, self._prefix + path, body, headers)
+        with suppress(BrokenPipeError, ConnectionResetError):  # it may have answered before it had read all
+            self._connection.request(method, self._prefix + path, body, headers)
         answer = self._connection.getresponse()
         data = answer.read()
         if answer.will_close:

@@ -7,12 +7,13 @@ import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
-from davy.errors import DavyError, Forbidden, Unavailable
+from davy.errors import CorruptData, DavyError, Forbidden, Unavailable
 from davy.tracking import runs
 from davy.tracking.points import Points, add_points
-from davy.tracking.spool import Backlog, Created, Ended, Logged, Record, Spool, take_lock
+from davy.tracking.spool import FOLDER, Backlog, Created, Ended, Logged, Record, Spool, spools, take_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -57,7 +58,7 @@ class HomeReceiver:
 
     def take(self, backlog: Backlog, record: Record) -> None:
         run_id = backlog.head.run_id
-        with self._home.database.begin() as connection:
+        with self._home.database.begin(lazy=self._home.config.tracking.durability == "process") as connection:
             runs.writable(connection, run_id)
             if isinstance(record, Logged):
                 add_points(connection, run_id, record.points())
@@ -88,7 +89,7 @@ def send(backlog: Backlog, receiver: Receiver, *, told: Callable[[int], object] 
         except DavyError as error:
             if isinstance(record, Created) or isinstance(error, Forbidden):
                 raise
-            backlog.refuse([*backlog.refused(), record])
+            backlog.refuse(record)
             errors.append(error)
         backlog.sent(position)
         told(count)
@@ -115,6 +116,14 @@ def send_all(path: Path, receiver: Receiver, *, told: Callable[[int], object] = 
         os.close(lock)
 
 
+def catch_up(home: Home) -> None:
+    """Store what earlier processes had to set aside in this home, if the database takes it now. `davy sync` tells more."""
+    for path in spools(home.path / FOLDER):
+        with suppress(Unavailable, CorruptData):
+            if not Backlog(path).head.server:
+                send_all(path, HomeReceiver(home))
+
+
 def _again(backlog: Backlog, receiver: Receiver) -> list[DavyError]:
     """Offer the refused records once more; returns why some are refused still."""
     refused, errors = list[Record](), list[DavyError]()
@@ -129,7 +138,7 @@ def _again(backlog: Backlog, receiver: Receiver) -> list[DavyError]:
             refused.append(record)
             errors.append(error)
     if len(refused) < len(records):
-        backlog.refuse(refused)
+        backlog.keep_refused(refused)
     return errors
 
 
@@ -152,6 +161,7 @@ class Sender:
         self._hurry = False
         self._longest = LONGEST_BACKOFF_SECONDS
         self._begun = self._done = 0  # attempts
+        self._told: set[tuple[Path, str]] = set()
         self.trouble: Unavailable | None = None
 
     def add(self, spool: Spool) -> None:
@@ -230,12 +240,14 @@ class Sender:
         self._begun += 1
         try:
             for error in send(backlog, self._receiver):
-                tell(f"The store refused a part of the run {spool.head.name!r}, which is kept in {path}: {error.came}")
+                if (path, error.came) not in self._told:
+                    self._told.add((path, error.came))
+                    tell(f"The server refused a part of the run {spool.head.name!r}, which is kept in {path}: {error.came}")
         except Unavailable as error:
             trouble = error
         except DavyError as error:
             stopped = error
-            tell(f"The store takes nothing of the run {spool.head.name!r}: {error}\nAll is kept in {path}. Send it later: davy sync")
+            tell(f"The server takes nothing of the run {spool.head.name!r}: {error}\nAll is kept in {path}. Send it later: davy sync")
         except Exception as error:  # noqa: BLE001 - the last line of defence: a bug with one run is told, and the others go on
             traceback.print_exception(error)
             stopped = DavyError(f"{error!r} is a bug in Davy.")

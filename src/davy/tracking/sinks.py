@@ -231,9 +231,10 @@ class ServerSink:
         return server is not None and without_user(server) == self._address
 
     def points(self, columns: Mapping[str, Points]) -> None:
-        self._append(Logged.of(columns))
+        self._append(Logged.of(columns), sync=True)
 
-    aside = points
+    def aside(self, columns: Mapping[str, Points]) -> None:
+        self._append(Logged.of(columns))
 
     def write(self, record: Params | Tags | Used) -> None:
         with self._lock:
@@ -274,10 +275,10 @@ class ServerSink:
                 self._spool = spool
             return self._spool
 
-    def _append(self, record: Record | None = None) -> None:
+    def _append(self, record: Record | None = None, *, sync: bool = False) -> None:
         spool = self._spooled()
         if record is not None:
-            spool.append(record)
+            spool.append(record, sync=sync)
         sender_to(self.url).nudge()
 
 

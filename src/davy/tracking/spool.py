@@ -141,13 +141,15 @@ class Spool:
         self._files = 0
         self._counting = threading.Lock()
 
-    def append(self, record: Record) -> None:
-        """Write a record. It survives `kill -9` when this returns.
+    def append(self, record: Record, *, sync: bool = False) -> None:
+        """Write a record. It survives `kill -9` when this returns, and the loss of power if it was to `sync`.
 
         Raises:
             StorageFull: it was not written.
         """
         self._wal.append([_ENCODER.encode(record)])
+        if sync:
+            self._wal.sync()
 
     def keep(self, source: Path | bytes) -> str:
         """Copy a file, or bytes, into the spool; returns its name there."""
@@ -235,7 +237,13 @@ class Backlog:
         if isinstance(record, Ended):
             self.progress.ended = True
 
-    def refuse(self, records: list[Record]) -> None:
+    def refuse(self, record: Record) -> None:
+        """Keep this one as refused."""
+        log = Wal(self.path / _REFUSED)
+        log.append([_ENCODER.encode(record)])
+        log.close()
+
+    def keep_refused(self, records: list[Record]) -> None:
         """Keep these, and no others, as refused."""
         old, new = self.path / _REFUSED, self.path / f"{_REFUSED}.new"
         shutil.rmtree(new, ignore_errors=True)

@@ -63,11 +63,13 @@ def sync(found: list[Waiting], *, server: str | None = None, told: Callable[[int
         server: send those of servers to this one, whose address has changed.
         told: called with the number of records that were dealt with.
     """
+    from davy.tracking.remote import without_user
+
     receivers: dict[str, Receiver] = {}
     away: dict[str, str] = {}
     for item in found:
         head = item.backlog.head
-        to = (server or head.server) if head.server else str(item.home.path if item.home is not None else item.path.parent.parent)
+        to = (without_user(server) if server else head.server) if head.server else str(item.home.path if item.home is not None else item.path.parent.parent)
 
         def outcome(state: State, *reasons: str, to: str = to, item: Waiting = item) -> Outcome:
             return Outcome(item.backlog.head.run_id, item.backlog.head.name, to, state, str(item.path), reasons)
@@ -77,7 +79,7 @@ def sync(found: list[Waiting], *, server: str | None = None, told: Callable[[int
             continue
         try:
             if to not in receivers:
-                receivers[to] = _receiver(to, item, bool(head.server))
+                receivers[to] = _receiver(server or head.server) if head.server else _home_receiver(item)
             errors = send_all(item.path, receivers[to], told=told)
         except Unavailable as error:
             away[to] = error.came
@@ -88,13 +90,17 @@ def sync(found: list[Waiting], *, server: str | None = None, told: Callable[[int
             yield outcome("in use") if errors is None else outcome("refused", *(str(error) for error in errors)) if errors else outcome("sent")
     for receiver in receivers.values():
         receiver.close()
+    for home in {id(item.home): item.home for item in found if item.home is not None}.values():
+        home.close()
 
 
-def _receiver(to: str, item: Waiting, remote: bool) -> Receiver:
-    if not remote:
-        if item.home is None:
-            raise NotFound(f"{item.path} belongs to a project, and lies in no project's folder.", "", "Move it back into .davy/spool of its project.")
-        return HomeReceiver(item.home)
+def _home_receiver(item: Waiting) -> Receiver:
+    if item.home is None:
+        raise NotFound(f"{item.path} belongs to a project, and lies in no project's folder.", "", "Move it back into .davy/spool of its project.")
+    return HomeReceiver(item.home)
+
+
+def _receiver(url: str) -> Receiver:
     from davy.tracking.remote import Server, ServerReceiver, known_url
 
-    return ServerReceiver(Server(known_url(to)))
+    return ServerReceiver(Server(known_url(url)))

@@ -29,7 +29,7 @@ from davy.tracking.buffer import FLOAT, MOST_GATHERED, Buffer
 from davy.tracking.experiments import ensure_experiment
 from davy.tracking.names import made_up
 from davy.tracking.records import COMMIT, LARGEST_STEP, PARENT, RUN_NAME, SOURCE, USER, Status, check_path, check_step
-from davy.tracking.sending import tell
+from davy.tracking.sending import catch_up, tell
 from davy.tracking.spool import Created, Params, Tags, Used
 from davy.tracking.system import SystemMetrics
 
@@ -87,22 +87,23 @@ class Run:
         columns = buffer.columns
         if not (columns.keys() >= given.keys() and FLOAT.issuperset(map(type, given.values()))):
             given = buffer.checked(given)
-        if time is not None:
-            now = _millis(time)
+        at_time = now if time is None else _millis(time)
         with buffer.lock:
             if self._ended:
                 raise self._closed()
+            if not buffer.count:
+                buffer.begin(now)
             if step is None:
                 for key, value in given.items():
                     flat = columns[key]
                     at = flat[-3] + 1 if flat else buffer.step(key)
                     if at > LARGEST_STEP:
                         check_step(key, at)
-                    flat.extend((at, now, value))
+                    flat.extend((at, at_time, value))
             else:
                 step = check_step(next(iter(given), ""), step)
                 for key, value in given.items():
-                    columns[key].extend((step, now, value))
+                    columns[key].extend((step, at_time, value))
             buffer.count += len(given)
 
     def flush(self) -> None:
@@ -161,6 +162,12 @@ class Run:
         buffer = io.BytesIO()
         figure.savefig(buffer, format=ending)
         return self.artifact(buffer.getvalue(), name)
+
+    def table(self, data: Any, name: str) -> str:
+        """Keep a polars, pandas or Arrow frame in the format that the name ends with: `run.table(frame, "errors.csv")`, or .parquet or .json."""
+        from davy.tracking.datasets import table_bytes
+
+        return self.artifact(table_bytes(data, name), name)
 
     def dataset(self, data: Any, name: str, *, context: str = "", source: str = "") -> str:
         """Note that the run reads this data; returns its digest, which covers every row and column.
@@ -280,6 +287,7 @@ def _in_home(home: Home, name: str, experiment: str, params: Mapping[str, Any], 
         found = ensure_experiment(connection, clock=home.clock, actor=home.actor, name=experiment)
         run_id = runs.create_run(connection, clock=home.clock, user=home.actor, experiment_id=found.id, name=name, tags=tags)
         runs.log_params(connection, run_id, params)
+    catch_up(home)
     return sinks.HomeSink(home, run_id, name, owned=owned)
 
 
