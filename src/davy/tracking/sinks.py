@@ -145,7 +145,7 @@ class HomeSink:
         blobs = self.home.blobs
         stored = {path: (blobs.put(source), len(source)) if isinstance(source, bytes) else blobs.put_file(source) for path, source in files.items()}
         with self._writing() as connection:
-            artifacts.add_artifacts(connection, self.run_id, stored, clock=self.clock)
+            artifacts.add_artifacts(connection, self.run_id, stored, clock=self.clock, blobs=blobs)
 
     def finish(self, status: Status, ended: int) -> None:
         try:
