@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import random
 import signal
 import sqlite3
 import struct
@@ -263,3 +264,20 @@ def test_a_handler_that_logs_in_the_middle_of_logging_does_not_hang(home: Home) 
             signal.signal(signal.SIGALRM, before)
     assert _steps(home, run.id) == list(range(step))
     assert _steps(home, run.id, "alarm") == list(range(1, hit + 1))
+
+
+def test_no_point_waits_for_the_next_one(home: Home) -> None:
+    draw = random.Random(7)
+    with start_run(home=home) as run:
+        logged = 0
+        for _ in range(25):
+            for _ in range(draw.choice((1, 2, 500, 20_000))):
+                run.log(loss=float(logged), step=logged)
+                logged += 1
+            time.sleep(draw.choice((0, 0.01, 0.06, 0.09)))
+            run.log(loss=float(logged), step=logged)
+            logged += 1
+            deadline = time.monotonic() + 30
+            while len(_steps(home, run.id)) < logged:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)

@@ -11,6 +11,7 @@ import pytest
 from davy.home import Home
 from davy.tracking import run as start_run
 from davy.tracking import runs
+from davy.tracking.artifacts import read_artifact
 from davy.tracking.history import metric_history
 from davy.tracking.inputs import datasets_of
 from davy.tracking.spool import spools
@@ -37,6 +38,10 @@ def test_a_run_outlives_its_server(project: Path, tmp_path: Path, monkeypatch: p
     run.log({"odd": math.nan})
     run.param("depth", 4)
     run.dataset(__file__, "code", context="test")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "ü 1.bin").write_bytes(b"\x01" * 5_000_000)
+    run.artifact(tmp_path / "model")
+    run.text("hello", "notes.txt")
     run.flush()
     with Running(project, "--only", "tracking", "--port", str(server.port)):
         run.finish()
@@ -50,5 +55,7 @@ def test_a_run_outlives_its_server(project: Path, tmp_path: Path, monkeypatch: p
         assert str(metric_history(connection, run.id, "odd").values) == "[inf, nan]"
         (used,) = datasets_of(connection, [run.id])[run.id]
         assert (used.dataset.name, used.tags) == ("code", (("mlflow.data.context", "test"),))
+        assert read_artifact(connection, home.blobs, run.id, "model/ü 1.bin") == b"\x01" * 5_000_000
+        assert read_artifact(connection, home.blobs, run.id, "notes.txt") == b"hello"
     home.close()
     assert spools(tmp_path / "cache" / "davy" / "spool") == []

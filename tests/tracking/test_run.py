@@ -123,6 +123,13 @@ def test_threads_log_into_one_run(home: Home) -> None:
         assert _values(home, run.id, f"m{number}") == [float(step) for step in range(1000)]
 
 
+def test_a_home_that_was_given_stays_open(home: Home) -> None:
+    database = home.database
+    with start_run(home=home), start_run():
+        pass
+    assert home.database is database
+
+
 def test_params_are_set_once(home: Home) -> None:
     with start_run(home=home, params={"a": 1}) as run:
         run.params(a=1, b=2)

@@ -244,6 +244,7 @@ def start(name: str | None = None, *, experiment: str = "Default", params: Mappi
           parent: str | None = None, home: Home | None = None, server: str | None = None, system_metrics: bool | float = True) -> Run:
     """Start a run; see `davy.run`."""
     outer = _CURRENT.get()
+    owned = home is None and outer is None
     if home is not None and server is not None:
         raise InvalidInput("Both home= and server= came.", "A run is kept in one place.", "Leave one of them out.")
     if home is None and server is None:
@@ -269,7 +270,7 @@ def start(name: str | None = None, *, experiment: str = "Default", params: Mappi
         created = Created(experiment, name, actor(), clock.now() // 1000, runs.tag_texts(marks), runs.param_texts(params or {}))
         sink: Sink = sinks.ServerSink(server or "", sinks.spool_folder(), new_id(clock), created)
     else:
-        sink = _in_home(home, name, experiment, params or {}, marks, owned=outer is None)
+        sink = _in_home(home, name, experiment, params or {}, marks, owned=owned)
     run = Run(sink, name)
     _LIVE.add(run)
     _watch_for_the_end()
