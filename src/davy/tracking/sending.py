@@ -10,7 +10,7 @@ import traceback
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
-from davy.errors import CorruptData, DavyError, Forbidden, Unavailable
+from davy.errors import CorruptData, DavyError, Forbidden, NotFound, Unavailable
 from davy.tracking import runs
 from davy.tracking.points import Points, add_points
 from davy.tracking.spool import FOLDER, Backlog, Created, Ended, Logged, Record, Spool, spools, take_lock
@@ -105,7 +105,10 @@ def send_all(path: Path, receiver: Receiver, *, told: Callable[[int], object] = 
     if lock is None:
         return None
     try:
-        backlog = Backlog(path)
+        try:
+            backlog = Backlog(path)
+        except NotFound:
+            return None
         errors = _again(backlog, receiver) + send(backlog, receiver, told=told)
         if backlog.head.owner and not backlog.progress.ended:
             receiver.take(backlog, Ended("KILLED", backlog.last_written()))
@@ -119,7 +122,7 @@ def send_all(path: Path, receiver: Receiver, *, told: Callable[[int], object] = 
 def catch_up(home: Home) -> None:
     """Store what earlier processes had to set aside in this home, if the database takes it now. `davy sync` tells more."""
     for path in spools(home.path / FOLDER):
-        with suppress(Unavailable, CorruptData):
+        with suppress(Unavailable, NotFound, CorruptData):
             if not Backlog(path).head.server:
                 send_all(path, HomeReceiver(home))
 

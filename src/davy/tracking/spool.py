@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from davy.core.digest import canonical_json
-from davy.errors import CorruptData, DavyError, StorageFull, Unavailable
+from davy.errors import CorruptData, DavyError, NotFound, StorageFull, Unavailable
 from davy.store import wal
 from davy.store.wal import Wal
 from davy.tracking.inputs import Dataset
@@ -176,7 +176,7 @@ class Spool:
         with suppress(DavyError, OSError):
             self._wal.close()
         if remove:
-            shutil.rmtree(self.path, ignore_errors=True)
+            _remove(self.path)
         os.close(self._lock_file)
 
     def abandon(self) -> None:
@@ -190,6 +190,10 @@ class Backlog:
 
     Attributes:
         path: the spool's folder.
+
+    Raises:
+        NotFound: another process has sent it meanwhile.
+        CorruptData: the folder is none.
     """
 
     def __init__(self, path: Path) -> None:
@@ -198,6 +202,8 @@ class Backlog:
             self.head = msgspec.json.decode((path / _HEAD).read_bytes(), type=Head)
             sent = path / _SENT
             self.progress = msgspec.json.decode(sent.read_bytes(), type=Progress) if sent.exists() else Progress()
+        except FileNotFoundError as error:
+            raise NotFound(f"{path} is gone.", "Another process has sent it.", "Nothing is left to do.") from error
         except (OSError, msgspec.DecodeError) as error:
             raise CorruptData(f"{path} can't be read as a spool: {error}.", "Its head.json says whose it is.", "Move the folder away, or remove it.") from error
 
@@ -208,7 +214,10 @@ class Backlog:
 
     def count(self) -> int:
         """How many records are not sent yet."""
-        return sum(1 for _ in wal.read(self.path, self.progress.position))
+        try:
+            return sum(1 for _ in wal.read(self.path, self.progress.position))
+        except FileNotFoundError:  # its process is sending, and removes what it has sent
+            return 0
 
     def refused(self) -> list[Record]:
         """The records that the store did not take for good."""
@@ -261,12 +270,15 @@ class Backlog:
 
     def remove(self) -> None:
         """All is sent: nothing of it stays."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        _remove(self.path)
 
 
 def take_lock(path: Path) -> int | None:
-    """The lock of a spool, held until the descriptor is closed or the process ends; None when another process holds it."""
-    descriptor = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    """The lock of a spool, held until the descriptor is closed or the process ends; None when another process holds it, or has removed all."""
+    try:
+        descriptor = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    except FileNotFoundError:
+        return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -278,6 +290,11 @@ def take_lock(path: Path) -> int | None:
 def spools(folder: Path) -> list[Path]:
     """The spools in a folder, the oldest run first."""
     return sorted(path.parent for path in folder.glob(f"*/{_HEAD}"))
+
+
+def _remove(path: Path) -> None:
+    (path / _HEAD).unlink(missing_ok=True)  # first, so that who looks in the middle of it finds no spool
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def new_path(folder: Path, run_id: str) -> Path:

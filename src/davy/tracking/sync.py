@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -52,8 +53,12 @@ def waiting() -> list[Waiting]:
     except NotFound:
         home = None
     found = [(home, path) for path in (spools(home.path / FOLDER) if home is not None else [])] + [(None, path) for path in spools(cache_folder())]
-    backlogs = [(place, path, Backlog(path)) for place, path in found]
-    return [Waiting(path, backlog, place, backlog.count()) for place, path, backlog in backlogs]
+    items: list[Waiting] = []
+    for place, path in found:
+        with suppress(NotFound):
+            backlog = Backlog(path)
+            items.append(Waiting(path, backlog, place, backlog.count()))
+    return items
 
 
 def sync(found: list[Waiting], *, server: str | None = None, told: Callable[[int], object] = lambda count: None) -> Iterator[Outcome]:
