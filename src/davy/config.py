@@ -93,6 +93,7 @@ class Release(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     deadline: str = "7d"
     at_deadline: Literal["pause", "rollback", "promote"] = "pause"
     approval: bool = False
+    alias: str = ""
     kpis: dict[str, Kpi] = {}
 
 

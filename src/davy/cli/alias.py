@@ -136,7 +136,7 @@ def _because(change: AliasChange) -> str:
 def _evidence(change: AliasChange) -> str:
     """The evidence in words: `gate 0a1b passed, release 2c3d, …`."""
     words = {"gate": f"gate {change.evidence.get('gate')} {change.evidence.get('verdict', '')}".rstrip(),
-             "release": f"release {change.evidence.get('release')}"}
+             "release": f"release {change.evidence.get('release')}", "import": f"imported from {change.evidence.get('import')}"}
     return ", ".join(words.get(key, str(value)) for key, value in change.evidence.items() if key != "verdict")
 
 

@@ -139,7 +139,7 @@ def _not_normal(path: str) -> bool:
 def telling_metrics(runs: Iterable[RunRecord], most: int, first: str | None = None) -> list[str]:
     """The few metrics that say most about these runs: `first`, then those of the test, then the others, those of most runs first.
 
-    Counts, seconds and the ends of intervals come late, what the machine was busy with last.
+    Counts, seconds, the ends of intervals and what the machine did come last.
     """
     counts: dict[str, int] = {}
     for run in runs:
@@ -147,7 +147,7 @@ def telling_metrics(runs: Iterable[RunRecord], most: int, first: str | None = No
             counts[key] = counts.get(key, 0) + 1
 
     def rank(key: str) -> tuple[Any, ...]:
-        return key != first, key.startswith("system/"), key.endswith(_ASIDE), not key.startswith("test"), -counts[key], key
+        return key != first, key.endswith(_ASIDE) or key.startswith("system/"), not key.startswith("test"), -counts[key], key
 
     found = sorted(counts, key=rank)[:most]
     return found if first is None or first in found else [first, *found[: most - 1]]

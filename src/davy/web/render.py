@@ -53,11 +53,12 @@ def static(request: Request) -> Response:
 
 
 def to(*parts: Any, **query: Any) -> str:
-    """The address of a page: `to("models", "late", 2)`. Every part is quoted, so that any name is one segment."""
+    """The address of a page: `to("models", "late", 2)`. Every part is quoted, so that any name is one segment; a list is a repeated parameter."""
     path = "/" + "/".join(quote(str(part), safe="") for part in parts)
     if not query:
         return path
-    return path + "?" + "&".join(f"{quote(name)}={quote(str(value), safe='')}" for name, value in query.items() if value not in (None, ""))
+    pairs = [(name, value) for name, values in query.items() for value in (values if isinstance(values, list) else [values]) if value not in (None, "")]
+    return path + "?" + "&".join(f"{quote(name)}={quote(str(value), safe='')}" for name, value in pairs)
 
 
 @cache
