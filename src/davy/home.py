@@ -93,7 +93,7 @@ class Home:
         """Who acts, for the journal: who was identified, or DAVY_ACTOR, or the operating system's user."""
         if self._actor is not None:
             return self._actor
-        return os.environ.get("DAVY_ACTOR") or getpass.getuser()
+        return actor()
 
     def act_as(self, name: str) -> None:
         """What is done from now on is done by this user, whose identity the caller has checked."""
@@ -105,3 +105,8 @@ class Home:
             part = self.__dict__.pop(name, None)
             if part is not None:
                 part.close()
+
+
+def actor() -> str:
+    """Who acts: DAVY_ACTOR, or the operating system's user."""
+    return os.environ.get("DAVY_ACTOR") or getpass.getuser()
