@@ -11,7 +11,7 @@ help:
 	@echo "make bench   the figures of docs/benchmarks.md"
 	@echo "make docs    write the generated reference pages anew"
 	@echo "make lock    resolve the dependencies anew"
-	@echo "make clean   remove .venv and caches"
+	@echo "make clean   remove the environments and caches"
 
 .venv/installed-%: requirements/%.txt requirements/build.txt pyproject.toml scripts/venv
 	@scripts/venv $*
@@ -22,6 +22,7 @@ demo: .venv/installed-demo
 
 test: .venv/installed-test lint
 	@scripts/need chromium test -x /usr/bin/chromium
+	@scripts/peers mlflow3 mlflow2
 	@exec $(BIN)/python -m pytest
 
 lint: .venv/installed-test
@@ -39,4 +40,4 @@ lock:
 	@scripts/lock $(LOCK)
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache build dist
+	rm -rf .venv .venv-mlflow3 .venv-mlflow2 .mypy_cache .ruff_cache .pytest_cache build dist
