@@ -48,6 +48,12 @@ class Serving(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     memory_mb: int = 0
 
 
+class Tracking(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[tracking]: what an acknowledged write of runs and models has survived: the end of every process (and within 100 ms the loss of power), or both."""
+
+    durability: Literal["process", "fsync"] = "process"
+
+
 class Kpi(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """[release.kpis.NAME]: a KPI that a release is judged on: bad events, or the mean of a capped value."""
 
@@ -140,6 +146,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     events: Events = Events()
     predictions: Predictions = Predictions()
     serving: Serving = Serving()
+    tracking: Tracking = Tracking()
     release: Release = Release()
     gate: Gate = Gate()
     monitoring: Monitoring = Monitoring()

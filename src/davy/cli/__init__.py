@@ -23,9 +23,19 @@ def folders() -> tuple[Path | None, Path | None]:
     return found["project"], found["home"]
 
 
-def open_home() -> Home:
-    """The home that this command works on: of the project in `--project` (default: around the working directory)."""
+def open_home(*, anywhere: bool = False) -> Home:
+    """The home that this command works on: of the project in `--project` (default: around the working directory).
+
+    Args:
+        anywhere: where there is no project, the folder itself will do.
+    """
+    from davy.errors import NotFound
     from davy.home import Home
 
     project, home = folders()
-    return Home.open(project, home=home)
+    try:
+        return Home.open(project, home=home)
+    except NotFound:
+        if not anywhere:
+            raise
+    return Home(project or Path.cwd(), path=home)

@@ -10,7 +10,8 @@ from davy.cli import open_home
 @click.command
 @click.option("--host", help="The address to listen on: this machine's own (default: [serving] host, 127.0.0.1).")
 @click.option("--port", type=int, help="The port; 0 picks a free one (default: [serving] port, 8080).")
-def command(host: str | None, port: int | None) -> None:
+@click.option("--only", type=click.Choice(["tracking"]), help="Runs and models alone: no events, predictions and releases; needs no davy.toml.")
+def command(host: str | None, port: int | None, only: str | None) -> None:
     """Start the log, the gateway, the workers of all versions with traffic, and the pages.
 
     One line says when everything answers, and where. What dies is started again. Ctrl-C (or SIGTERM) ends it all cleanly;
@@ -18,8 +19,8 @@ def command(host: str | None, port: int | None) -> None:
     """
     from davy.server.supervisor import serve
 
-    home = open_home()
+    home = open_home(anywhere=only == "tracking")
     try:
-        serve(home, host=host, port=port, ready=lambda address: click.echo(f"Davy is up at {address}"))
+        serve(home, host=host, port=port, tracking_alone=only == "tracking", ready=lambda address: click.echo(f"Davy is up at {address}"))
     finally:
         home.close()

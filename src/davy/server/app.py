@@ -17,11 +17,13 @@ from davy.serving.requests import LARGEST_BODY
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from davy.protocols.mlflow.api import Api
     from davy.server.adapter import Adapter
     from davy.server.events import EventsClient
     from davy.serving.gateway import Gateway
 
 JSON = [("content-type", "application/json")]
+MLFLOW = ("/api/", "/ajax-api/", "/get-artifact", "/model-versions/get-artifact", "/v1/traces", "/version")
 LOOPBACK = frozenset(("127.0.0.1", "localhost", "::1"))
 _BUG = "Please report it with what .davy/run/up.log says."
 _DECODER = msgspec.json.Decoder()
@@ -30,14 +32,18 @@ _DECODER = msgspec.json.Decoder()
 class App:
     """Answers requests.
 
+    Args:
+        gateway: what predicts, if this process does. events: what takes events, if this process does.
+
     Attributes:
         pages: the ASGI application behind all other paths, once it is loaded.
     """
 
-    def __init__(self, gateway: Gateway, events: EventsClient, hosts: frozenset[str] = LOOPBACK) -> None:
+    def __init__(self, gateway: Gateway | None, events: EventsClient | None, hosts: frozenset[str] = LOOPBACK) -> None:
         self._gateway, self._events, self._hosts = gateway, events, hosts
         self.pages: Adapter | None = None
-        self._ready = asyncio.Event()
+        self._mlflow: Api | None = None
+        self._ready, self._tracking = asyncio.Event(), asyncio.Event()
         self._posts: dict[str, Callable[[list[str], Any, bytes], Awaitable[bytes]]] = {
             "predict": self._predict, "events": self._push, "outcomes": self._outcomes}
 
@@ -54,6 +60,16 @@ class App:
         """Return when everything is up that can be."""
         await self._ready.wait()
 
+    def track(self, api: Api) -> None:
+        """Answer MLflow's clients from now on; those that have asked already have waited for this."""
+        self._mlflow = api
+        self._tracking.set()
+
+    def close(self) -> None:
+        """Finish what MLflow's clients have written."""
+        if self._mlflow is not None:
+            self._mlflow.close()
+
     async def __rsgi__(self, scope: Any, protocol: Any) -> None:
         """One request."""
         if scope.proto != "http":
@@ -63,7 +79,11 @@ class App:
             self._check_origin(scope)
             parts = scope.path.split("/")
             answer = self._posts.get(parts[1]) if len(parts) > 1 else None
-            if answer is not None:
+            if answer is None and scope.path.startswith(MLFLOW):
+                await self._tracking.wait()
+                assert self._mlflow is not None
+                await self._mlflow(scope, protocol)
+            elif answer is not None:
                 if scope.method != "POST":
                     raise InvalidInput(f"{scope.method} {scope.path} is not there.", "It is asked with POST and a JSON body.", f"curl -X POST … {scope.path}")
                 body = await read_body(scope, protocol)
@@ -89,26 +109,38 @@ class App:
             version = int(names[2])
         elif len(names) != 1 or not names[0]:
             raise nowhere(scope.path)
+        if self._gateway is None:
+            raise _elsewhere("predicts")
         return await self._gateway.predict(names[0], body, version=version, routing_key=scope.headers.get("davy-routing-key"))
 
     async def _push(self, names: list[str], scope: Any, body: bytes) -> bytes:
         if len(names) != 1 or not names[0]:
             raise nowhere(scope.path)
+        if self._events is None:
+            raise _elsewhere("takes events")
         return msgspec.json.encode(await self._events.push(names[0], _rows(body)))
 
     async def _outcomes(self, names: list[str], scope: Any, body: bytes) -> bytes:
         if len(names) != 1 or not names[0]:
             raise nowhere(scope.path)
+        if self._events is None:
+            raise _elsewhere("takes outcomes")
         return msgspec.json.encode(await self._events.outcomes(names[0], _rows(body)))
 
     def _health(self, protocol: Any) -> None:
         """200 once everything that can be up is; what can't be is named."""
-        routes = self._gateway.routes
-        found = {"status": "ok" if self.ready else "starting",
-                 "models": {name: {"revision": route.revision, "versions": sorted(route.versions)} for name, route in sorted(routes.models.items())},
-                 "shadow": {"asked": self._gateway.shadows.asked, "dropped": self._gateway.shadows.dropped},
-                 "problems": {name: problem.came for name, problem in sorted(routes.problems.items())}}
+        found: dict[str, Any] = {"status": "ok" if self.ready else "starting"}
+        if self._gateway is not None:
+            found |= self._served(self._gateway)
         protocol.response_bytes(200 if self.ready else 503, JSON, msgspec.json.encode(found))
+
+    def _served(self, gateway: Gateway) -> dict[str, Any]:
+        routes = gateway.routes
+        return {
+            "models": {name: {"revision": route.revision, "versions": sorted(route.versions)} for name, route in sorted(routes.models.items())},
+            "shadow": {"asked": gateway.shadows.asked, "dropped": gateway.shadows.dropped},
+            "problems": {name: problem.came for name, problem in sorted(routes.problems.items())},
+        }
 
     def _check_origin(self, scope: Any) -> None:
         """Refuse what another site's page, or another site's name for this machine, sends."""
@@ -174,6 +206,10 @@ def _rows(body: bytes) -> list[dict[str, Any]]:
         if not isinstance(row, dict):
             raise InvalidInput(f"Row {index} is {row!r}.", "A row is an object of fields.", "Send an array of objects, as application/json.")
     return rows
+
+
+def _elsewhere(what: str) -> NotFound:
+    return NotFound(f"This server tracks runs and models alone; another {what}.", "It was started with --only tracking.", "Start everything: davy up")
 
 
 def nowhere(path: str) -> NotFound:

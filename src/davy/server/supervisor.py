@@ -44,10 +44,11 @@ class Up(msgspec.Struct, frozen=True):
     pid: int
 
 
-def serve(home: Home, *, host: str | None = None, port: int | None = None, ready: Callable[[str], None]) -> None:
+def serve(home: Home, *, host: str | None = None, port: int | None = None, tracking_alone: bool = False, ready: Callable[[str], None]) -> None:
     """Run everything until SIGTERM or SIGINT.
 
     Args:
+        tracking_alone: runs and models only: no log, no gateway, no releases, no monitor.
         port: 0 picks a free one.
         ready: called once with the address, when `GET /health` answers 200.
 
@@ -61,7 +62,7 @@ def serve(home: Home, *, host: str | None = None, port: int | None = None, ready
     lock = _take_lock(home)
     try:
         with _bind(host, port) as listener:
-            asyncio.run(_Supervisor(home, listener, ready).run())
+            asyncio.run(_Supervisor(home, listener, ready, tracking_alone=tracking_alone).run())
     finally:
         home.place("run", "up.json").unlink(missing_ok=True)
         os.close(lock)
@@ -78,8 +79,8 @@ def running(home: Home) -> Up | None:
 
 
 class _Supervisor:
-    def __init__(self, home: Home, listener: socket.socket, ready: Callable[[str], None]) -> None:
-        self._home, self._listener, self._ready = home, listener, ready
+    def __init__(self, home: Home, listener: socket.socket, ready: Callable[[str], None], *, tracking_alone: bool = False) -> None:
+        self._home, self._listener, self._ready, self._tracking_alone = home, listener, ready, tracking_alone
         host, port = listener.getsockname()[:2]
         self._host, self._port = host, port
         self.address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
@@ -92,11 +93,24 @@ class _Supervisor:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        await (self._track(stop) if self._tracking_alone else self._serve(stop))
+        os.close(self._output)
+
+    async def _track(self, stop: asyncio.Event) -> None:
+        child = self._listening("tracking", "davy.server.tracking")
+        try:
+            if await _unless(stop, self._healthy(child)):
+                self._announce()
+                await stop.wait()
+        finally:
+            await child.stop(10)
+
+    async def _serve(self, stop: asyncio.Event) -> None:
         workers_folder(self._home).mkdir(parents=True, exist_ok=True)
         with listen(control_path(self._home)) as control:
             server = await asyncio.start_unix_server(self._take_orders, sock=control)
             keeper = self._child("keeper", ["-m", "davy.events.keeper", *self._where()])
-            gateway = self._start_gateway()
+            gateway = self._listening("gateway", "davy.server.gateway")
             controller = self._child("release controller", ["-m", "davy.release.controller", *self._where()])
             monitor = self._child("monitor", ["-m", "davy.server.monitor", *self._where()], environment=_ONE_THREAD)
             try:
@@ -107,9 +121,9 @@ class _Supervisor:
                 server.close()
                 await self._end(gateway, keeper, controller, monitor)
 
-    def _start_gateway(self) -> Child:
+    def _listening(self, name: str, module: str) -> Child:
         descriptor = self._listener.fileno()
-        return self._child("gateway", ["-m", "davy.server.gateway", *self._where(), "--descriptor", str(descriptor)], descriptors=[descriptor])
+        return self._child(name, ["-m", module, *self._where(), "--descriptor", str(descriptor)], descriptors=[descriptor])
 
     def _announce(self) -> None:
         self._home.place("run", "up.json").write_bytes(msgspec.json.encode(Up(self.address, os.getpid())))
@@ -174,7 +188,6 @@ class _Supervisor:
         self._want(())
         await asyncio.gather(*self._stopping)
         await keeper.stop(15)
-        os.close(self._output)
 
     def _child(self, name: str, arguments: list[str], *, descriptors: list[int] | None = None, farewell: int = signal.SIGTERM,
                environment: dict[str, str] | None = None) -> Child:

@@ -1,38 +1,37 @@
-"""The metadata database: SQLAlchemy Core over SQLite in write-ahead mode.
+"""The metadata database: SQLAlchemy Core over SQLite, or another kind of database that is a `Backend`.
 
 `begin()` is one write transaction, `read()` one consistent snapshot; both may be used from any thread and any
-number of processes. A write takes SQLite's write lock at its start (`BEGIN IMMEDIATE`), so that writers queue
-up to `BUSY_SECONDS` instead of failing half-way with "database is locked"; readers never wait for writers.
+number of processes. Writers wait for each other, so that what a block has read stays true until its end; readers
+never wait for writers.
 
-Durability: `synchronous=FULL`. What `begin()` has committed survives `kill -9` and the loss of power; each
-commit costs one fsync, so callers write in batches.
+Durability: what `begin()` has committed survives `kill -9` and the loss of power; each commit costs one fsync, so
+callers write in batches. What `begin(lazy=True)` has committed survives `kill -9` at once, and the loss of power
+within `LAZY_SECONDS`.
 """
 
 from __future__ import annotations
 
 import os
-import sqlite3
 import threading
-import time
 import weakref
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 from sqlalchemy import event, exc
 from sqlalchemy.dialects import postgresql, sqlite
 
-from davy.errors import ConfigError, Conflict, CorruptData, DavyError, StorageFull, Unavailable
+from davy.errors import ConfigError, Conflict, Unavailable
+from davy.store.backend import BUSY_SECONDS, MODE
+from davy.store.sqlite import SqliteBackend
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
-BUSY_SECONDS = 30.0
-_LOW_SPACE = 1 << 20
-_PRAGMAS = ("PRAGMA synchronous=FULL", "PRAGMA foreign_keys=ON", "PRAGMA temp_store=MEMORY", "PRAGMA cache_size=-16384",
-            "PRAGMA journal_size_limit=67108864")
-_AFTER, _READS = "davy_after_commit", "davy_query_only"
+    from davy.store.backend import Backend, Mode
+
+_AFTER = "davy_after_commit"
 
 
 class Database:
@@ -45,26 +44,20 @@ class Database:
     """
 
     def __init__(self, url: str | Path, *, head: str, migrations: Path) -> None:
-        parsed = _parse(url)
-        self.path = Path(str(parsed.database)).absolute()
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(f"The folder of {self.path} can't be made: {error.strerror}.", "It must be a folder that can be written.",
-                              "Mend storage.database in davy.toml, or the folder.") from error
+        self._backend = _backend(url)
+        self.path = self._backend.file
         self.head, self.migrations = head, migrations
-        self._engine = sa.create_engine(parsed.set(database=str(self.path)), pool_size=8, max_overflow=56, pool_timeout=BUSY_SECONDS,
-                                        connect_args={"timeout": BUSY_SECONDS, "isolation_level": None, "check_same_thread": False})
-        event.listen(self._engine, "connect", _prepare)
-        event.listen(self._engine, "begin", _start)
+        self._engine = self._backend.engine()
+        event.listen(self._engine, "begin", self._backend.start)
         self._local = threading.local()
-        self._watch: sqlite3.Connection | None = None
-        self._watch_lock = threading.Lock()
         _OPEN.add(self)
 
     @contextmanager
-    def begin(self) -> Iterator[sa.Connection]:
+    def begin(self, *, lazy: bool = False) -> Iterator[sa.Connection]:
         """One write transaction: committed at the end of the block, rolled back when it raises.
+
+        Args:
+            lazy: don't wait for the disk. The commit survives `kill -9` at once, and the loss of power within `LAZY_SECONDS`.
 
         Raises:
             StorageFull: the disk is full; nothing of the block was written.
@@ -77,17 +70,18 @@ class Database:
             raise RuntimeError("begin() inside begin() on one thread would wait for itself; pass the open connection on.")
         self._local.writing = True
         try:
-            callbacks = yield from self._transaction()
+            callbacks = yield from self._transaction("lazy" if lazy else "write")
         finally:
             self._local.writing = False
         for callback in callbacks:
             callback()
 
-    def _transaction(self) -> Generator[sa.Connection, None, list[Callable[[], None]]]:
-        with self._translated(), self._engine.connect().execution_options(davy_write=True) as connection:
+    def _transaction(self, mode: Mode) -> Generator[sa.Connection, None, list[Callable[[], None]]]:
+        with self._translated(), self._engine.connect().execution_options(**{MODE: mode}) as connection:
             try:
                 with connection.begin():
                     yield connection
+                self._backend.committed(mode)
                 return list(connection.info.get(_AFTER, ()))
             finally:
                 connection.info.pop(_AFTER, None)
@@ -100,10 +94,8 @@ class Database:
 
     def version(self) -> int:
         """A number that changes when anybody, in this or another process, has committed. Costs microseconds."""
-        with self._watch_lock, self._translated():
-            if self._watch is None:
-                self._watch = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-            return int(self._watch.execute("PRAGMA data_version").fetchone()[0])
+        with self._translated():
+            return self._backend.version()
 
     def migrate(self) -> None:
         """Bring the schema to `head`. Safe when several processes open a new database at once.
@@ -119,29 +111,29 @@ class Database:
                 _upgrade(connection, self.migrations)
 
     def close(self) -> None:
-        """Close all connections. Closing twice is a no-op."""
-        self._engine.dispose()
-        with self._watch_lock:
-            if self._watch is not None:
-                self._watch.close()
-                self._watch = None
+        """Bring to the disk what was committed lazily, and close all connections. Closing twice is a no-op."""
+        try:
+            self._backend.close()
+        finally:
+            self._engine.dispose()
 
     def _forget(self) -> None:
         """In a forked child: drop the parent's connections without touching them."""
         self._engine.dispose(close=False)
-        self._watch, self._watch_lock, self._local = None, threading.Lock(), threading.local()
+        self._backend.forget()
+        self._local = threading.local()
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except exc.DBAPIError as error:
-            cause = error.orig
-            raise (_explain(cause, self.path) if isinstance(cause, sqlite3.Error) else error) from error
-        except sqlite3.Error as error:
-            raise _explain(error, self.path) from error
         except exc.TimeoutError as error:
-            raise Unavailable(f"All connections to {self.path} stayed busy for {BUSY_SECONDS:.0f} s.", "", "Try again.") from error
+            raise Unavailable(f"All connections to {self._backend.place} stayed busy for {BUSY_SECONDS:.0f} s.", "", "Try again.") from error
+        except Exception as error:
+            told = self._backend.explain(error.orig if isinstance(error, exc.DBAPIError) and error.orig is not None else error)
+            if told is None:
+                raise
+            raise told from error
 
 
 def after_commit(connection: sa.Connection, callback: Callable[[], None]) -> None:
@@ -171,9 +163,9 @@ def _forget_all() -> None:
 os.register_at_fork(after_in_child=_forget_all)
 
 
-def _parse(url: str | Path) -> sa.URL:
+def _backend(url: str | Path) -> Backend:
     if isinstance(url, Path):
-        return sa.URL.create("sqlite", database=str(url))
+        return SqliteBackend(sa.URL.create("sqlite", database=str(url)))
     try:
         parsed = sa.make_url(url)
     except exc.ArgumentError as error:
@@ -181,29 +173,7 @@ def _parse(url: str | Path) -> sa.URL:
     if parsed.get_backend_name() != "sqlite" or not parsed.database or parsed.database == ":memory:":
         raise ConfigError(f"The database {parsed.render_as_string()!r} can't be opened.", "It is a SQLite file: sqlite:///path/to/file.",
                           "Mend storage.database in davy.toml.")
-    return parsed
-
-
-def _prepare(connection: sqlite3.Connection, record: Any) -> None:
-    """Set up a new connection. Two first connections may race for write-ahead mode, for which SQLite does not wait by itself."""
-    deadline = time.monotonic() + BUSY_SECONDS
-    while connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                raise
-            time.sleep(0.005)
-    for pragma in _PRAGMAS:
-        connection.execute(pragma)
-
-
-def _start(connection: sa.Connection) -> None:
-    write = connection.get_execution_options().get("davy_write", False)
-    if connection.info.get(_READS, False) is write:
-        connection.exec_driver_sql(f"PRAGMA query_only={0 if write else 1}")
-    connection.info[_READS] = not write
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+    return SqliteBackend(parsed)
 
 
 def _revision(connection: sa.Connection) -> str | None:
@@ -228,30 +198,3 @@ def _upgrade(connection: sa.Connection, migrations: Path) -> None:
         raise Conflict(f"The database {file_of(connection)} has the schema {present!r}, which this version of Davy does not know.",
                        f"It knows {', '.join(sorted(known))}; a newer version has opened the database.", "Upgrade: pip install -U davy")
     command.upgrade(config, "head")
-
-
-def _explain(error: sqlite3.Error, path: Path) -> DavyError:
-    """Our error for SQLite's: what happened to which file, and what to do."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    name = getattr(error, "sqlite_errorname", type(error).__name__)
-    if code == sqlite3.SQLITE_FULL or name == "SQLITE_IOERR_WRITE" or (code == sqlite3.SQLITE_IOERR and _space(path) < _LOW_SPACE):
-        return StorageFull(f"{path} can't grow: no space is left, or a quota or limit is reached.", "The change was not made; all earlier ones are safe.",
-                           f"Free space, then try again: df -h {path.parent}")
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return CorruptData(f"{path} is damaged: {error}.", "It is not the database that was written.",
-                           "Restore the file, with its -wal beside it, from a backup.")
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return Unavailable(f"{path} stayed locked by another process for {BUSY_SECONDS:.0f} s.", "", "Try again.")
-    if code == sqlite3.SQLITE_CONSTRAINT:
-        return Conflict(f"The change contradicts what is stored: {error}.", "", "Read the present state, then try again.")
-    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
-        return Unavailable(f"{path} can't be opened or written: {error}.", "The file and its folder must be writable.", f"Check: ls -ld {path.parent} {path}")
-    return Unavailable(f"{path} failed with {name}: {error}.", "", "Check the disk, then try again.")
-
-
-def _space(path: Path) -> int:
-    try:
-        found = os.statvfs(path.parent)
-    except OSError:
-        return _LOW_SPACE
-    return found.f_bavail * found.f_frsize

@@ -20,8 +20,12 @@ if TYPE_CHECKING:
 _ROOT = "mlflow-artifacts:"
 
 
-def create_experiment(connection: sa.Connection, *, clock: Clock, actor: str, name: str, tags: Mapping[str, str] | None = None) -> Experiment:
+def create_experiment(connection: sa.Connection, *, clock: Clock, actor: str, name: str, tags: Mapping[str, str] | None = None,
+                      artifact_location: str = "") -> Experiment:
     """Make a new experiment.
+
+    Args:
+        artifact_location: the URI under which its runs' artifacts go (default: the server's own store).
 
     Raises:
         Conflict: there is one of that name, perhaps deleted.
@@ -31,10 +35,11 @@ def create_experiment(connection: sa.Connection, *, clock: Clock, actor: str, na
     if connection.scalar(sa.select(experiments.c.experiment_id).where(experiments.c.name == name)) is not None:
         raise Conflict(f"There is an experiment {name!r} already.", "Names are unique, also among deleted ones.", "Use it, restore it, or take another name.")
     now = clock.now() // 1000
-    row = {"name": name, "artifact_location": "", "lifecycle_stage": "active", "creation_time": now, "last_update_time": now}
+    row = {"name": name, "artifact_location": artifact_location, "lifecycle_stage": "active", "creation_time": now, "last_update_time": now}
     made = connection.execute(sa.insert(experiments).values(row)).inserted_primary_key
     identity = int(made[0]) if made else 0
-    connection.execute(sa.update(experiments).where(experiments.c.experiment_id == identity).values(artifact_location=f"{_ROOT}/{identity}"))
+    if not artifact_location:
+        connection.execute(sa.update(experiments).where(experiments.c.experiment_id == identity).values(artifact_location=f"{_ROOT}/{identity}"))
     for key, value in (tags or {}).items():
         set_experiment_tag(connection, identity, key, value)
     journal.append(connection, clock=clock, actor=actor, action="experiment.create", subject=name, details={"id": identity})
@@ -78,6 +83,8 @@ def rename_experiment(connection: sa.Connection, *, clock: Clock, actor: str, id
         raise Conflict(f"The experiment {found.name!r} is deleted.", "Only an active one can be renamed.", "Restore it first.")
     if not name.strip() or len(name) > LONGEST_EXPERIMENT:
         raise InvalidInput(f"{name!r} can't be an experiment's name.", f"A name has 1 to {LONGEST_EXPERIMENT} characters.", "Rename it.")
+    if connection.scalar(sa.select(experiments.c.experiment_id).where(experiments.c.name == name, experiments.c.experiment_id != identity)) is not None:
+        raise Conflict(f"There is an experiment {name!r} already.", "Names are unique, also among deleted ones.", "Take another name.")
     connection.execute(sa.update(experiments).where(experiments.c.experiment_id == identity).values(name=name, last_update_time=clock.now() // 1000))
     journal.append(connection, clock=clock, actor=actor, action="experiment.rename", subject=name, details={"id": identity, "before": found.name})
 
@@ -99,6 +106,12 @@ def set_experiment_tag(connection: sa.Connection, identity: int, key: str, value
     check_key("tag", key)
     statement = insert(connection, experiment_tags).values(experiment_id=identity, key=key, value=value)
     connection.execute(statement.on_conflict_do_update(index_elements=["experiment_id", "key"], set_={"value": value}))
+
+
+def delete_experiment_tag(connection: sa.Connection, identity: int, key: str) -> bool:
+    """Remove a tag of an experiment; whether it was there."""
+    where = (experiment_tags.c.experiment_id == identity, experiment_tags.c.key == key)
+    return bool(connection.execute(sa.delete(experiment_tags).where(*where)).rowcount)
 
 
 def _records(connection: sa.Connection, rows: Iterable[sa.Row[Any]]) -> list[Experiment]:

@@ -35,11 +35,12 @@ _LOOKUP = 500
 
 
 def create_run(connection: sa.Connection, *, clock: Clock, user: str, experiment_id: int, name: str, tags: Mapping[str, Any] | None = None,
-               started: int | None = None) -> str:
+               started: int | None = None, run_id: str | None = None) -> str:
     """Start a run in an active experiment; returns its id of 32 hex digits.
 
     Args:
         started: microseconds (default: now).
+        run_id: a free id that the caller has made (default: a new one).
     """
     row = connection.execute(sa.select(experiments).where(experiments.c.experiment_id == experiment_id)).first()
     if row is None:
@@ -48,7 +49,7 @@ def create_run(connection: sa.Connection, *, clock: Clock, user: str, experiment
         raise Conflict(f"The experiment {row.name!r} is deleted.", "Runs are started in active experiments.", "Restore it, or take another.")
     if not name or len(name) > LONGEST_EXPERIMENT:
         raise InvalidInput(f"{name!r} can't be a run's name.", f"A name has 1 to {LONGEST_EXPERIMENT} characters.", "Rename it.")
-    run_id = new_id(clock)
+    run_id = run_id or new_id(clock)
     connection.execute(sa.insert(runs).values(
         run_id=run_id, experiment_id=experiment_id, name=name, user_id=user, status="RUNNING", start_time=(clock.now() if started is None else started) // 1000,
         lifecycle_stage="active", artifact_uri=f"{row.artifact_location}/{run_id}/artifacts"))

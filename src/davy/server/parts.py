@@ -1,0 +1,54 @@
+"""The parts of a serving process that take long to import, loaded in a thread so that the first answers needn't wait for them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Any
+
+from davy.server.adapter import Adapter
+
+if TYPE_CHECKING:
+    from davy.home import Home
+    from davy.protocols.mlflow.api import Api
+    from davy.server.app import App
+
+
+def load(application: App, home: Home) -> None:
+    """Load MLflow's protocol, then the pages, in a thread: importing them takes longer than the gateway may wait."""
+    loop = asyncio.get_running_loop()
+
+    def work() -> None:
+        api = load_mlflow(home)
+        loop.call_soon_threadsafe(application.track, api)
+        application.pages = load_pages(home)
+
+    threading.Thread(target=work, name="pages", daemon=True).start()
+
+
+def load_mlflow(home: Home) -> Api:
+    """What answers MLflow's clients."""
+    from davy.protocols.mlflow.api import Api
+    from davy.store.writer import GroupWriter
+
+    return Api(home, GroupWriter(home.database, lazy=home.config.tracking.durability == "process"))
+
+
+def load_pages(home: Home) -> Adapter:
+    """The pages' application."""
+    from starlette.applications import Starlette
+    from starlette.responses import Response
+
+    from davy.errors import DavyError
+    from davy.protocols import prometheus
+    from davy.server.app import error_body, nowhere
+    from davy.web.pages import routes
+
+    async def explain(request: Any, error: Exception) -> Response:
+        assert isinstance(error, DavyError)
+        return Response(error_body(error), status_code=error.status, media_type="application/json")
+
+    async def missing(request: Any, error: Exception) -> Response:
+        return await explain(request, nowhere(request.url.path))
+
+    return Adapter(Starlette(routes=[*routes(home), prometheus.route(home)], exception_handlers={DavyError: explain, 404: missing}))
