@@ -6,11 +6,27 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from databases import ON_POSTGRES, drop_below, write_settings
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from davy.home import Home
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items if ON_POSTGRES else ():
+        for mark in item.iter_markers("sqlite"):
+            item.add_marker(pytest.mark.skip(reason=mark.args[0]))
+
+
+@pytest.fixture(autouse=True)
+def _no_database_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    yield
+    folder = request.node.funcargs.get("tmp_path")
+    if folder is not None:
+        drop_below(folder)
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +41,7 @@ def project(tmp_path: Path) -> Path:
     """An empty project: a folder with a davy.toml."""
     root = tmp_path / "project"
     root.mkdir()
-    (root / "davy.toml").write_text('project = "shop"\n')
+    write_settings(root, 'project = "shop"\n')
     return root
 
 

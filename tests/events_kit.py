@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from databases import write_settings
 from davy.core.clock import DrivenClock
 from davy.core.fields import Field
 from davy.events.log import EventLog
@@ -35,7 +36,8 @@ class User(View):
 def driven_home(root: Path) -> Home:
     """The home of a project whose clock stands at noon."""
     root.mkdir(parents=True, exist_ok=True)
-    (root / "davy.toml").touch()
+    if not (root / "davy.toml").exists():
+        write_settings(root)
     path = root / ".davy"
     if not (path / CLOCK_FILE).exists():
         DrivenClock(path / CLOCK_FILE, start=NOON)

@@ -14,6 +14,7 @@ import polars as pl
 import pytest
 
 import davy
+from databases import write_settings
 from davy import api
 from davy.errors import Conflict, DefinitionError, InvalidInput, InvalidTime, NotFound
 from davy.project import load_project
@@ -50,7 +51,7 @@ def fraud(data):
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A project folder that the working directory lies in, below its root."""
-    (tmp_path / "davy.toml").touch()
+    write_settings(tmp_path)
     (tmp_path / "features.py").write_text(FEATURES)
     (tmp_path / "models.py").write_text(MODELS)
     (tmp_path / "notebooks").mkdir()

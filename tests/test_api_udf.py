@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import davy
+from databases import write_settings
 from davy import api
 from davy.errors import DefinitionError, UdfFailed
 
@@ -42,7 +43,7 @@ SPINE = {"card": ["anna", "bob", "anna"], "shop": ["banana", None, "x"], "price"
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    (tmp_path / "davy.toml").touch()
+    write_settings(tmp_path)
     (tmp_path / "features.py").write_text(FEATURES)
     monkeypatch.chdir(tmp_path)
     yield tmp_path

@@ -19,6 +19,7 @@ LAYERS = (
     ("code", "errors", "core"),
     ("config",),
     ("store",),
+    ("search",),
     ("schema",),
     ("engines", "events", "features", "home", "project"),
     ("registry", "tracking"),

@@ -63,7 +63,7 @@ class Home:
         """The metadata database, migrated to this version's schema."""
         from davy.schema import open_database
 
-        return open_database(self.config.storage.database or self.place("davy.db"))
+        return open_database(self.config.storage.database or self.place("davy.db"), folder=self.path)
 
     @cached_property
     def blobs(self) -> Blobs:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from typing import TYPE_CHECKING
 
 import pytest
@@ -29,10 +28,8 @@ def head(home: Home) -> str:
 
 
 def _sql(home: Home, statement: str) -> None:
-    connection = sqlite3.connect(home.path / "davy.db")
-    connection.execute(statement)
-    connection.commit()
-    connection.close()
+    with home.database.begin() as connection:
+        connection.exec_driver_sql(statement)
 
 
 def test_a_whole_chain(home: Home, head: str, capsys: pytest.CaptureFixture[str]) -> None:

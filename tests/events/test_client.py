@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 import pytest
 
+from databases import write_settings
 from davy.core.fields import Field
 from davy.errors import Conflict, InvalidInput, NotFound, Unavailable
 from davy.events.client import Log, connect
@@ -192,7 +193,7 @@ def test_processes_push_at_once_and_the_holder_is_killed(place: Home) -> None:
 @pytest.mark.parametrize("seed", [1, 2])
 def test_the_keeper_is_killed_under_load(place: Home, seed: int) -> None:
     """kill -9 at odd moments, among them while the log moves into tables."""
-    (place.root / "davy.toml").write_text('[events]\nflush_every = "200ms"\nflush_rows = 300\n')
+    write_settings(place.root, '[events]\nflush_every = "200ms"\nflush_rows = 300\n')
     acknowledged: set[str] = set()
     stopped = threading.Event()
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from databases import write_settings
 from davy.core.clock import DrivenClock, new_id
 from davy.core.time import to_micros
 from davy.events.client import connect
@@ -135,7 +136,7 @@ def sales() -> pl.DataFrame:
 def make_shop(root: Path, settings: str = "") -> Home:
     """A project with its history, on a clock of its own, and no version yet."""
     (root / "data").mkdir(parents=True)
-    (root / "davy.toml").write_text(f'project = "shop"\n[serving]\nallow_globals = ["models.Rule"]\n{settings}')
+    write_settings(root, f'project = "shop"\n[serving]\nallow_globals = ["models.Rule"]\n{settings}')
     (root / "features.py").write_text(FEATURES)
     (root / "models.py").write_text(MODELS)
     moments().write_parquet(root / "data" / "moments.parquet")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 import pytest
 
+from databases import write_settings
 from davy.gate.check import FAIL, NO_DATA, PASS
 from davy.home import Home
 from gate.kit import SPLIT, judged, make_shop, moments, result, serving, trained
@@ -76,7 +77,7 @@ def test_other_answers_than_two_classes(tmp_path: Path, kind: str) -> None:
     home = make_shop(tmp_path / "shop", SETTINGS)
     path = home.root / "models.py"
     path.write_text(path.read_text().split("@davy.model")[0] + OTHERS.replace("LABEL", label).replace("MADE", made))
-    (home.root / "davy.toml").write_text(f'[serving]\nallow_globals = ["models"]\n{SETTINGS}')
+    write_settings(home.root, f'[serving]\nallow_globals = ["models"]\n{SETTINGS}')
     home.close()
     home = Home(home.root)
     alone = judged(home, serving(home, trained(home)))

@@ -9,6 +9,7 @@ import msgspec
 import polars as pl
 import pytest
 
+from databases import write_settings
 from davy.features.training_set import frame_digest
 from davy.gate.check import FAIL, NO_DATA, PASS
 from davy.home import Home
@@ -89,7 +90,7 @@ def test_an_error_where_stable_answers_is_charged_to_the_candidate(asked: Home, 
 
 def test_a_model_that_hangs_is_not_waited_for_again_and_again(tmp_path: Path) -> None:
     home = make_shop(tmp_path / "shop")
-    (home.root / "davy.toml").write_text('[serving]\nallow_globals = ["models.Rule"]\ntimeout = "100ms"\n')
+    write_settings(home.root, '[serving]\nallow_globals = ["models.Rule"]\ntimeout = "100ms"\n')
     home.close()
     home = Home(home.root)
     ask(home, serving(home, trained(home)), 60)

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 import sqlalchemy as sa
 
+from databases import write_settings
 from davy.config import AlertRule, Config
 from davy.errors import ConfigError
 from davy.monitoring.alerts import BUILT_IN, check_rule, evaluate, rules_of
@@ -272,7 +273,7 @@ def test_a_round_goes_on_when_the_project_can_not_be_loaded(served: Served, capl
     ('name = "a"\nmetric = "auc"\nbelow = 0.6\nwebhook = "ftp://x"', "no http"), ('name = "a"\nmetric = "auc"\nbelow = 0.6\nfor = "long"', "not a duration"),
     ('name = "a"\nmetric = "auc"\nbelow = 0.6\nmodle = "late"', "did you mean 'model'"), ('metric = "auc"\nbelow = 0.6', "name")])
 def test_wrong_rules_are_refused(tmp_path: Path, text: str, words: str) -> None:
-    (tmp_path / "davy.toml").write_text(f"[[alerts]]\n{text}\n")
+    write_settings(tmp_path, f"[[alerts]]\n{text}\n")
     with pytest.raises(ConfigError, match=words):
         Config.load(tmp_path)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -201,7 +202,8 @@ for _ in range(5):
     children.append(child)
 sys.exit(sum(os.waitpid(child, 0)[1] for child in children))
 """
-    subprocess.run([sys.executable, "-c", program, str(project)], check=True, env={"PYTHONPATH": str(Path(__file__).parent.parent)})
+    places = [str(Path(__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    subprocess.run([sys.executable, "-c", program, str(project)], check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(places)})
     with home.database.read() as connection:
         assert [version.version for version in models.list_versions(connection, "late")] == list(range(21, 0, -1))
     assert len(_journal(home)) == 21

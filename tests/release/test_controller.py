@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from databases import write_settings
 from davy.core.clock import DrivenClock
 from davy.errors import ConfigError, Conflict, InvalidInput, NotFound
 from davy.gate.record import keep, standing
@@ -110,7 +111,7 @@ class Stand:
 
 @pytest.fixture
 def stand(project: Path) -> Iterator[Stand]:
-    (project / "davy.toml").write_text(TOML)
+    write_settings(project, TOML)
     made = Stand(project)
     add_version(made.home)
     add_version(made.home, seed=1)
@@ -295,12 +296,12 @@ def test_kpis_of_a_source_decide_like_the_log_and_are_asked_for_again_after_a_cr
             return made, str(begin + 100)
 
     (project / "models.py").write_text(MODELS)
-    (project / "davy.toml").write_text(TOML + "[release.kpis.complaints]\ndelta = 0.5\n")
+    write_settings(project, TOML + "[release.kpis.complaints]\ndelta = 0.5\n")
     home = Home(project, clock=stand.clock)
     with pytest.raises(ConfigError, match="did you mean 'complaint'"):
         start_release(home, "fraud@2")
     home.close()
-    (project / "davy.toml").write_text(TOML + "[release.kpis.complaint]\ndelta = 0.5\n")
+    write_settings(project, TOML + "[release.kpis.complaint]\ndelta = 0.5\n")
     home = Home(project, clock=stand.clock)
     start_release(home, "fraud@2")
     done = through(stand, Controller(home, [Complaints()]))

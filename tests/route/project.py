@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import polars as pl
 
+from databases import write_settings
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -115,7 +117,7 @@ def amount(rng: random.Random) -> int | None:
 
 def write(root: Path, events: list[Event], rng: random.Random) -> pl.DataFrame:
     """The project's files and data; returns the moments to learn from."""
-    (root / "davy.toml").write_text('project = "route"\n[serving]\nallow_globals = ["models.Weighted"]\n')
+    write_settings(root, 'project = "route"\n[serving]\nallow_globals = ["models.Weighted"]\n')
     (root / "features.py").write_text(FEATURES)
     (root / "models.py").write_text(MODELS)
     (root / ".gitignore").write_text("data/\n.davy/\n__pycache__/\n")

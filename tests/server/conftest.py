@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from databases import write_settings
 from davy.home import Home
 from davy.release.traffic import set_traffic
 from server_kit import Running
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 def make_shop(root: Path) -> Path:
     """A project with three versions of `fraud` (two of LightGBM, one of scikit-learn); the first two take traffic."""
     root.mkdir()
-    (root / "davy.toml").write_text('project = "shop"\n[events]\nflush_every = "1s"\n')
+    write_settings(root, 'project = "shop"\n[events]\nflush_every = "1s"\n')
     home = Home(root)
     add_version(home)
     add_version(home, seed=1)

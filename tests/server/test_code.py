@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from databases import write_settings
 from server_kit import Running
 
 FEATURES = '''
@@ -61,7 +62,7 @@ def davy(root: Path, *arguments: str, code: int = 0) -> str:
 def shop(tmp_path: Path) -> Path:
     root = tmp_path / "shop"
     (root / "rules").mkdir(parents=True)
-    (root / "davy.toml").write_text('[serving]\nallow_globals = ["models.Mine"]\n')
+    write_settings(root, '[serving]\nallow_globals = ["models.Mine"]\n')
     (root / "features.py").write_text(FEATURES)
     (root / "models.py").write_text(MODELS)
     (root / "rules" / "base.py").write_text("FACTOR = 10\n")
@@ -75,7 +76,7 @@ def test_old_and_new_versions_run_their_own_code_side_by_side(shop: Path) -> Non
     davy(shop, "train", "worth")
     (shop / "rules" / "base.py").write_text("FACTOR = 2000\n")
     (shop / "models.py").write_text(MODELS.replace("class Mine", "class Yours").replace("return Mine()", "return Yours()"))
-    (shop / "davy.toml").write_text('[serving]\nallow_globals = ["models.Mine", "models.Yours"]\n')
+    write_settings(shop, '[serving]\nallow_globals = ["models.Mine", "models.Yours"]\n')
     davy(shop, "train", "worth")
     (shop / "models.py").unlink()
     (shop / "rules" / "late.py").write_text("def added():\n    return 500000\n")

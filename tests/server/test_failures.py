@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 import pytest
 
+from databases import write_settings
 from davy.home import Home
 from davy.release.traffic import move_traffic
 from davy.serving.assignment import Assignment
@@ -25,7 +26,7 @@ SHARE = 0.3
 
 @pytest.fixture
 def moody(shop: Path) -> Iterator[tuple[Home, ModelVersion]]:
-    (shop / "davy.toml").write_text('project = "shop"\n[serving]\ntimeout = "500ms"\nallow_globals = ["moody.Moody"]\n')
+    write_settings(shop, 'project = "shop"\n[serving]\ntimeout = "500ms"\nallow_globals = ["moody.Moody"]\n')
     home = Home(shop)
     yield home, add_moody(home)
     home.close()

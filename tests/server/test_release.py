@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 import pytest
 
+from databases import write_settings
 from davy.home import Home
 from davy.release.releases import Release, ask, get_release, start_release, timeline
 from davy.release.traffic import get_traffic, set_traffic
@@ -49,7 +50,7 @@ def stand(shop: Path) -> Iterator[Home]:
 
 
 def configure(root: Path, more: str = "") -> None:
-    (root / "davy.toml").write_text(TOML.format(more=more))
+    write_settings(root, TOML.format(more=more))
 
 
 def now(home: Home, release: Release) -> Release:

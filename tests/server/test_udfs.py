@@ -15,6 +15,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from databases import write_settings
 from davy.home import Home
 from davy.serving.predictions import find_prediction, read_predictions
 from server_kit import Running
@@ -96,7 +97,7 @@ def davy(root: Path, *arguments: str) -> str:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     root = tmp_path_factory.mktemp("udfs") / "shop"
     root.mkdir()
-    (root / "davy.toml").write_text('project = "shop"\n[serving]\ntimeout = "1s"\n')
+    write_settings(root, 'project = "shop"\n[serving]\ntimeout = "1s"\n')
     (root / "features.py").write_text(FEATURES)
     (root / "models.py").write_text(MODELS)
     for name in ("strange", "plain"):

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from databases import url_of
 from davy.errors import ConfigError, Conflict, CorruptData, StorageFull, Unavailable
 from davy.schema import open_database
 from davy.store.database import Database, after_commit, insert
@@ -26,8 +27,13 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def database(path: Path) -> Database:
-    opened = open_database(f"sqlite:///{path}")
+def url(path: Path) -> str:
+    return url_of(path)
+
+
+@pytest.fixture
+def database(url: str) -> Database:
+    opened = open_database(url)
     yield opened
     opened.close()
 
@@ -78,10 +84,10 @@ def work():
         assert connection.exec_driver_sql("SELECT count(*) FROM experiments").scalar() == 1
 
 several(6, work)
-""", f"sqlite:///{path}")
+""", url_of(path, empty=True))
 
 
-def test_eight_processes_write_at_once_and_none_is_refused(path: Path, database: Database) -> None:
+def test_eight_processes_write_at_once_and_none_is_refused(url: str, database: Database) -> None:
     _start_counter(database)
     _run(SEVERAL + """
 import sqlalchemy as sa
@@ -95,7 +101,7 @@ def work():
             connection.execute(sa.text("UPDATE traffic SET revision = :next WHERE model = 'm'"), {"next": found + 1})
 
 several(8, work)
-""", f"sqlite:///{path}")
+""", url)
     assert _counter(database) == 200
 
 
@@ -116,7 +122,7 @@ def test_threads_share_one_database(database: Database) -> None:
     assert _counter(database) == 160
 
 
-def test_kill_in_the_middle_of_a_transaction_leaves_only_what_was_committed(path: Path, database: Database) -> None:
+def test_kill_in_the_middle_of_a_transaction_leaves_only_what_was_committed(url: str, database: Database) -> None:
     _start_counter(database)
     program = """
 import sys, time
@@ -130,7 +136,7 @@ with database.begin() as connection:
     print("in", flush=True)
     time.sleep(60)
 """
-    with subprocess.Popen([sys.executable, "-c", program, f"sqlite:///{path}"], stdout=subprocess.PIPE, text=True) as child:
+    with subprocess.Popen([sys.executable, "-c", program, url], stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == "in\n"
         child.kill()
@@ -171,20 +177,20 @@ def test_a_reader_sees_one_state_and_cannot_write(database: Database) -> None:
         with database.begin() as writer:
             writer.execute(COUNTER)
         assert reader.scalar(sa.text("SELECT revision FROM traffic")) == 0
-    with pytest.raises(Unavailable, match="readonly"), database.read() as reader:
+    with pytest.raises(Unavailable, match=r"read-?only"), database.read() as reader:
         reader.execute(COUNTER)
     assert _counter(database) == 1
 
 
-def test_the_version_changes_when_anybody_commits(path: Path, database: Database) -> None:
+def test_the_version_changes_when_anybody_commits(url: str, database: Database) -> None:
     _start_counter(database)
     before = database.version()
     assert _counter(database) == 0
     assert database.version() == before
-    connection = sqlite3.connect(path)
-    connection.execute("UPDATE traffic SET revision = 9")
-    connection.commit()
-    connection.close()
+    other = open_database(url)
+    with other.begin() as connection:
+        connection.execute(sa.text("UPDATE traffic SET revision = 9"))
+    other.close()
     assert database.version() != before
     assert _counter(database) == 9
     before = database.version()
@@ -193,6 +199,7 @@ def test_the_version_changes_when_anybody_commits(path: Path, database: Database
     assert database.version() != before
 
 
+@pytest.mark.sqlite("the disk is the server's")
 def test_a_full_disk_is_told_and_everything_committed_stays(tmp_path: Path) -> None:
     with small_disk(tmp_path / "small") as disk:
         database = open_database(f"sqlite:///{disk.folder / 'davy.db'}")
@@ -208,6 +215,7 @@ def test_a_full_disk_is_told_and_everything_committed_stays(tmp_path: Path) -> N
         database.close()
 
 
+@pytest.mark.sqlite("the file is the server's")
 def test_a_damaged_file_is_named(path: Path, database: Database) -> None:
     _start_counter(database)
     database.close()
@@ -225,15 +233,16 @@ def test_a_damaged_file_is_named(path: Path, database: Database) -> None:
         open_database(f"sqlite:///{path}")
 
 
-def test_a_schema_from_the_future_is_refused(path: Path, database: Database) -> None:
+def test_a_schema_from_the_future_is_refused(url: str, database: Database) -> None:
     with database.begin() as connection:
         connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
     with pytest.raises(Conflict, match="9999"):
-        open_database(f"sqlite:///{path}")
+        open_database(url)
 
 
-@pytest.mark.parametrize("url", ["", "davy.db", "sqlite://", "sqlite:///:memory:", "oracle://host/x", "postgresql://user:secret@host/x"])
-def test_a_url_that_is_no_file_is_refused_without_its_password(url: str) -> None:
+@pytest.mark.parametrize("url", ["", "davy.db", "sqlite://", "sqlite:///:memory:", "oracle://host/x", "mysql://user:secret@host/x",
+                                 "postgresql:/user:secret@host/x", "postgresql://user:secret@host"])
+def test_a_url_that_is_no_database_is_refused_without_its_password(url: str) -> None:
     with pytest.raises(ConfigError) as caught:
         open_database(url)
     assert "secret" not in str(caught.value)
@@ -247,7 +256,7 @@ def test_a_folder_that_can_not_be_written_is_told(tmp_path: Path) -> None:
 
 def test_a_broken_constraint_is_a_conflict(database: Database) -> None:
     _start_counter(database)
-    with pytest.raises(Conflict, match="UNIQUE"):
+    with pytest.raises(Conflict, match=r"(?i)unique"):
         _start_counter(database)
 
 
@@ -261,10 +270,10 @@ def test_insert_can_overwrite(database: Database) -> None:
     assert _counter(database) == 2
 
 
-def test_the_first_thing_that_a_connection_does_may_be_to_read(path: Path, database: Database) -> None:
+def test_the_first_thing_that_a_connection_does_may_be_to_read(path: Path, url: str, database: Database) -> None:
     database.close()
-    again = Database(f"sqlite:///{path}", head="", migrations=path.parent)
+    again = Database(url, head="", migrations=path.parent)
     for _ in range(2):
-        with pytest.raises(Unavailable, match="readonly"), again.read() as reader:
+        with pytest.raises(Unavailable, match=r"read-?only"), again.read() as reader:
             reader.execute(COUNTER)
     again.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from davy.core.clock import DrivenClock
-from davy.schema import open_database
+from databases import ON_POSTGRES, open_at
+from davy.core.clock import DrivenClock, SystemClock
 from davy.store import journal
 
 if TYPE_CHECKING:
@@ -27,21 +26,29 @@ COLUMNS = ("seq", "time", "actor", "action", "subject", "details", "previous", "
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("template")
-    opened = open_database(f"sqlite:///{folder / 'davy.db'}")
+    if not ON_POSTGRES:
+        _filled(folder).close()
+    return folder
+
+
+def _filled(folder: Path) -> Database:
+    opened = open_at(folder / "davy.db")
     clock = DrivenClock(folder / "clock", start=1_000_000)
     for number in range(1, ROWS + 1):
         clock.set(number * 1_000_000)
         with opened.begin() as connection:
             assert _append(connection, clock, number) == number
-    opened.close()
-    return folder
+    return opened
 
 
 @pytest.fixture
 def database(template: Path, tmp_path: Path) -> Iterator[Database]:
-    for name in ("davy.db", journal.HEADS):
-        shutil.copy(template / name, tmp_path)
-    opened = open_database(f"sqlite:///{tmp_path / 'davy.db'}")
+    if ON_POSTGRES:
+        opened = _filled(tmp_path)
+    else:
+        for name in ("davy.db", journal.HEADS):
+            shutil.copy(template / name, tmp_path)
+        opened = open_at(tmp_path / "davy.db")
     yield opened
     opened.close()
 
@@ -56,15 +63,14 @@ def _verify(database: Database, expected: str | None = None) -> journal.Audit:
 
 
 def _sql(database: Database, *statements: str) -> None:
-    connection = sqlite3.connect(database.path)
-    for statement in statements:
-        connection.execute(statement)
-    connection.commit()
-    connection.close()
+    with database.begin() as connection:
+        for statement in statements:
+            connection.exec_driver_sql(statement)
 
 
-def _heads(database: Database) -> Path:
-    return database.path.with_name(journal.HEADS)
+@pytest.fixture
+def heads(tmp_path: Path) -> Path:
+    return tmp_path / journal.HEADS
 
 
 def test_an_untouched_chain_is_whole(database: Database) -> None:
@@ -78,7 +84,7 @@ def test_an_untouched_chain_is_whole(database: Database) -> None:
 
 
 def test_an_empty_journal_is_whole(tmp_path: Path) -> None:
-    opened = open_database(f"sqlite:///{tmp_path / 'davy.db'}")
+    opened = open_at(tmp_path / "davy.db")
     assert _verify(opened) == journal.Audit(0, journal.GENESIS)
     opened.close()
 
@@ -86,11 +92,12 @@ def test_an_empty_journal_is_whole(tmp_path: Path) -> None:
 @pytest.mark.parametrize("column", COLUMNS)
 @pytest.mark.parametrize("seq", [1, 3, ROWS])
 def test_an_edit_of_any_column_of_any_entry_is_found(database: Database, column: str, seq: int) -> None:
-    changed = f"{column} + 100" if column in ("seq", "time") else f"{column} || ' '"
+    changed = f"{column} + 100" if column in ("seq", "time") else f"upper({column})"
     _sql(database, f"UPDATE journal SET {column} = {changed} WHERE seq = {seq}")
     assert _verify(database).broken == seq
 
 
+@pytest.mark.sqlite("PostgreSQL's columns have types")
 def test_a_time_turned_into_text_is_found(database: Database) -> None:
     _sql(database, "UPDATE journal SET time = 'noon' WHERE seq = 2", "UPDATE journal SET details = NULL || x'00' WHERE 0")
     assert _verify(database).broken == 2
@@ -114,35 +121,35 @@ def test_two_entries_that_changed_places_are_found(database: Database) -> None:
     assert _verify(database).broken == 2
 
 
-def test_a_chain_that_was_computed_anew_is_found_by_its_heads_or_by_a_head_kept_elsewhere(database: Database, tmp_path: Path) -> None:
+def test_a_chain_that_was_computed_anew_is_found_by_its_heads_or_by_a_head_kept_elsewhere(database: Database, heads: Path, tmp_path: Path) -> None:
     kept = _verify(database).head
     _sql(database, "DELETE FROM journal WHERE seq >= 4")
     forged = DrivenClock(tmp_path / "forged", start=9)
-    heads = _heads(database).read_text()
+    noted = heads.read_text()
     with database.begin() as connection:
         _append(connection, forged, 99)
-    _heads(database).write_text(heads)
+    heads.write_text(noted)
     assert _verify(database).broken == 4
-    _heads(database).unlink()
+    heads.unlink()
     assert _verify(database).broken is None
     assert _verify(database, kept).broken is not None
 
 
-def test_what_a_crash_or_a_full_disk_does_to_the_heads_accuses_nobody(database: Database) -> None:
-    text = _heads(database).read_text()
-    _heads(database).write_text(text[:-30])
+def test_what_a_crash_or_a_full_disk_does_to_the_heads_accuses_nobody(database: Database, heads: Path) -> None:
+    text = heads.read_text()
+    heads.write_text(text[:-30])
     assert _verify(database).broken is None
-    _heads(database).unlink()
-    _heads(database).mkdir()
+    heads.unlink()
+    heads.mkdir()
     with database.begin() as connection:
-        _append(connection, DrivenClock(database.path.with_name("later"), start=7), 7)
-    _heads(database).rmdir()
+        _append(connection, DrivenClock(heads.with_name("later"), start=7), 7)
+    heads.rmdir()
     assert _verify(database) == journal.Audit(ROWS + 1, _verify(database).head)
 
 
-def test_a_change_that_is_rolled_back_leaves_neither_entry_nor_head(database: Database) -> None:
-    before = _heads(database).read_text()
-    clock = DrivenClock(database.path.with_name("later"), start=7)
+def test_a_change_that_is_rolled_back_leaves_neither_entry_nor_head(database: Database, heads: Path) -> None:
+    before = heads.read_text()
+    clock = DrivenClock(heads.with_name("later"), start=7)
 
     def failing() -> None:
         with database.begin() as connection:
@@ -151,12 +158,12 @@ def test_a_change_that_is_rolled_back_leaves_neither_entry_nor_head(database: Da
 
     with pytest.raises(KeyError):
         failing()
-    assert _heads(database).read_text() == before
+    assert heads.read_text() == before
     assert _verify(database).entries == ROWS
 
 
-def test_several_entries_of_one_transaction_are_all_chained(database: Database) -> None:
-    clock = DrivenClock(database.path.with_name("later"), start=7)
+def test_several_entries_of_one_transaction_are_all_chained(database: Database, heads: Path) -> None:
+    clock = DrivenClock(heads.with_name("later"), start=7)
     with database.begin() as connection:
         assert [_append(connection, clock, number) for number in range(3)] == [ROWS + 1, ROWS + 2, ROWS + 3]
     assert _verify(database).entries == ROWS + 3
@@ -164,8 +171,8 @@ def test_several_entries_of_one_transaction_are_all_chained(database: Database) 
     assert _verify(database).broken == ROWS + 3
 
 
-def test_a_reader_that_looks_from_an_older_snapshot_accuses_nobody(database: Database) -> None:
-    clock = DrivenClock(database.path.with_name("later"), start=7)
+def test_a_reader_that_looks_from_an_older_snapshot_accuses_nobody(database: Database, heads: Path) -> None:
+    clock = DrivenClock(heads.with_name("later"), start=7)
     with database.read() as reader:
         assert len(journal.entries(reader)) == ROWS
         with database.begin() as connection:
@@ -173,8 +180,8 @@ def test_a_reader_that_looks_from_an_older_snapshot_accuses_nobody(database: Dat
         assert journal.verify(reader).broken is None
 
 
-def test_entries_are_found_by_subject_action_and_page(database: Database) -> None:
-    clock = DrivenClock(database.path.with_name("later"), start=7)
+def test_entries_are_found_by_subject_action_and_page(database: Database, heads: Path) -> None:
+    clock = DrivenClock(heads.with_name("later"), start=7)
     with database.begin() as connection:
         journal.append(connection, clock=clock, actor="bob", action="traffic.set", subject="other", details={})
     with database.read() as connection:
@@ -187,7 +194,7 @@ def test_entries_are_found_by_subject_action_and_page(database: Database) -> Non
 
 @pytest.fixture(scope="module")
 def several(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
-    opened = open_database(f"sqlite:///{tmp_path_factory.mktemp('several') / 'davy.db'}")
+    opened = open_at(tmp_path_factory.mktemp("several") / "davy.db")
     yield opened
     opened.close()
 
@@ -200,7 +207,7 @@ def test_details_of_any_shape_come_back_and_verify(several: Database, data: st.D
                           lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3), max_leaves=6)
     details = data.draw(st.dictionaries(texts, values, max_size=4))
     with several.begin() as connection:
-        journal.append(connection, clock=DrivenClock(several.path.with_name("clock"), start=5), actor="ada", action="x.y", subject="s", details=details)
+        journal.append(connection, clock=SystemClock(), actor="ada", action="x.y", subject="s", details=details)
     with several.read() as connection:
         assert journal.entries(connection)[0].details == details
         assert journal.verify(connection).broken is None

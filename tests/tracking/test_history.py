@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from davy.core.clock import DrivenClock
+from databases import open_at
+from davy.core.clock import SystemClock
 from davy.errors import InvalidInput
-from davy.schema import open_database
 from davy.tracking import runs
 from davy.tracking.history import FEWEST, metric_history, metric_keys
 from davy.tracking.records import Metric
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
-    opened = open_database(f"sqlite:///{tmp_path_factory.mktemp('history') / 'davy.db'}")
+    opened = open_at(tmp_path_factory.mktemp("history") / "davy.db")
     yield opened
     opened.close()
 
 
 def _log(database: Database, values: list[float]) -> str:
-    clock = DrivenClock(database.path.with_name("clock"), start=1_000_000)
+    clock = SystemClock()
     with database.begin() as connection:
         run_id = runs.create_run(connection, clock=clock, user="ada", experiment_id=0, name="r")
         runs.log_metrics(connection, run_id, [Metric("loss", value, step, step * 1000) for step, value in enumerate(values)])

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from databases import open_at
 from davy.core.clock import DrivenClock
 from davy.errors import Conflict, InvalidInput, NotFound
-from davy.schema import open_database
 from davy.store import journal
 from davy.tracking import experiments, runs
 from davy.tracking.records import Metric, RunRecord
@@ -28,7 +28,7 @@ STATUSES = ("RUNNING", "FINISHED", "FAILED")
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
-    opened = open_database(f"sqlite:///{tmp_path_factory.mktemp('search') / 'davy.db'}")
+    opened = open_at(tmp_path_factory.mktemp("search") / "davy.db")
     yield opened
     opened.close()
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from databases import write_settings
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -114,7 +116,7 @@ def sales(first: int = 0, count: int = 600) -> pl.DataFrame:
 def write_shop(root: Path, *, repository: bool = True) -> Path:
     """The project's files, committed; the data are ignored."""
     root.mkdir(parents=True, exist_ok=True)
-    (root / "davy.toml").write_text('project = "shop"\n[serving]\nallow_globals = ["models.Line"]\n')
+    write_settings(root, 'project = "shop"\n[serving]\nallow_globals = ["models.Line"]\n')
     (root / "features.py").write_text(FEATURES)
     (root / "models.py").write_text(MODELS)
     (root / ".gitignore").write_text("data/\n.davy/\n__pycache__/\n")

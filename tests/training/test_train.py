@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from databases import write_settings
 from davy.cli.main import run as davy
 from davy.errors import Conflict, DavyError, DefinitionError, InvalidInput, NotFound, UnsafeModel
 from davy.features.training_set import frame_digest
@@ -164,7 +165,7 @@ def test_what_fails_leaves_a_run_and_no_version(shop: Home, params: dict[str, st
 
 
 def test_a_model_that_serving_would_refuse_is_refused_now(shop: Home) -> None:
-    (shop.root / "davy.toml").write_text("")
+    write_settings(shop.root)
     home = Home(shop.root)
     with pytest.raises(UnsafeModel, match=r"models\.Line"):
         trained(home)

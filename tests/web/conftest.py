@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 from starlette.applications import Starlette
 
+from databases import write_settings
 from davy import Float, Outcome, Stream, Time, View, agg, derive, model
 from davy.core.clock import DrivenClock, new_id
 from davy.core.digest import digest_bytes
@@ -94,7 +95,7 @@ class Filled:
 @pytest.fixture(scope="session")
 def empty_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     root = tmp_path_factory.mktemp("empty")
-    (root / "davy.toml").write_text('project = "empty"\n')
+    write_settings(root, 'project = "empty"\n')
     home = Home(root)
     yield home
     home.close()
@@ -103,7 +104,7 @@ def empty_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
 @pytest.fixture(scope="session")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filled]:
     root = tmp_path_factory.mktemp("flights")
-    (root / "davy.toml").write_text(SETTINGS)
+    write_settings(root, SETTINGS)
     clock = DrivenClock(root / ".davy" / "run" / "clock", start=MAY - 26 * HOUR, seed=7)
     home = Home(root, clock=clock)
     found = Filled(home)

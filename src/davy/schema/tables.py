@@ -83,16 +83,21 @@ params = Table("params", metadata, _run(), Column("key", _Key, primary_key=True)
 tags = Table("tags", metadata, _run(), Column("key", _Key, primary_key=True), Column("value", Text, nullable=False), sqlite_with_rowid=False)
 Index("ix_tags_parent", tags.c.value, sqlite_where=tags.c.key == PARENT_TAG, postgresql_where=tags.c.key == PARENT_TAG)
 
-# The primary key is the point's whole identity, so that a repeated request changes nothing, and it is the order in which curves are drawn.
-metrics = Table(
-    "metrics", metadata, _run(),
+# Points are packed in `data` (see tracking/points.py), which comes last so that the other columns are read without it.
+metric_chunks = Table(
+    "metric_chunks", metadata, _run(),
     Column("key", _Key, primary_key=True),
-    Column("step", BigInteger, primary_key=True, autoincrement=False),
-    Column("timestamp", BigInteger, primary_key=True, autoincrement=False),
-    Column("value", Float(53), primary_key=True),
-    Column("is_nan", Boolean, primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("count", Integer, nullable=False),
+    Column("first_step", BigInteger, nullable=False),
+    Column("last_step", BigInteger, nullable=False),
+    Column("first_time", BigInteger, nullable=False),
+    Column("last_time", BigInteger, nullable=False),
+    Column("data", LargeBinary, nullable=False),
     sqlite_with_rowid=False,
 )
+# One row for each curve. `step` to `is_nan` is its latest point, the highest by (step, timestamp, value) where NaN counts as 0; `lowest` and `highest`
+# leave NaN out; `last` was written last. `newest` is its highest timestamp, `chunk` its newest chunk, with `filled` points in it.
 latest_metrics = Table(
     "latest_metrics", metadata, _run(),
     Column("key", _Key, primary_key=True),
@@ -100,7 +105,18 @@ latest_metrics = Table(
     Column("timestamp", BigInteger, nullable=False),
     Column("value", Float(53), nullable=False),
     Column("is_nan", Boolean, nullable=False),
-    Index("ix_latest_metrics_order", "key", "value", "run_id"),
+    Column("lowest", Float(53)),
+    Column("highest", Float(53)),
+    Column("last", Float(53), nullable=False),
+    Column("last_is_nan", Boolean, nullable=False),
+    Column("newest", BigInteger, nullable=False),
+    Column("count", BigInteger, nullable=False),
+    Column("chunk", Integer, nullable=False),
+    Column("filled", Integer, nullable=False),
+    Index("ix_latest_metrics_order", "key", "is_nan", "value", "run_id"),
+    Index("ix_latest_metrics_lowest", "key", "lowest", "run_id"),
+    Index("ix_latest_metrics_highest", "key", "highest", "run_id"),
+    Index("ix_latest_metrics_last", "key", "last", "run_id"),
     sqlite_with_rowid=False,
 )
 artifacts = Table(

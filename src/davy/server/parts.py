@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
+import traceback
 from typing import TYPE_CHECKING, Any
 
 from davy.server.adapter import Adapter
@@ -19,9 +21,13 @@ def load(application: App, home: Home) -> None:
     loop = asyncio.get_running_loop()
 
     def work() -> None:
-        api = load_mlflow(home)
-        loop.call_soon_threadsafe(application.track, api)
-        application.pages = load_pages(home)
+        try:
+            api = load_mlflow(home)
+            loop.call_soon_threadsafe(application.track, api)
+            application.pages = load_pages(home)
+        except BaseException:  # noqa: BLE001 - without these parts the process is of no use
+            traceback.print_exc()
+            os._exit(1)  # the supervisor starts it again, and tells when that does not help
 
     threading.Thread(target=work, name="pages", daemon=True).start()
 

@@ -12,6 +12,7 @@ within `LAZY_SECONDS`.
 from __future__ import annotations
 
 import os
+import re
 import threading
 import weakref
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from davy.errors import ConfigError, Conflict, Unavailable
 from davy.store.backend import BUSY_SECONDS, MODE
+from davy.store.postgres import NAMES, PostgresBackend
 from davy.store.sqlite import SqliteBackend
 
 if TYPE_CHECKING:
@@ -31,26 +33,31 @@ if TYPE_CHECKING:
 
     from davy.store.backend import Backend, Mode
 
-_AFTER = "davy_after_commit"
+_AFTER, _FOLDER = "davy_after_commit", "davy_folder"
+_PASSWORD = re.compile(r":[^:/]*@")
+_URLS = "It is sqlite:///path/to/file or postgresql://user:password@host/database."
 
 
 class Database:
     """One open database.
 
     Args:
-        url: `sqlite:///path/to/file`, or the file's path, in which `?` and `#` are no syntax.
+        url: `sqlite:///path/to/file`, or the file's path, in which `?` and `#` are no syntax; or `postgresql://user:password@host/database`.
         head: the revision of the schema that this code speaks.
         migrations: the folder of Alembic scripts that lead there.
+        folder: where files that go with the database are kept, if it isn't a file itself, beside which they are.
     """
 
-    def __init__(self, url: str | Path, *, head: str, migrations: Path) -> None:
+    def __init__(self, url: str | Path, *, head: str, migrations: Path, folder: Path | None = None) -> None:
         self._backend = _backend(url)
         self.path = self._backend.file
         self.head, self.migrations = head, migrations
         self._engine = self._backend.engine()
+        self._engine.update_execution_options(**{_FOLDER: folder if self.path is None else self.path.parent})
         event.listen(self._engine, "begin", self._backend.start)
         self._local = threading.local()
         _OPEN.add(self)
+        weakref.finalize(self, self._engine.dispose)
 
     @contextmanager
     def begin(self, *, lazy: bool = False) -> Iterator[sa.Connection]:
@@ -108,7 +115,7 @@ class Database:
                 return
         with self.begin() as connection:
             if _revision(connection) != self.head:
-                _upgrade(connection, self.migrations)
+                _upgrade(connection, self.migrations, self._backend.place)
 
     def close(self) -> None:
         """Bring to the disk what was committed lazily, and close all connections. Closing twice is a no-op."""
@@ -146,10 +153,10 @@ def insert(connection: sa.Connection, table: sa.Table) -> sqlite.Insert | postgr
     return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
 
 
-def file_of(connection: sa.Connection) -> Path | None:
-    """The file behind this connection, if a file it is."""
-    url = connection.engine.url
-    return Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
+def folder_of(connection: sa.Connection) -> Path | None:
+    """Where files that go with the database are kept: beside its own file, or where it was opened to keep them."""
+    folder: Path | None = connection.get_execution_options().get(_FOLDER)
+    return folder
 
 
 _OPEN: weakref.WeakSet[Database] = weakref.WeakSet()
@@ -169,21 +176,22 @@ def _backend(url: str | Path) -> Backend:
     try:
         parsed = sa.make_url(url)
     except exc.ArgumentError as error:
-        raise ConfigError(f"{url!r} is not the URL of a database.", "It is sqlite:///path/to/file.", "Mend storage.database in davy.toml.") from error
+        raise ConfigError(f"{_PASSWORD.sub(':***@', url)!r} is not the URL of a database.", _URLS, "Mend storage.database in davy.toml.") from error
+    if parsed.drivername in NAMES:
+        return PostgresBackend(parsed)
     if parsed.get_backend_name() != "sqlite" or not parsed.database or parsed.database == ":memory:":
-        raise ConfigError(f"The database {parsed.render_as_string()!r} can't be opened.", "It is a SQLite file: sqlite:///path/to/file.",
-                          "Mend storage.database in davy.toml.")
+        raise ConfigError(f"The database {parsed.render_as_string()!r} can't be opened.", _URLS, "Mend storage.database in davy.toml.")
     return SqliteBackend(parsed)
 
 
 def _revision(connection: sa.Connection) -> str | None:
-    if connection.exec_driver_sql("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").first() is None:
+    if not sa.inspect(connection).has_table("alembic_version"):
         return None
-    found = connection.exec_driver_sql("SELECT version_num FROM alembic_version").first()
+    found = connection.execute(sa.select(sa.column("version_num")).select_from(sa.table("alembic_version"))).first()
     return None if found is None else str(found[0])
 
 
-def _upgrade(connection: sa.Connection, migrations: Path) -> None:
+def _upgrade(connection: sa.Connection, migrations: Path, place: str) -> None:
     from alembic import command
     from alembic.config import Config
     from alembic.script import ScriptDirectory
@@ -195,6 +203,6 @@ def _upgrade(connection: sa.Connection, migrations: Path) -> None:
     present = _revision(connection)
     known = [script.revision for script in ScriptDirectory.from_config(config).walk_revisions()]
     if present is not None and present not in known:
-        raise Conflict(f"The database {file_of(connection)} has the schema {present!r}, which this version of Davy does not know.",
+        raise Conflict(f"The database {place} has the schema {present!r}, which this version of Davy does not know.",
                        f"It knows {', '.join(sorted(known))}; a newer version has opened the database.", "Upgrade: pip install -U davy")
     command.upgrade(config, "head")

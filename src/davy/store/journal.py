@@ -2,7 +2,8 @@
 
 An entry is appended in the same transaction as the change that it tells of, so that neither exists without
 the other. Each entry's digest covers the digest before it. After the commit, the digest is also written to a
-file of *heads* beside the database, so that cutting off the chain's end is seen as long as that file is left.
+file of *heads* beside the database (where that is no file, in the home of the process that wrote), so that
+cutting off the chain's end is seen as long as that file is left.
 Who can rewrite both the database and the heads can't be seen from inside; keep a head elsewhere for that, and
 give it to `verify(expected=...)`.
 """
@@ -17,7 +18,7 @@ import msgspec
 import sqlalchemy as sa
 
 from davy.core.digest import canonical_json, digest_bytes
-from davy.store.database import after_commit, file_of
+from davy.store.database import after_commit, folder_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -107,7 +108,7 @@ def _walk(connection: sa.Connection, expected: str | None) -> Audit:
     heads = _read_heads(heads_file(connection))
     seen = expected is None or expected == GENESIS
     count, previous = 0, GENESIS
-    rows = connection.execution_options(yield_per=1000).execute(sa.select(_table).order_by(_table.c.seq))
+    rows = connection.execute(sa.select(_table).order_by(_table.c.seq), execution_options={"yield_per": 1000})
     for row in rows:
         cause = _fault(row, count + 1, previous, heads.pop(count + 1, None))
         if cause is not None:
@@ -124,8 +125,8 @@ def _walk(connection: sa.Connection, expected: str | None) -> Audit:
 
 def heads_file(connection: sa.Connection) -> Path | None:
     """Where the digests are noted a second time."""
-    path = file_of(connection)
-    return None if path is None else path.with_name(HEADS)
+    folder = folder_of(connection)
+    return None if folder is None else folder / HEADS
 
 
 def _digest(seq: int, time: int, actor: str, action: str, subject: str, details: str, previous: str) -> str:

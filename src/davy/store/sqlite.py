@@ -138,7 +138,7 @@ class _Syncer:
                 self._thread = threading.Thread(target=self._run, name="davy-sync", daemon=True)
                 self._thread.start()
                 _SYNCERS.add(self)
-            self._changed.notify()
+            self._changed.notify_all()
 
     def check(self) -> None:
         """Raise once what became of a sync that has failed: later ones can't vouch for what it was to make safe."""

@@ -13,11 +13,12 @@ from davy.store.database import insert
 from davy.tracking.records import LONGEST_EXPERIMENT, Experiment, check_key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from davy.core.clock import Clock
 
 _ROOT = "mlflow-artifacts:"
+_LOOKUP = 500
 
 
 def create_experiment(connection: sa.Connection, *, clock: Clock, actor: str, name: str, tags: Mapping[str, str] | None = None,
@@ -74,6 +75,15 @@ def list_experiments(connection: sa.Connection, *, deleted: bool = False) -> lis
     """All active experiments by name, or all deleted ones."""
     stage = "deleted" if deleted else "active"
     return _records(connection, connection.execute(sa.select(experiments).where(experiments.c.lifecycle_stage == stage).order_by(experiments.c.name)).all())
+
+
+def read_experiments(connection: sa.Connection, identities: Sequence[int]) -> list[Experiment]:
+    """The experiments of these numbers in this order; unknown ones are left out."""
+    found: dict[int, Experiment] = {}
+    for start in range(0, len(identities), _LOOKUP):
+        query = sa.select(experiments).where(experiments.c.experiment_id.in_(identities[start:start + _LOOKUP]))
+        found |= {record.id: record for record in _records(connection, connection.execute(query))}
+    return [found[identity] for identity in identities if identity in found]
 
 
 def rename_experiment(connection: sa.Connection, *, clock: Clock, actor: str, identity: int, name: str) -> None:

@@ -1,21 +1,30 @@
-"""Curves: all points of a metric, or as many as a plot can show without losing a peak."""
+"""Curves: all points of a metric, page by page, or as many as a plot can show without losing a peak."""
 
 from __future__ import annotations
 
-from operator import itemgetter
-from typing import Any
+import base64
+import binascii
+from array import array
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import sqlalchemy as sa
 
+from davy.core.digest import digest_json
 from davy.errors import InvalidInput
-from davy.schema.tables import metrics
+from davy.schema.tables import latest_metrics, metric_chunks
+from davy.tracking.points import Points
 
-_NAN = float("nan")
-_COLUMNS = metrics.c
-_IS_NAN = sa.cast(_COLUMNS.is_nan, sa.Integer)
-_VALUE = itemgetter(2)
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import numpy as np
+
 FEWEST = 5
+_CHUNK = metric_chunks.c
+_BLOCK = 100_000
+_LOOKUP = 500
 
 
 class History(msgspec.Struct, frozen=True):
@@ -38,50 +47,214 @@ class History(msgspec.Struct, frozen=True):
         return len(self.steps) < self.total
 
 
+class HistoryPage(msgspec.Struct, frozen=True):
+    """Some points of a curve, and the token of the next page (None: this was the last)."""
+
+    points: Points
+    next: str | None
+
+
 def metric_history(connection: sa.Connection, run_id: str, key: str, *, points: int | None = None, first_step: int | None = None,
                    last_step: int | None = None) -> History:
-    """The curve of one metric.
+    """The curve of one metric, by (step, time, value).
 
     Args:
         points: at most so many. The curve is cut into equal slices of its points and each keeps its lowest and its
-            highest (and a NaN, where there is one); the first and the last point are always kept. One pass.
+            highest (and a NaN, where there is one); the first and the last point are always kept.
         first_step: leave out what lies before.
         last_step: leave out what lies after.
     """
     if points is not None and points < FEWEST:
         raise InvalidInput(f"points={points} was asked for.", f"A decimated curve has at least {FEWEST} points.", f"Pass points={FEWEST} or more.")
-    where = [_COLUMNS.run_id == run_id, _COLUMNS.key == key]
-    if first_step is not None:
-        where.append(_COLUMNS.step >= first_step)
-    if last_step is not None:
-        where.append(_COLUMNS.step <= last_step)
-    total, nans = connection.execute(sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(_IS_NAN), 0)).where(*where)).one()
-    query = sa.select(_COLUMNS.step, _COLUMNS.timestamp, _COLUMNS.value, _IS_NAN).where(*where).order_by(
-        _COLUMNS.step, _COLUMNS.timestamp, _COLUMNS.value, _COLUMNS.is_nan)
-    cursor = connection.execution_options(stream_results=True).execute(query)
-    rows = cursor.fetchall() if points is None or total <= points else _decimate(cursor, total, points, bool(nans))
-    return History(key, [row[0] for row in rows], [row[1] * 1000 for row in rows], [_NAN if row[3] else row[2] for row in rows], total)
+    found = _curve(connection, run_id, key, first_step, last_step)
+    few = found if points is None else _decimate(found, points)
+    return History(key, few["step"].tolist(), [time * 1000 for time in few["time"].tolist()], few["value"].tolist(), len(found))
 
 
 def metric_keys(connection: sa.Connection, run_id: str) -> dict[str, int]:
     """The keys of a run's metrics by name, with how many points each has."""
-    query = sa.select(_COLUMNS.key, sa.func.count()).where(_COLUMNS.run_id == run_id).group_by(_COLUMNS.key).order_by(_COLUMNS.key)
+    query = sa.select(latest_metrics.c.key, latest_metrics.c.count).where(latest_metrics.c.run_id == run_id).order_by(latest_metrics.c.key)
     return {row[0]: row[1] for row in connection.execute(query)}
 
 
-def _decimate(cursor: sa.CursorResult[Any], total: int, points: int, nans: bool) -> list[Any]:
-    """The first and last row, and of each slice between them the lowest, the highest and the first NaN, in the order of the rows."""
-    slices = (points - 2) // (3 if nans else 2)
-    kept = list(cursor.fetchmany(1))
-    taken = 0
+def history_page(connection: sa.Connection, run_id: str, key: str, *, limit: int | None = None, after: str | None = None) -> HistoryPage:
+    """Points of one metric by (time, step, value). Turning pages neither skips nor repeats a point, also while others are added.
+
+    Args:
+        limit: at most so many points (default: all).
+        after: the token of the page before.
+    """
+    if limit is not None and limit < 1:
+        raise InvalidInput(f"limit={limit} was asked for.", "A page has at least one point.", "Turn pages with after=page.next.")
+    import numpy as np
+
+    bound = digest_json([run_id, key])[7:23]
+    last = None if after is None else _read_token(after, bound)
+    blocks: list[np.ndarray[Any, Any]] = []
+    count = 0
+    for block in _blocks(connection, run_id, key, "time", since=None if last is None else last[0], size=_BLOCK if limit is None else limit + 1):
+        blocks.append(block if last is None else block[_beyond(block, last)])
+        count += len(blocks[-1])
+        if limit is not None and count > limit:
+            break
+    found = np.concatenate(blocks) if blocks else _empty()
+    if limit is None or count <= limit:
+        return HistoryPage(_points(found), None)
+    return HistoryPage(_points(found[:limit]), _token(bound, found[limit - 1]))
+
+
+def histories(connection: sa.Connection, run_ids: Sequence[str], key: str, *, limit: int) -> list[tuple[str, Points]]:
+    """One metric of several runs, by (run, time, step, value), `limit` points in all; runs that have none are left out."""
+    found: list[tuple[str, Points]] = []
+    for run_id in sorted(set(run_ids)):
+        if limit < 1:
+            break
+        points = history_page(connection, run_id, key, limit=limit).points
+        limit -= len(points)
+        if points.steps:
+            found.append((run_id, points))
+    return found
+
+
+def sampled_histories(connection: sa.Connection, run_ids: Sequence[str], key: str, *, points: int, first_step: int | None = None,
+                      last_step: int | None = None) -> list[tuple[str, Points]]:
+    """One metric of several runs, in the order of `run_ids`, each by (step, time, value) and decimated as by `metric_history`.
+
+    A single point is the last, two are the first and the last.
+    """
+    if points < 1:
+        raise InvalidInput(f"points={points} was asked for.", "A curve has at least one point.", "Ask for more.")
+    curves = [(run_id, _decimate(_curve(connection, run_id, key, first_step, last_step), points)) for run_id in dict.fromkeys(run_ids)]
+    return [(run_id, _points(curve)) for run_id, curve in curves if len(curve)]
+
+
+def _curve(connection: sa.Connection, run_id: str, key: str, first_step: int | None, last_step: int | None) -> np.ndarray[Any, Any]:
+    """All points, or those of a range of steps, by (step, time, value)."""
+    import numpy as np
+
+    blocks = list(_blocks(connection, run_id, key, "step", since=first_step, until=last_step))
+    found = np.concatenate(blocks) if blocks else _empty()
+    if first_step is not None or last_step is not None:
+        low, high = np.iinfo(np.int64).min if first_step is None else first_step, np.iinfo(np.int64).max if last_step is None else last_step
+        found = found[(found["step"] >= low) & (found["step"] <= high)]
+    return found
+
+
+def _blocks(connection: sa.Connection, run_id: str, key: str, order: Literal["step", "time"], *, since: int | None = None, until: int | None = None,
+            size: int = _BLOCK) -> Iterator[np.ndarray[Any, Any]]:
+    """The curve in sorted pieces of at least `size` points, each wholly before the next; only chunks that reach into the range are read."""
+    first, last = (_CHUNK.first_step, _CHUNK.last_step) if order == "step" else (_CHUNK.first_time, _CHUNK.last_time)
+    query = sa.select(_CHUNK.number, _CHUNK.count, first, last).where(_CHUNK.run_id == run_id, _CHUNK.key == key)
+    if since is not None:
+        query = query.where(last >= since)
+    if until is not None:
+        query = query.where(first <= until)
+    numbers: list[int] = []
+    count = reach = 0
+    for number, points, begins, ends in connection.execute(query.order_by(first, _CHUNK.number)).all():
+        if count >= size and begins > reach:
+            yield _sorted(_read(connection, run_id, key, numbers), order)
+            numbers, count = [], 0
+        reach = max(reach, ends) if numbers else ends
+        numbers.append(number)
+        count += points
+    if numbers:
+        yield _sorted(_read(connection, run_id, key, numbers), order)
+
+
+def _read(connection: sa.Connection, run_id: str, key: str, numbers: Sequence[int]) -> np.ndarray[Any, Any]:
+    import numpy as np
+
+    query = sa.select(_CHUNK.data).where(_CHUNK.run_id == run_id, _CHUNK.key == key).order_by(_CHUNK.number)
+    rest = iter(sorted(numbers))
+    found: list[bytes] = []
+    while some := list(islice(rest, _LOOKUP)):
+        asked = _CHUNK.number.between(some[0], some[-1]) if some[-1] - some[0] == len(some) - 1 else _CHUNK.number.in_(some)
+        found.extend(connection.scalars(query.where(asked)))
+    return np.frombuffer(b"".join(found), _layout())
+
+
+def _sorted(found: np.ndarray[Any, Any], order: Literal["step", "time"]) -> np.ndarray[Any, Any]:
+    import numpy as np
+
+    major, minor = (found["step"], found["time"]) if order == "step" else (found["time"], found["step"])
+    if np.all((major[1:] > major[:-1]) | ((major[1:] == major[:-1]) & (minor[1:] > minor[:-1]))):
+        return found
+    missing = np.isnan(found["value"])
+    return found[np.lexsort((missing, np.where(missing, 0.0, found["value"]), minor, major))]
+
+
+def _decimate(found: np.ndarray[Any, Any], points: int) -> np.ndarray[Any, Any]:
+    """The first and last point, and of each slice between them the lowest, the highest and the first NaN, in their order."""
+    import numpy as np
+
+    total = len(found)
+    if total <= points:
+        return found
+    if points == 1:
+        return found[-1:]
+    values = np.ascontiguousarray(found["value"])
+    missing = np.isnan(values)
+    slices = (points - 2) // (3 if points >= FEWEST and missing.any() else 2)
+    kept = {0, total - 1}
+    start = 1
     for index in range(1, slices + 1):
-        end = (total - 2) * index // slices
-        rows: list[Any] = list(cursor.fetchmany(end - taken))
-        taken = end
-        numbers = [row for row in rows if not row[3]] if nans else rows
-        chosen = {min(numbers, key=_VALUE), max(numbers, key=_VALUE)} if numbers else set()
-        if len(numbers) < len(rows):
-            chosen.add(next(row for row in rows if row[3]))
-        kept.extend(sorted(chosen))
-    kept.extend(cursor.fetchmany(1))
-    return kept
+        end = 1 + (total - 2) * index // slices
+        part = values[start:end]
+        if missing[start:end].any():
+            numbers = np.flatnonzero(~missing[start:end])
+            if points >= FEWEST:
+                kept.add(start + int(np.argmax(missing[start:end])))
+            if len(numbers):
+                kept |= {start + int(numbers[np.argmin(part[numbers])]), start + int(numbers[np.argmax(part[numbers])])}
+        else:
+            kept |= {start + int(np.argmin(part)), start + int(np.argmax(part))}
+        start = end
+    return found[sorted(kept)]
+
+
+def _layout() -> np.dtype[Any]:
+    import numpy as np
+
+    return np.dtype([("step", "<i8"), ("time", "<i8"), ("value", "<f8")])
+
+
+def _empty() -> np.ndarray[Any, Any]:
+    import numpy as np
+
+    return np.empty(0, _layout())
+
+
+def _points(found: np.ndarray[Any, Any]) -> Points:
+    return Points(array("q", found["step"].astype("=i8").tobytes()), array("q", found["time"].astype("=i8").tobytes()),
+                  array("d", found["value"].astype("=f8").tobytes()))
+
+
+def _beyond(found: np.ndarray[Any, Any], last: tuple[int, int, float, bool]) -> np.ndarray[Any, Any]:
+    """Which points come strictly behind `last` in the order of pages."""
+    import numpy as np
+
+    missing = np.isnan(found["value"])
+    behind = np.zeros(len(found), bool)
+    same = np.ones(len(found), bool)
+    for column, value in zip((found["time"], found["step"], np.where(missing, 0.0, found["value"]), missing), last, strict=True):
+        behind |= same & (column > value)
+        same &= column == value
+    return behind
+
+
+def _token(bound: str, last: Any) -> str:
+    missing = bool(last["value"] != last["value"])
+    parts = [bound, int(last["time"]), int(last["step"]), "0" if missing else float(last["value"]).hex(), missing]
+    return base64.urlsafe_b64encode(msgspec.json.encode(parts)).decode()
+
+
+def _read_token(token: str, bound: str) -> tuple[int, int, float, bool]:
+    try:
+        found = msgspec.json.decode(base64.urlsafe_b64decode(token), type=tuple[str, int, int, str, bool])
+        if found[0] != bound:
+            raise ValueError
+        return found[1], found[2], float.fromhex(found[3]), found[4]
+    except (ValueError, TypeError, OverflowError, binascii.Error, msgspec.MsgspecError) as error:
+        raise InvalidInput(f"{token[:60]!r} is not a page of this curve.", "A page's token fits the curve that gave it, unchanged.",
+                           "Start again without `after`.") from error

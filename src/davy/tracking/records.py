@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
@@ -131,11 +130,6 @@ def check_path(path: str) -> str:
         raise InvalidInput(f"{path!r} can't be the path of an artifact.", "It is relative, with '/', without '..', control characters or backslashes.",
                            "Rename it.")
     return path
-
-
-def is_nan(value: float) -> bool:
-    """Whether it is kept as the flag."""
-    return math.isnan(value)
 
 
 def _not_normal(path: str) -> bool:

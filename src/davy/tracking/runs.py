@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from array import array
 from typing import TYPE_CHECKING, Any, Literal
 
 import sqlalchemy as sa
 
 from davy.core.clock import new_id
 from davy.errors import Conflict, InvalidInput, NotFound
-from davy.schema.tables import experiments, latest_metrics, metrics, params, runs, tags
+from davy.schema.tables import experiments, latest_metrics, params, runs, tags
 from davy.store import journal
 from davy.store.database import insert
+from davy.tracking.points import Points, add_points
 from davy.tracking.records import (
     LONGEST_EXPERIMENT,
     LONGEST_PARAM,
@@ -23,7 +26,6 @@ from davy.tracking.records import (
     check_number,
     check_step,
     check_value,
-    is_nan,
 )
 
 if TYPE_CHECKING:
@@ -79,25 +81,16 @@ def writable(connection: sa.Connection, run_id: str) -> None:
 
 def log_metrics(connection: sa.Connection, run_id: str, points: Sequence[Metric]) -> None:
     """Add points. One that is there already, with the same step, time and value, is taken once, so that a retry is safe."""
-    if not points:
-        return
-    rows: list[dict[str, Any]] = []
-    latest: dict[str, dict[str, Any]] = {}
+    columns: dict[str, Points] = {}
     for point in points:
-        value = check_number(point.key, point.value)
-        nan = is_nan(value)
-        row = {"run_id": run_id, "key": check_key("metric", point.key), "step": check_step(point.key, point.step), "timestamp": point.time // 1000,
-               "value": 0.0 if nan else value, "is_nan": nan}
-        rows.append(row)
-        best = latest.get(point.key)
-        if best is None or (row["step"], row["timestamp"], row["value"]) >= (best["step"], best["timestamp"], best["value"]):
-            latest[point.key] = row
-    connection.execute(insert(connection, metrics).on_conflict_do_nothing(), rows)
-    statement = insert(connection, latest_metrics)
-    new, old = statement.excluded, latest_metrics.c
-    connection.execute(statement.on_conflict_do_update(
-        index_elements=["run_id", "key"], set_={name: new[name] for name in ("step", "timestamp", "value", "is_nan")},
-        where=sa.tuple_(new.step, new.timestamp, new.value) >= sa.tuple_(old.step, old.timestamp, old.value)), list(latest.values()))
+        column = columns.get(point.key)
+        if column is None:
+            column = columns[check_key("metric", point.key)] = Points(array("q"), array("q"), array("d"))
+        column.steps.append(check_step(point.key, point.step))
+        column.times.append(point.time // 1000)
+        column.values.append(check_number(point.key, point.value))
+    if columns:
+        add_points(connection, run_id, columns)
 
 
 def log_params(connection: sa.Connection, run_id: str, values: Mapping[str, Any]) -> None:
@@ -174,20 +167,26 @@ def read_runs(connection: sa.Connection, ids: Sequence[str]) -> list[RunRecord]:
 
 
 def _read_some(connection: sa.Connection, ids: Sequence[str]) -> Iterable[RunRecord]:
-    found: dict[str, tuple[dict[str, str], dict[str, str], dict[str, float]]] = {run_id: ({}, {}, {}) for run_id in ids}
-    for row in connection.execute(sa.select(params).where(params.c.run_id.in_(ids)).order_by(params.c.run_id, params.c.key)):
-        found[row.run_id][0][row.key] = row.value
-    for row in connection.execute(sa.select(tags).where(tags.c.run_id.in_(ids)).order_by(tags.c.run_id, tags.c.key)):
-        found[row.run_id][1][row.key] = row.value
-    for row in connection.execute(sa.select(latest_metrics).where(latest_metrics.c.run_id.in_(ids)).order_by(latest_metrics.c.run_id, latest_metrics.c.key)):
-        found[row.run_id][2][row.key] = float("nan") if row.is_nan else row.value
-    query = sa.select(runs, experiments.c.name.label("experiment")).join(experiments).where(runs.c.run_id.in_(ids))
-    heads = {row.run_id: row for row in connection.execute(query)}
+    texts: list[dict[str, dict[str, str]]] = []
+    for table in (params, tags):
+        found: dict[str, dict[str, str]] = {run_id: {} for run_id in ids}
+        query = sa.select(table.c.run_id, table.c.key, table.c.value).where(table.c.run_id.in_(ids)).order_by(table.c.run_id, table.c.key)
+        for run_id, key, value in connection.execute(query):
+            found[run_id][key] = value
+        texts.append(found)
+    numbers: dict[str, dict[str, float]] = {run_id: {} for run_id in ids}
+    columns = latest_metrics.c
+    metric = sa.select(columns.run_id, columns.key, columns.value, columns.is_nan).where(columns.run_id.in_(ids)).order_by(columns.run_id, columns.key)
+    for run_id, key, number, nan in connection.execute(metric):
+        numbers[run_id][key] = math.nan if nan else number
+    head = sa.select(runs.c.run_id, runs.c.name, runs.c.experiment_id, experiments.c.name.label("experiment"), runs.c.status, runs.c.user_id,
+                     runs.c.start_time, runs.c.end_time, runs.c.lifecycle_stage).join(experiments).where(runs.c.run_id.in_(ids))
+    heads = {row[0]: row for row in connection.execute(head)}
     for run_id in ids:
-        head = heads.get(run_id)
-        if head is not None:
-            yield RunRecord(head.run_id, head.name, head.experiment_id, head.experiment, head.status, head.user_id, head.start_time * 1000,
-                            None if head.end_time is None else head.end_time * 1000, head.lifecycle_stage, *found[run_id])
+        if run_id in heads:
+            _, name, number_of, experiment, status, user, started, ended, stage = heads[run_id]
+            yield RunRecord(run_id, name, number_of, experiment, status, user, started * 1000, None if ended is None else ended * 1000, stage,
+                            texts[0][run_id], texts[1][run_id], numbers[run_id])
 
 
 def _missing(run_id: str) -> NotFound:

@@ -1,28 +1,28 @@
-"""Finding runs: by experiment, status and tag, in the order of a metric or of time, page by page.
-
-A page's token holds the last row's sort keys, so that turning pages costs the same at the end as at the
-beginning and skips nothing when runs are added meanwhile.
-"""
+"""Finding runs and experiments by a filter, in any order, page by page. `davy.search` is the language, `plan` how it is carried out."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 import sqlalchemy as sa
 
-from davy.core.digest import digest_json
-from davy.errors import InvalidInput
-from davy.schema.tables import experiments, latest_metrics, runs, tags
-from davy.tracking.records import RunRecord, Status
+from davy.schema.tables import experiments as experiment_table
+from davy.schema.tables import runs, tags
+from davy.search.order import Part, binding, check_limit, decode, page_of
+from davy.search.select import Selection, select_page
+from davy.tracking.experiments import read_experiments
+from davy.tracking.languages import EXPERIMENTS, RUNS
+from davy.tracking.plan import Plan, Scope
+from davy.tracking.records import PARENT, Experiment, RunRecord
 from davy.tracking.runs import read_runs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
 MOST = 50_000
+View = Literal["active", "deleted", "all"]
+STAGES: dict[View, tuple[str, ...]] = {"active": ("active",), "deleted": ("deleted",), "all": ("active", "deleted")}
 
 
 class RunPage(msgspec.Struct, frozen=True):
@@ -32,81 +32,82 @@ class RunPage(msgspec.Struct, frozen=True):
     next: str | None
 
 
-def search_runs(connection: sa.Connection, *, experiment: str | Sequence[str] | None = None, status: Status | None = None,
-                with_tags: Mapping[str, str] | None = None, order: str | None = None, ascending: bool = False, deleted: bool = False,
-                limit: int = 100, after: str | None = None) -> RunPage:
+class ExperimentPage(msgspec.Struct, frozen=True):
+    """Some experiments, and the token of the next page."""
+
+    experiments: list[Experiment]
+    next: str | None
+
+
+class RunIds(msgspec.Struct, frozen=True):
+    """The ids of some runs, and the token of the next page."""
+
+    ids: list[str]
+    next: str | None
+
+
+def search_runs(connection: sa.Connection, *, experiments: Sequence[str | int] | None = None, filter: str = "", order_by: Sequence[str] = (),
+                view: View = "active", limit: int = 100, after: str | None = None) -> RunPage:
     """A page of runs.
 
     Args:
-        experiment: the name, or names, of experiments (default: all that are active).
-        with_tags: only runs that have all these tags.
-        order: a metric's key; runs without it come last, those with NaN before them. Default: by start, the newest first.
-        ascending: lowest value, or oldest, first.
-        deleted: the deleted runs instead of the active ones.
+        experiments: ids and names of experiments (default: all).
+        filter: such as `metrics.auc > 0.7 and params.model = 'lgbm'`.
+        order_by: such as `["metrics.auc DESC", "start_time"]`; missing values come last, NaN before them. Ties, and what has no
+            order, come by start, the newest first.
+        view: which runs, by lifecycle.
         after: the token of the page before.
+
+    Raises:
+        InvalidInput: the filter or the order can't be read, or the token is another search's.
     """
-    if not 1 <= limit <= MOST:
-        raise InvalidInput(f"limit={limit} was asked for.", f"A page has 1 to {MOST} runs.", "Turn pages with after=page.next.")
-    query, keys = _ordered(order, ascending)
-    query = query.where(runs.c.lifecycle_stage == ("deleted" if deleted else "active"))
-    names = [experiment] if isinstance(experiment, str) else experiment
-    if names is not None:
-        query = query.where(runs.c.experiment_id.in_(sa.select(experiments.c.experiment_id).where(experiments.c.name.in_(names))))
-    if status is not None:
-        query = query.where(runs.c.status == status)
-    for key, value in (with_tags or {}).items():
-        query = query.where(sa.exists().where(tags.c.run_id == runs.c.run_id, tags.c.key == key, tags.c.value == value))
-    bound = digest_json([names, status, dict(with_tags or {}), order, ascending, deleted])[7:23]
-    if after is not None:
-        query = query.where(_beyond(keys, _read_token(after, bound, len(keys))))
-    rows = connection.execute(query.order_by(*(key.desc() if down else key.asc() for key, down in keys)).limit(limit + 1)).all()
-    page = rows[:limit]
-    following = _token(bound, page[-1][:-1]) if len(rows) > limit else None
-    return RunPage(read_runs(connection, [row.run_id for row in page]), following)
+    found = search_run_ids(connection, experiments=experiments, filter=filter, order_by=order_by, view=view, limit=limit, after=after)
+    return RunPage(read_runs(connection, found.ids), found.next)
+
+
+def search_run_ids(connection: sa.Connection, *, experiments: Sequence[str | int] | None = None, filter: str = "", order_by: Sequence[str] = (),
+                   view: View = "active", limit: int = 100, after: str | None = None) -> RunIds:
+    """As `search_runs`, for those who read the runs' other parts themselves."""
+    check_limit(limit, MOST)
+    tree = RUNS.read(filter)
+    keys = RUNS.order(order_by)
+    plan = Plan(connection, Scope(_numbers(connection, experiments), STAGES[view]), filter, tree, keys)
+    bound = binding("runs", None if experiments is None else sorted(map(str, experiments)), filter, list(order_by), view)
+    parts = plan.order.parts
+    last = None if after is None else decode(after, bound, [part.kind for part in parts])
+    page, following = page_of(plan.rows(limit + 1, last), limit, bound, len(parts))
+    return RunIds([row[-1] for row in page], following)
+
+
+def _numbers(connection: sa.Connection, asked: Sequence[str | int] | None) -> tuple[int, ...] | None:
+    """The ids of experiments that are named by id or name; unknown ones are left out."""
+    if asked is None:
+        return None
+    names = [name for name in asked if isinstance(name, str)]
+    found = {number for number in asked if isinstance(number, int) and abs(number) < 2**63}
+    if names:
+        found.update(connection.scalars(sa.select(experiment_table.c.experiment_id).where(experiment_table.c.name.in_(names))))
+    return tuple(sorted(found))
+
+
+def search_experiments(connection: sa.Connection, *, filter: str = "", order_by: Sequence[str] = (), view: View = "active", limit: int = 1000,
+                       after: str | None = None) -> ExperimentPage:
+    """A page of experiments; without an order, the newest first.
+
+    Raises:
+        InvalidInput: the filter or the order can't be read, or the token is another search's.
+    """
+    tree = EXPERIMENTS.read(filter)
+    keys = EXPERIMENTS.order(order_by or ["creation_time DESC"])
+    identity = experiment_table.c.experiment_id
+    selection = Selection(EXPERIMENTS, experiment_table, (Part(identity, bool(order_by), "integer"),), (identity,))
+    found, following = select_page(connection, selection, text=filter, tree=tree, keys=keys, limit=limit, most=MOST, after=after,
+                                   where=[experiment_table.c.lifecycle_stage.in_(STAGES[view])], bound=[list(order_by), view])
+    return ExperimentPage(read_experiments(connection, [row[0] for row in found]), following)
 
 
 def children(connection: sa.Connection, run_id: str) -> list[RunRecord]:
     """The active runs nested in this one, the oldest first."""
-    from davy.tracking.records import PARENT
-
     query = sa.select(runs.c.run_id).join(tags, tags.c.run_id == runs.c.run_id).where(
         tags.c.key == PARENT, tags.c.value == run_id, runs.c.lifecycle_stage == "active").order_by(runs.c.start_time, runs.c.run_id)
     return read_runs(connection, connection.scalars(query).all())
-
-
-def _ordered(order: str | None, ascending: bool) -> tuple[sa.Select[Any], list[tuple[sa.ColumnElement[Any], bool]]]:
-    """The query, its sort keys first and the run's id last; each key never null, with whether it descends."""
-    newest: list[tuple[sa.ColumnElement[Any], bool]] = [(runs.c.start_time, not (ascending and order is None)), (runs.c.run_id, False)]
-    if order is None:
-        return sa.select(runs.c.start_time, runs.c.run_id.label("tie"), runs.c.run_id), newest
-    metric = latest_metrics.alias()
-    source = runs.outerjoin(metric, sa.and_(metric.c.run_id == runs.c.run_id, metric.c.key == order))
-    rank = sa.case((metric.c.is_nan.is_(None), 2), (metric.c.is_nan.is_(True), 1), else_=0)
-    value = sa.func.coalesce(metric.c.value, 0.0)
-    columns = sa.select(rank.label("rank"), value.label("sorted"), runs.c.start_time, runs.c.run_id.label("tie"), runs.c.run_id).select_from(source)
-    return columns, [(rank, False), (value, not ascending), *newest]
-
-
-def _beyond(keys: list[tuple[sa.ColumnElement[Any], bool]], last: list[Any]) -> sa.ColumnElement[bool]:
-    """Rows that sort strictly behind `last`."""
-    options = []
-    for index, (key, down) in enumerate(keys):
-        same = [earlier == value for (earlier, _), value in zip(keys[:index], last[:index], strict=True)]
-        options.append(sa.and_(*same, key < last[index] if down else key > last[index]))
-    return sa.or_(*options)
-
-
-def _token(bound: str, last: Sequence[Any]) -> str:
-    parts = [value.hex() if isinstance(value, float) else value for value in last]
-    return base64.urlsafe_b64encode(msgspec.json.encode([bound, *parts])).decode()
-
-
-def _read_token(token: str, bound: str, count: int) -> list[Any]:
-    try:
-        found = msgspec.json.decode(base64.urlsafe_b64decode(token), type=list[Any])
-        if len(found) != count + 1 or found[0] != bound:
-            raise ValueError
-        return [found[1], float.fromhex(found[2]), *found[3:]] if count == 4 else found[1:]
-    except (ValueError, TypeError, binascii.Error, msgspec.MsgspecError) as error:
-        raise InvalidInput(f"{token[:60]!r} is not a page of this search.", "A page's token fits the search that gave it, unchanged.",
-                           "Start again without `after`.") from error

@@ -34,10 +34,16 @@ def all_runs(home: Home, request: Request) -> Response:
     experiment, sort, after = query.get("experiment") or None, query.get("sort") or None, query.get("after") or None
     ascending = query.get("order") == "asc"
     with home.database.read() as connection:
-        found = search_runs(connection, experiment=experiment, order=sort, ascending=ascending, limit=PAGE, after=after)
+        found = search_runs(connection, experiments=None if experiment is None else [experiment], order_by=_order(sort, ascending), limit=PAGE, after=after)
         experiments = list_experiments(connection)
     return page(request, "runs.html", project=home.config.project, now=home.clock.now(), runs=found.runs, following=found.next, experiments=experiments,
                 experiment=experiment, sort=sort, ascending=ascending, metrics=telling_metrics(found.runs, MOST_METRICS, sort), params=_telling(found.runs))
+
+
+def _order(sort: str | None, ascending: bool) -> list[str]:
+    if sort is None:
+        return ["start_time ASC"] if ascending else []
+    return [f"metrics.`{sort}` {'ASC' if ascending else 'DESC'}"]
 
 
 def _telling(runs: list[RunRecord]) -> list[str]:

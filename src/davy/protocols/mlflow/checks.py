@@ -6,7 +6,7 @@ import json
 import posixpath
 import re
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from davy.protocols.mlflow.wire import MlflowError, invalid, required_missing
 
@@ -19,6 +19,8 @@ LONGEST_KEY, LONGEST_PARAM, LONGEST_TAG, LONGEST_EXPERIMENT_TAG, LONGEST_NAME = 
 MOST_METRICS, MOST_PARAMS, MOST_TAGS, MOST_TOGETHER = 1000, 100, 100, 1000
 _NAME = re.compile(r"[/\w.\- :]*")
 _BAD_CHARACTERS = ("Names may only contain alphanumerics, underscores (_), dashes (-), periods (.), spaces ( ), colon(:) and slashes (/).")
+_VIEWS: dict[str | int, Literal["active", "deleted", "all"]] = {
+    "ACTIVE_ONLY": "active", 1: "active", "DELETED_ONLY": "deleted", 2: "deleted", "ALL": "all", 3: "all"}
 _RUN_ID = re.compile(r"[a-zA-Z0-9][\w\-]{0,255}")
 
 
@@ -92,7 +94,9 @@ def check_batch(metrics: Sequence[Any], params: Sequence[Any], tags: Sequence[An
 def check_unique(keys: Iterable[str]) -> None:
     """No param twice in one batch."""
     seen: set[str] = set()
-    twice = [key for key in keys if key in seen or seen.add(key)]
+    twice: list[str] = []
+    for key in keys:
+        (twice.append if key in seen else seen.add)(key)
     if twice:
         raise invalid(f"Duplicate parameter keys have been submitted: {twice}. Please ensure the request contains only one param value per param key.")
 
@@ -102,6 +106,23 @@ def check_keys(items: Sequence[KeyValue], path: str) -> None:
     for index, item in enumerate(items):
         if not item.key:
             raise required_missing(f"{path}[{index}].key")
+
+
+def page_size(asked: int | None, default: int, most: int = 50_000) -> int:
+    """How many results a page has."""
+    if asked is None:
+        return default
+    if not 1 <= asked <= most:
+        raise invalid(f"Invalid value {asked} for parameter 'max_results' supplied. It must be a positive integer of at most {most}.")
+    return asked
+
+
+def view_of(asked: str | int | None) -> Literal["active", "deleted", "all"]:
+    """Which of the active and the deleted are asked for."""
+    found = _VIEWS.get(asked or 1)
+    if found is None:
+        raise bad_value("view_type", asked, "It is one of ACTIVE_ONLY, DELETED_ONLY, ALL.")
+    return found
 
 
 def experiment_number(text: str | None) -> int:

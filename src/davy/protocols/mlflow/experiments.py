@@ -8,9 +8,10 @@ from urllib.parse import unquote, urlsplit
 
 from davy.errors import Conflict, NotFound
 from davy.protocols.mlflow.api import Call, endpoint
-from davy.protocols.mlflow.checks import LONGEST_NAME, check_experiment_tag, check_length, experiment_number
-from davy.protocols.mlflow.wire import KeyValue, Message, MlflowError, invalid, missing
+from davy.protocols.mlflow.checks import LONGEST_NAME, check_experiment_tag, check_length, experiment_number, page_size, view_of
+from davy.protocols.mlflow.wire import KeyValue, Message, MlflowError, invalid, missing, some
 from davy.tracking import experiments
+from davy.tracking.search import search_experiments
 
 if TYPE_CHECKING:
     from davy.tracking.records import Experiment
@@ -51,6 +52,14 @@ class ExperimentTag(Message):
     experiment_id: str | None = None
     key: str | None = None
     value: str | None = None
+
+
+class SearchExperiments(Message):
+    max_results: int | None = None
+    page_token: str | None = None
+    filter: str | None = None
+    order_by: list[str] = []
+    view_type: str | int | None = None
 
 
 class SearchDatasets(Message):
@@ -159,6 +168,14 @@ def delete_tag(call: Call, asked: ExperimentTag) -> dict[str, Any]:
     if not experiments.delete_experiment_tag(call.connection, found.id, asked.key or ""):
         raise missing(f"No tag with name: {asked.key} in experiment with id {asked.experiment_id}")
     return {}
+
+
+@endpoint("GET", "experiments/search", SearchExperiments)
+@endpoint("POST", "experiments/search", SearchExperiments)
+def search(call: Call, asked: SearchExperiments) -> dict[str, Any]:
+    found = search_experiments(call.connection, filter=asked.filter or "", order_by=asked.order_by, view=view_of(asked.view_type),
+                               limit=page_size(asked.max_results, 1000), after=asked.page_token or None)
+    return some({"experiments": [message(one) for one in found.experiments], "next_page_token": found.next})
 
 
 @endpoint("POST", "experiments/search-datasets", SearchDatasets)

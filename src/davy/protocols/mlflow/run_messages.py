@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 from davy.protocols.mlflow.wire import KeyValue, Message, number
-from davy.schema.tables import latest_metrics, params, runs, tags
+from davy.schema.tables import inputs, latest_metrics, model_inputs, outputs, params, runs, tags
 from davy.tracking.inputs import datasets_of, model_inputs_of, outputs_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from davy.tracking.inputs import DatasetInput
 
 _TOGETHER = 1000
 _INFO = [runs.c[name] for name in ("run_id", "name", "experiment_id", "user_id", "status", "start_time", "end_time", "artifact_uri", "lifecycle_stage")]
+_LINKED = [sa.exists().where(table.c.run_id == runs.c.run_id) for table in (inputs, model_inputs, outputs)]
+_LINKS: tuple[tuple[int, Callable[[sa.Connection, Sequence[str]], dict[str, list[Any]]]], ...] = ((-3, datasets_of), (-2, model_inputs_of), (-1, outputs_of))
 _METRIC = [latest_metrics.c[name] for name in ("run_id", "key", "value", "is_nan", "timestamp", "step")]
 
 
@@ -28,7 +31,7 @@ class MetricMessage(Message):
     run_id: str | None = None
 
 
-class RunInfo(Message):
+class RunInfo(Message, kw_only=True):
     run_id: str
     run_uuid: str
     run_name: str
@@ -79,7 +82,7 @@ class RunOutputs(Message):
     model_outputs: list[ModelOutput] = []
 
 
-class RunMessage(Message):
+class RunMessage(Message, kw_only=True):
     info: RunInfo
     data: RunData
     inputs: RunInputs
@@ -98,7 +101,8 @@ def run_messages(connection: sa.Connection, ids: Sequence[str]) -> list[RunMessa
 
 
 def _some(connection: sa.Connection, ids: Sequence[str]) -> Iterable[RunMessage]:
-    heads = {row[0]: _info(*row) for row in connection.execute(sa.select(*_INFO).where(runs.c.run_id.in_(ids)))}
+    rows = connection.execute(sa.select(*_INFO, *_LINKED).where(runs.c.run_id.in_(ids))).all()
+    heads = {row[0]: _info(*row[:-3]) for row in rows}
     data = {run_id: RunData(metrics=[], params=[], tags=[]) for run_id in heads}
     for run_id, key, value in connection.execute(sa.select(params).where(params.c.run_id.in_(ids)).order_by(params.c.run_id, params.c.key)):
         data[run_id].params.append(KeyValue(key=key, value=value))
@@ -107,13 +111,13 @@ def _some(connection: sa.Connection, ids: Sequence[str]) -> Iterable[RunMessage]
     query = sa.select(*_METRIC).where(latest_metrics.c.run_id.in_(ids)).order_by(latest_metrics.c.run_id, latest_metrics.c.key)
     for run_id, key, value, is_nan, timestamp, step in connection.execute(query):
         data[run_id].metrics.append(MetricMessage(key=key, value="NaN" if is_nan else number(value), timestamp=timestamp, step=step))
-    read, used, made = datasets_of(connection, ids), model_inputs_of(connection, ids), outputs_of(connection, ids)
+    read, used, made = (of(connection, linked) if (linked := [row[0] for row in rows if row[column]]) else {} for column, of in _LINKS)
     for run_id in ids:
         if run_id in heads:
-            inputs = RunInputs(dataset_inputs=[dataset_message(item) for item in read.get(run_id, ())],
-                               model_inputs=[ModelInput(model_id=model_id) for model_id in used.get(run_id, ())])
-            outputs = [ModelOutput(model_id=model_id, step=step) for model_id, step in made.get(run_id, ())]
-            yield RunMessage(info=heads[run_id], data=data[run_id], inputs=inputs, outputs=RunOutputs(model_outputs=outputs) if outputs else None)
+            given = RunInputs(dataset_inputs=[dataset_message(item) for item in read.get(run_id, ())],
+                              model_inputs=[ModelInput(model_id=model_id) for model_id in used.get(run_id, ())])
+            models = [ModelOutput(model_id=model_id, step=step) for model_id, step in made.get(run_id, ())]
+            yield RunMessage(info=heads[run_id], data=data[run_id], inputs=given, outputs=RunOutputs(model_outputs=models) if models else None)
 
 
 def dataset_message(item: DatasetInput) -> DatasetInputMessage:

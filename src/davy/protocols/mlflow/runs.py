@@ -10,15 +10,27 @@ import sqlalchemy as sa
 
 from davy.errors import NotFound
 from davy.protocols.mlflow.api import Call, endpoint
-from davy.protocols.mlflow.checks import bad_value, check_batch, check_keys, check_param, check_run_id, check_tag, check_unique
+from davy.protocols.mlflow.checks import (
+    bad_value,
+    check_batch,
+    check_keys,
+    check_param,
+    check_run_id,
+    check_tag,
+    check_unique,
+    experiment_number,
+    page_size,
+    view_of,
+)
 from davy.protocols.mlflow.experiments import active, find
 from davy.protocols.mlflow.metrics import MetricIn, log_points
 from davy.protocols.mlflow.run_messages import RunInfo, run_info, run_messages
-from davy.protocols.mlflow.wire import Int64, KeyValue, Message, MlflowError, invalid, missing, required_missing
+from davy.protocols.mlflow.wire import Int64, KeyValue, Message, MlflowError, invalid, missing, required_missing, some
 from davy.schema.tables import params, runs, tags
 from davy.store.database import insert
 from davy.tracking import names
 from davy.tracking import runs as tracked
+from davy.tracking.search import search_run_ids
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,6 +70,15 @@ class LogBatch(Message):
     metrics: list[MetricIn] = []
     params: list[KeyValue] = []
     tags: list[KeyValue] = []
+
+
+class SearchRuns(Message):
+    experiment_ids: list[str] = []
+    filter: str | None = None
+    run_view_type: str | int | None = None
+    max_results: int | None = None
+    order_by: list[str] = []
+    page_token: str | None = None
 
 
 class LogModel(Message):
@@ -247,7 +268,7 @@ def log_model(call: Call, asked: LogModel) -> dict[str, Any]:
     if wanted:
         raise invalid(f"Model json is missing mandatory fields: {wanted}")
     writable(call, run_id)
-    kept = {key: model[key] for key in ("run_id", "utc_time_created", "artifact_path", "model_uuid") if key in model}
+    kept: dict[str, Any] = {key: model[key] for key in ("run_id", "utc_time_created", "artifact_path", "model_uuid") if key in model}
     flavors = model["flavors"] if isinstance(model["flavors"], dict) else {}
     kept["flavors"] = {name: {key: value for key, value in config.items() if key != "config"} if isinstance(config, dict) else config
                        for name, config in flavors.items()}
@@ -256,3 +277,11 @@ def log_model(call: Call, asked: LogModel) -> dict[str, Any]:
     statement = insert(call.connection, tags).values(run_id=run_id, key=HISTORY, value=value)
     call.connection.execute(statement.on_conflict_do_update(index_elements=["run_id", "key"], set_={"value": value}))
     return {}
+
+
+@endpoint("POST", "runs/search", SearchRuns)
+def search(call: Call, asked: SearchRuns) -> dict[str, Any]:
+    found = search_run_ids(
+        call.connection, experiments=[experiment_number(text) for text in asked.experiment_ids], filter=asked.filter or "", order_by=asked.order_by,
+        view=view_of(asked.run_view_type), limit=page_size(asked.max_results, 1000), after=asked.page_token or None)
+    return some({"runs": run_messages(call.connection, found.ids), "next_page_token": found.next})

@@ -70,6 +70,11 @@ def number(value: float) -> float | str:
     return value if math.isfinite(value) else "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
 
 
+def some(answer: dict[str, Any]) -> dict[str, Any]:
+    """The answer without what is empty."""
+    return {name: value for name, value in answer.items() if value}
+
+
 def error_body(code: str, message: str) -> bytes:
     """An error as the client reads it."""
     return msgspec.json.encode({"error_code": code, "message": message})
@@ -78,7 +83,7 @@ def error_body(code: str, message: str) -> bytes:
 def translated(error: DavyError) -> MlflowError:
     """Our error in MLflow's codes; its text says what came, what is allowed, and what to do."""
     code = next((code for kind, code in _CODES if isinstance(error, kind)), "INTERNAL_ERROR")
-    return MlflowError(code, str(error).replace("\n", " "))
+    return MlflowError(code, str(error))
 
 
 def read_json(kind: type[M], body: bytes, required: tuple[str, ...] = ()) -> M:
@@ -91,7 +96,8 @@ def read_json(kind: type[M], body: bytes, required: tuple[str, ...] = ()) -> M:
         return _complete(kind(), required, {})
     if body[:1] == b"{" and not any(alias in body for alias in _aliases(kind)):
         try:
-            return _complete(_decoder(kind).decode(body), required, None)
+            found: M = _decoder(kind).decode(body)
+            return _complete(found, required, None)
         except msgspec.DecodeError:
             pass  # the slow way takes what Python's own clients write, and names what is wrong
     raw = _parse(body)

@@ -13,7 +13,9 @@ depends_on = None
 
 def upgrade() -> None:
     """Make the tables of releases, and widen the traffic."""
-    op.rename_table("traffic", "traffic_before")
+    # Copied, not renamed: in PostgreSQL a renamed table keeps the name of its primary key, which the new one wants.
+    op.execute("CREATE TABLE traffic_before AS SELECT * FROM traffic")
+    op.drop_table("traffic")
     op.create_table(
         "traffic",
         sa.Column("model", sa.String(length=500), nullable=False),

@@ -1,0 +1,130 @@
+"""PostgreSQL, through psycopg 3.
+
+A write takes one advisory lock of the database at its start, as SQLite takes its write lock, in a transaction of the
+level READ COMMITTED: each statement then sees all that was committed before the lock was granted, and nobody else can
+commit until it is released. So whatever holds with SQLite because there is one writer (numbers that are the largest plus
+one, the journal's chain, "is there one already?") holds here for the same reason, no transaction fails because of another
+one, and none has to be carried out twice. A read is REPEATABLE READ, READ ONLY: one snapshot, which waits for nobody.
+
+A lazy write is a durable one: what PostgreSQL has answered before its disk is lost when its server process is killed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+from sqlalchemy import event
+
+from davy.errors import ConfigError, Conflict, InvalidInput, MissingExtra, StorageFull, Unavailable
+from davy.store.backend import BUSY_SECONDS, MODE
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from davy.errors import DavyError
+    from davy.store.backend import Mode
+
+NAMES = ("postgresql", "postgres", "postgresql+psycopg")
+WRITERS = 0x64617679
+_CONNECT_SECONDS = 10
+_MEND = "Mend storage.database in davy.toml."
+_BEGIN = {
+    "read": "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+    "write": f"BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '{BUSY_SECONDS:.0f}s'; SELECT pg_advisory_xact_lock({WRITERS})",
+}
+_BEGIN["lazy"] = _BEGIN["write"]
+_CONNECT = {"connect_timeout": _CONNECT_SECONDS, "application_name": "davy", "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+
+
+class PostgresBackend:
+    """A database on a PostgreSQL server. It must be there; its tables are made."""
+
+    file: Path | None = None
+
+    def __init__(self, url: sa.URL) -> None:
+        try:
+            import psycopg
+        except ImportError as error:
+            raise MissingExtra("The database is a PostgreSQL, and psycopg is not installed.", "", "pip install 'davy[postgres]'") from error
+        if not url.database:
+            raise ConfigError(f"The database {url.render_as_string()!r} has no name.", "It is postgresql://user:password@host/database.", _MEND)
+        self._url = url.set(drivername="postgresql+psycopg")
+        self.place = url.set(drivername="postgresql", query={}).render_as_string(hide_password=True)
+        self._error: type[Exception] = psycopg.Error
+        self._engine: sa.Engine | None = None
+
+    def engine(self) -> sa.Engine:
+        """A pool of connections on which nothing is begun but by `start`. Few: writers wait for each other anyway."""
+        given = {name: value for name, value in _CONNECT.items() if name not in self._url.query}
+        self._engine = sa.create_engine(self._url, pool_size=4, max_overflow=12, pool_timeout=BUSY_SECONDS, connect_args={"autocommit": True, **given})
+        event.listen(self._engine, "commit", _refuse_failed)
+        return self._engine
+
+    def start(self, connection: sa.Connection) -> None:
+        """Begin, and take the lock of writers, in one round trip."""
+        mode = connection.get_execution_options().get(MODE, "read")
+        if mode in _BEGIN:
+            connection.exec_driver_sql(_BEGIN[mode])
+
+    def committed(self, mode: Mode) -> None:
+        """It is on the server's disk."""
+
+    def version(self) -> int:
+        """From the snapshot of now, which changes when any transaction that has written ends. One round trip."""
+        assert self._engine is not None
+        with self._engine.connect().execution_options(**{MODE: "none"}) as connection:
+            return hash(connection.exec_driver_sql("SELECT pg_current_snapshot()::text").scalar())
+
+    def explain(self, error: BaseException) -> DavyError | None:
+        """Our error for PostgreSQL's, by its code; errors of connecting have none, and are told by their text."""
+        if not isinstance(error, self._error):
+            return None
+        state, text = getattr(error, "sqlstate", None), str(error).strip().removeprefix("connection failed: ")
+        return _of_connecting(self.place, text) if state is None else _of_statement(self.place, state, text.splitlines()[0])
+
+    def close(self) -> None:
+        """Nothing is left to do."""
+
+    def forget(self) -> None:
+        """psycopg itself leaves a parent's connections alone, but complains when one is deleted: keep them."""
+        if self._engine is not None:
+            _PARENTS.append(self._engine.pool)
+
+
+_PARENTS: list[sa.Pool] = []
+
+
+def _refuse_failed(connection: sa.Connection) -> None:
+    """A block that has swallowed an error of the database would be rolled back by its COMMIT without a word."""
+    if connection.connection.dbapi_connection.info.transaction_status.name == "INERROR":  # type: ignore[union-attr]
+        raise RuntimeError("An error of the database was swallowed inside begin(); put what may fail into connection.begin_nested().")
+
+
+def _of_statement(place: str, state: str, text: str) -> DavyError:
+    again = "Try again."
+    if state == "53100":
+        return StorageFull(f"{place} can't grow: {text}", "The change was not made; all earlier ones are safe.", "Free space on the server, then try again.")
+    if state[:2] == "23":
+        return Conflict(f"The change contradicts what is stored: {text}", "", "Read the present state, then try again.")
+    if state[:2] == "22":
+        return InvalidInput(f"A value can't be stored: {text}", "Whole numbers have 64 bits, and texts no NUL.")
+    if state in ("55P03", "40001", "40P01"):
+        return Unavailable(f"{place} stayed locked by another process for {BUSY_SECONDS:.0f} s.", "", again)
+    if state == "25006":
+        return Unavailable(f"{place} is read-only here: {text}", "Writing needs begin(), and a server that is no standby.", "Check the server.")
+    if state == "42501":
+        return ConfigError(f"{place} refuses: {text}", "The user may make and change tables in it.", f"GRANT ALL ON SCHEMA public TO the user. {_MEND}")
+    return Unavailable(f"{place} failed with {state}: {text}", "", f"Check the server, then t{again[1:]}")
+
+
+def _of_connecting(place: str, text: str) -> DavyError:
+    if "NUL (0x00)" in text:
+        return InvalidInput("A text has a NUL character.", "PostgreSQL stores texts without NUL.")
+    last = text.splitlines()[-1].rpartition("FATAL:")[2].strip()
+    if "authentication failed" in text or "no password supplied" in text or "no pg_hba.conf entry" in text:
+        return ConfigError(f"{place} refuses to let us in: {last}.", "User and password stand in the URL: postgresql://user:password@host/database.", _MEND)
+    if "FATAL:" in text and "does not exist" in text:
+        return ConfigError(f"{place} can't be opened: {last}.", "The database and its user are made by hand, the tables by Davy.",
+                           f"createdb, or createuser, on the server. Or: {_MEND}")
+    return Unavailable(f"{place} can't be reached: {last}.", "", "Check that the server runs, then try again.")

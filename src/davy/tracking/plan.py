@@ -1,0 +1,219 @@
+"""How a search of runs is carried out, so that a page costs about what it holds, among a million runs too.
+
+An order by start or by a metric is an index that can be walked until the page is full. Walking is cheap when many runs
+match and dear when few do; then the few are taken from the filter's own index (a metric's range, a parent's children, a
+small experiment) and sorted. Which of the two it will be is not known before, so the candidates are counted up to a
+bound, and the walk is given up once it has cost as much as sorting them.
+"""
+
+from __future__ import annotations
+
+import itertools
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import sqlalchemy as sa
+
+from davy.schema.tables import PARENT_TAG, latest_metrics, runs, tags
+from davy.search.compiler import Compiler, value_and_nan
+from davy.search.joins import Walked
+from davy.search.order import Order, Part, make_order
+from davy.search.tree import Condition, conjuncts
+from davy.tracking.languages import METRICS, RUNS, TAGS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from davy.search.language import SortKey
+    from davy.search.tree import Node
+
+SMALL, BOUND, PATIENCE = 2_000, 10_000, 200_000
+FEW_SCOPES = 8
+TIES = (Part(runs.c.start_time, True, "integer"), Part(runs.c.run_id, False, "text"))
+_RANGES = ("=", "<", "<=", ">", ">=", "IN", "BETWEEN")
+_PRESENT = ("!=", "NOT IN", "NOT BETWEEN", "IS NOT NULL", *_RANGES)
+
+
+class Scope(NamedTuple):
+    """The experiments (None: all) and stages whose runs are asked for."""
+
+    experiments: tuple[int, ...] | None
+    stages: tuple[str, ...]
+
+    def conditions(self, *, walked: bool = True) -> list[sa.ColumnElement[bool]]:
+        """Of the row; not `walked`, SQLite does not think of their index."""
+        found: list[sa.ColumnElement[bool]] = []
+        if self.experiments is not None:
+            column = runs.c.experiment_id if walked else runs.c.experiment_id + 0
+            found.append(column == self.experiments[0] if len(self.experiments) == 1 else column.in_(self.experiments))
+        if len(self.stages) == 1:
+            found.append(runs.c.lifecycle_stage == self.stages[0])
+        return found
+
+
+class Driver(NamedTuple):
+    """Where candidates can be taken from: rows of another table, or the scope itself, and how many there are, up to the bound."""
+
+    rows: sa.FromClause | None
+    where: tuple[sa.ColumnElement[bool], ...]
+    count: int
+
+
+class Walk(NamedTuple):
+    """An index to be walked: the first sort key's column of `table`, among the rows of `prefix`."""
+
+    table: sa.FromClause
+    prefix: tuple[sa.ColumnElement[bool], ...]
+    column: sa.ColumnElement[Any]
+    source: sa.FromClause
+    where: tuple[sa.ColumnElement[bool], ...]
+
+
+class Plan:
+    """One search.
+
+    Args:
+        text, tree: the filter.
+        keys: the order, without the ties that end it.
+        more: further conditions on the run.
+    """
+
+    def __init__(self, connection: sa.Connection, scope: Scope, text: str, tree: Node | None, keys: Sequence[SortKey],
+                 more: Sequence[sa.ColumnElement[bool]] = ()) -> None:
+        self.connection, self.scope, self.text, self.tree, self.keys, self.more = connection, scope, text, tree, tuple(keys), tuple(more)
+        self.dialect = connection.dialect.name
+        compiler = Compiler(RUNS, text, self.dialect)
+        self.compiler = compiler
+        self.checks = [RUNS.check(text, node) for node in conjuncts(tree) if isinstance(node, Condition)]
+        self.filters = [compiler.where(node) for node in conjuncts(tree)]
+        self.order = make_order(self.keys, TIES, self.dialect)
+        self.metric = bool(self.keys) and self.keys[0].target.field is METRICS
+
+    def rows(self, count: int, last: Sequence[Any] | None) -> list[Any]:
+        """The first `count` rows of sort keys behind `last`; a row's last key is the run's id."""
+        if self.scope.experiments == ():
+            return []
+        drivers = list(self._drivers())
+        driver = min(drivers, key=lambda found: found.count)
+        starts = not self.keys or self.keys[0].target.field is RUNS.attributes["start_time"]
+        if driver.count <= SMALL or not (self.metric or starts):
+            return self._sorted(driver, count, last)
+        patience = driver.count if driver.count <= BOUND else PATIENCE if len(drivers) > 1 else None
+        if self.metric:
+            return self._by_metric(driver, patience, count, last)
+        return self._by_start(driver, patience, count, last)
+
+    def _drivers(self) -> Iterator[Driver]:
+        yield Driver(None, (), self._count(runs, self.scope.conditions()))
+        for check in self.checks:
+            field = check.target.field
+            if field is METRICS and check.op in _RANGES:
+                rows = latest_metrics.alias()
+                where = (self.compiler.within(rows, check, METRICS, check.target.key),)
+                yield Driver(rows, where, self._count(rows, where))
+            elif field is TAGS and check.target.key == PARENT_TAG and check.op == "=":
+                rows = tags.alias()
+                where = (rows.c.key == sa.literal_column(f"'{PARENT_TAG}'"), rows.c.value == check.values[0])
+                yield Driver(rows, where, self._count(rows, where))
+            elif field is RUNS.attributes["run_id"] and check.op in ("=", "IN"):
+                yield Driver(runs, (), len(check.values))
+
+    def _count(self, table: sa.FromClause, where: Sequence[sa.ColumnElement[bool]]) -> int:
+        some = sa.select(sa.literal_column("1")).select_from(table).where(*where).limit(BOUND + 1).subquery()
+        return int(self.connection.scalar(sa.select(sa.func.count()).select_from(some)) or 0)
+
+    def _sorted(self, driver: Driver, count: int, last: Sequence[Any] | None) -> list[Any]:
+        """Take all candidates and sort them."""
+        source: sa.FromClause = runs
+        if driver.rows is not None and driver.rows is not runs:
+            source = Walked(driver.rows, runs, driver.rows.c.run_id == runs.c.run_id)
+        where = [*driver.where, *self.scope.conditions(walked=driver.rows is None), *self.filters, *self.more]
+        if last is not None:
+            where.append(self.order.beyond(last))
+        query = sa.select(*(part.column for part in self.order.parts)).select_from(self.order.joined(source)).where(*where)
+        return list(self.connection.execute(query.order_by(*self.order.sorting()).limit(count)))
+
+    def _by_start(self, driver: Driver, patience: int | None, count: int, last: Sequence[Any] | None) -> list[Any]:
+        found: list[Any] = []
+        scopes = list(itertools.product(self.scope.experiments or (None,), self.scope.stages))
+        if self.scope.experiments is None or len(scopes) > FEW_SCOPES:
+            walks = [Walk(runs, (), runs.c.start_time, runs, tuple(self.scope.conditions(walked=False)))]
+        else:
+            walks = [Walk(runs, (runs.c.experiment_id == experiment, runs.c.lifecycle_stage == stage), runs.c.start_time, runs, ())
+                     for experiment, stage in scopes]
+        for walk in walks:
+            walked = self._walk(walk, self.order, (), patience, count, last)
+            if walked is None:
+                return self._sorted(driver, count, last)
+            found += walked
+        if len(walks) > 1:
+            for index, part in reversed(list(enumerate(self.order.parts))):
+                found.sort(key=itemgetter(index), reverse=part.down)
+        return found[:count]
+
+    def _by_metric(self, driver: Driver, patience: int | None, count: int, last: Sequence[Any] | None) -> list[Any]:
+        """First the runs whose metric is a number, in its index's order; then those with NaN; then those without it."""
+        key = self.keys[0]
+        rest = make_order(self.keys[1:], TIES, self.dialect)
+        same = [check for check in self.checks if check.target == key.target]
+        rank = 0 if last is None else last[0]
+        behind = None if last is None else last[2:]
+        found: list[Any] = []
+        rows = latest_metrics.alias()
+        value, nan, number = value_and_nan(rows, METRICS, key.target.function)
+        curve = rows.c.key == key.target.key
+        if rank == 0:
+            prefix = (curve, number, *(self.compiler.compare(value, check) for check in same if check.op in _RANGES))
+            walk = Walk(rows, prefix, value, Walked(rows, runs, rows.c.run_id == runs.c.run_id), tuple(self.scope.conditions(walked=False)))
+            order = Order((Part(value, key.down, "float"), *rest.parts), rest.joins)
+            walked = self._walk(walk, order, (0,), patience, count, last)
+            if walked is None:
+                return self._sorted(driver, count, last)
+            found = walked
+        if len(found) < count and rank <= 1 and not any(check.op in _RANGES for check in same):
+            equals = self._rest()._sorted(Driver(rows, (curve, nan), 0), count - len(found), behind if rank == 1 else None)
+            found += [(1, 0.0, *row) for row in equals]
+        if len(found) < count and not any(check.op in _PRESENT for check in same):
+            without = self._rest(sa.not_(sa.exists().where(rows.c.run_id == runs.c.run_id, curve)))
+            found += [(2, 0.0, *row) for row in without.rows(count - len(found), behind if rank == 2 else None)]
+        return found
+
+    def _rest(self, *more: sa.ColumnElement[bool]) -> Plan:
+        """The same search among runs that are equal in the first key."""
+        return Plan(self.connection, self.scope, self.text, self.tree, self.keys[1:], [*self.more, *more])
+
+    def _walk(self, walk: Walk, order: Order, lead: tuple[Any, ...], patience: int | None, count: int, last: Sequence[Any] | None) -> list[Any] | None:
+        """Walk the index until `count` rows are found or it ends; None when patience did before.
+
+        With patience it goes in stretches, each four times the one before and ending where the sort key's value changes.
+        """
+        where = [*walk.prefix, *walk.where, *self.filters, *self.more]
+        if last is not None:
+            where.append(order.beyond(last[len(lead):]))
+        query = sa.select(*(part.column for part in order.parts)).select_from(order.joined(walk.source)).where(*where).order_by(*order.sorting())
+        found: list[Any] = []
+        down, column = order.parts[0].down, walk.column
+        position: Any = None if last is None else last[len(lead)]
+        begun, stretch, walked = False, max(4 * count, 1000), 0
+        while True:
+            edge = None if patience is None else self._edge(walk, down, position, begun, stretch)
+            asked = query.limit(count - len(found))
+            if begun:
+                asked = asked.where(column < position if down else column > position)
+            if edge is not None:
+                asked = asked.where(column >= edge if down else column <= edge)
+            found += ((*lead, *row) for row in self.connection.execute(asked))
+            walked += stretch
+            if len(found) >= count or edge is None:
+                return found
+            if patience is not None and walked >= patience:
+                return None
+            position, begun, stretch = edge, True, stretch * 4
+
+    def _edge(self, walk: Walk, down: bool, position: Any, begun: bool, stretch: int) -> Any:
+        """The sort key's value so many index entries on; None where fewer are left."""
+        query = sa.select(walk.column).where(*walk.prefix).order_by(walk.column.desc() if down else walk.column.asc()).limit(1).offset(stretch)
+        if position is not None:
+            at = walk.column
+            query = query.where((at < position if begun else at <= position) if down else (at > position if begun else at >= position))
+        return self.connection.scalar(query)

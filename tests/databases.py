@@ -1,0 +1,47 @@
+"""Which kind of database the tests run on: SQLite, or a PostgreSQL of their own with DAVY_TEST_DATABASE=postgres."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from davy.schema import open_database
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from davy.store.database import Database
+
+ON_POSTGRES = os.environ.get("DAVY_TEST_DATABASE", "sqlite") == "postgres"
+_made: dict[Path, str] = {}
+
+
+def write_settings(root: Path, text: str = "") -> None:
+    """Write the project's davy.toml. Its database is the same however often that is done."""
+    if ON_POSTGRES:
+        text = f'{text}\n[storage]\ndatabase = "{url_of(root / "davy.db")}"\n'
+    (root / "davy.toml").write_text(text)
+
+
+def url_of(path: Path, *, empty: bool = False) -> str:
+    """A database that this path stands for, from its first mention on. In PostgreSQL it has our schema, unless it shall be `empty`."""
+    if not ON_POSTGRES:
+        return f"sqlite:///{path}"
+    from postgres_kit import server
+
+    if path not in _made:
+        _made[path] = server().empty() if empty else server().fresh()
+    return server().url(_made[path])
+
+
+def open_at(path: Path) -> Database:
+    """That database, open, with what belongs to it in the path's folder."""
+    return open_database(url_of(path), folder=path.parent)
+
+
+def drop_below(folder: Path) -> None:
+    """Let go of the databases of a test that is over."""
+    for path in [path for path in _made if path.is_relative_to(folder)]:
+        from postgres_kit import server
+
+        server().drop(_made.pop(path))
