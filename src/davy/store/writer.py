@@ -11,9 +11,8 @@ import threading
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy.exc import DBAPIError
-
-from davy.errors import Unavailable
+from davy.errors import CorruptData, StorageFull, Unavailable
+from davy.store.database import direct
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,12 +88,26 @@ class GroupWriter:
         try:
             with self._database.begin(lazy=self._lazy) as connection:
                 for piece in pieces:
-                    piece.attempt(connection)
+                    self._attempt(piece, connection)
         except Exception:  # noqa: BLE001 - each piece is tried again alone, and hears of its own fault
             return False
         for piece in pieces:
             piece.answer()
         return True
+
+    def _attempt(self, piece: _Piece, connection: sa.Connection) -> None:
+        """Do the work under a savepoint; what it raises is kept and undone, unless the database itself has failed."""
+        piece.error = None
+        direct(connection, "SAVEPOINT piece")
+        try:
+            with self._database.translated():
+                piece.result = piece.work(connection)
+        except (StorageFull, Unavailable, CorruptData):
+            raise
+        except Exception as error:  # noqa: BLE001 - kept for the caller
+            piece.error = error
+            direct(connection, "ROLLBACK TO SAVEPOINT piece")
+        direct(connection, "RELEASE SAVEPOINT piece")
 
     def _alone(self, piece: _Piece) -> None:
         try:
@@ -110,24 +123,11 @@ class _Piece:
     def __init__(self, work: Callable[[sa.Connection], Any]) -> None:
         self.work = work
         self.future: Future[Any] = Future()
-        self._result: Any = None
-        self._error: Exception | None = None
-
-    def attempt(self, connection: sa.Connection) -> None:
-        """Do the work under a savepoint; what it raises is kept and undone, unless the database itself has failed."""
-        self._error = None
-        connection.exec_driver_sql("SAVEPOINT piece")
-        try:
-            self._result = self.work(connection)
-        except Exception as error:
-            self._error = error
-            connection.exec_driver_sql("ROLLBACK TO SAVEPOINT piece")
-            if isinstance(error, DBAPIError):
-                raise
-        connection.exec_driver_sql("RELEASE SAVEPOINT piece")
+        self.result: Any = None
+        self.error: Exception | None = None
 
     def answer(self) -> None:
-        if self._error is not None:
-            self.future.set_exception(self._error)
+        if self.error is not None:
+            self.future.set_exception(self.error)
         else:
-            self.future.set_result(self._result)
+            self.future.set_result(self.result)

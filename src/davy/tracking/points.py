@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from davy.store.database import direct, direct_many
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -64,7 +66,7 @@ def add_points(connection: sa.Connection, run_id: str, columns: Mapping[str, Poi
         if points.steps:
             _add(connection, texts, changes, run_id, key, _clean(points), known.get(key))
     for text, rows in changes.items():
-        connection.exec_driver_sql(text, rows)
+        direct_many(connection, text, rows)
 
 
 def pack(points: Points) -> bytes:
@@ -175,7 +177,7 @@ def _curves(connection: sa.Connection, texts: _Texts, run_id: str, keys: list[st
         # Lists of few different lengths make few different statements, which the driver keeps prepared.
         padded = asked + asked[-1:] * ((1 << (len(asked) - 1).bit_length()) - len(asked))
         text = texts.curves.format(", ".join([texts.mark] * len(padded)))
-        for row in connection.exec_driver_sql(text, (run_id, *padded)):
+        for row in direct(connection, text, (run_id, *padded)):
             found[row[0]] = _Curve(*row)
     return found
 
@@ -185,7 +187,7 @@ def _fresh(connection: sa.Connection, texts: _Texts, run_id: str, key: str, poin
     triples = dict.fromkeys(zip(points.steps, points.times, _bits(points.values), strict=True))
     if found is not None:
         ranges = found.last_step, found.first_step, found.last_time, found.first_time
-        for (data,) in connection.exec_driver_sql(texts.overlapping, (run_id, key, *ranges)):
+        for (data,) in direct(connection, texts.overlapping, (run_id, key, *ranges)):
             for triple in frozenset(triples).intersection(iter_unpack("<qqq", data)):
                 del triples[triple]
     if not triples:

@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import sqlalchemy as sa
-
 from davy.protocols.mlflow.wire import KeyValue, Message, number
-from davy.schema.tables import inputs, latest_metrics, model_inputs, outputs, params, runs, tags
+from davy.store.database import direct
 from davy.tracking.inputs import datasets_of, model_inputs_of, outputs_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    import sqlalchemy as sa
+
     from davy.tracking.inputs import DatasetInput
 
 _TOGETHER = 1000
-_INFO = [runs.c[name] for name in ("run_id", "name", "experiment_id", "user_id", "status", "start_time", "end_time", "artifact_uri", "lifecycle_stage")]
-_LINKED = [sa.exists().where(table.c.run_id == runs.c.run_id) for table in (inputs, model_inputs, outputs)]
+_INFO = "run_id, name, experiment_id, user_id, status, start_time, end_time, artifact_uri, lifecycle_stage"
+_LINKED = ", ".join(f"EXISTS (SELECT 1 FROM {table} WHERE {table}.run_id = runs.run_id)" for table in ("inputs", "model_inputs", "outputs"))
+_METRIC = "run_id, key, value, is_nan, timestamp, step"
 _LINKS: tuple[tuple[int, Callable[[sa.Connection, Sequence[str]], dict[str, list[Any]]]], ...] = ((-3, datasets_of), (-2, model_inputs_of), (-1, outputs_of))
-_METRIC = [latest_metrics.c[name] for name in ("run_id", "key", "value", "is_nan", "timestamp", "step")]
 
 
 class MetricMessage(Message):
@@ -91,8 +91,8 @@ class RunMessage(Message, kw_only=True):
 
 def run_info(connection: sa.Connection, run_id: str) -> RunInfo | None:
     """The head of a run."""
-    row = connection.execute(sa.select(*_INFO).where(runs.c.run_id == run_id)).first()
-    return None if row is None else _info(*row)
+    found = direct(connection, f"SELECT {_INFO} FROM runs WHERE run_id = ?", (run_id,))
+    return _info(*found[0]) if found else None
 
 
 def run_messages(connection: sa.Connection, ids: Sequence[str]) -> list[RunMessage]:
@@ -101,15 +101,15 @@ def run_messages(connection: sa.Connection, ids: Sequence[str]) -> list[RunMessa
 
 
 def _some(connection: sa.Connection, ids: Sequence[str]) -> Iterable[RunMessage]:
-    rows = connection.execute(sa.select(*_INFO, *_LINKED).where(runs.c.run_id.in_(ids))).all()
+    within = f"run_id IN ({', '.join('?' * len(ids))})"
+    rows = direct(connection, f"SELECT {_INFO}, {_LINKED} FROM runs WHERE {within}", ids)
     heads = {row[0]: _info(*row[:-3]) for row in rows}
     data = {run_id: RunData(metrics=[], params=[], tags=[]) for run_id in heads}
-    for run_id, key, value in connection.execute(sa.select(params).where(params.c.run_id.in_(ids)).order_by(params.c.run_id, params.c.key)):
+    for run_id, key, value in direct(connection, f"SELECT run_id, key, value FROM params WHERE {within} ORDER BY run_id, key", ids):
         data[run_id].params.append(KeyValue(key=key, value=value))
-    for run_id, key, value in connection.execute(sa.select(tags).where(tags.c.run_id.in_(ids)).order_by(tags.c.run_id, tags.c.key)):
+    for run_id, key, value in direct(connection, f"SELECT run_id, key, value FROM tags WHERE {within} ORDER BY run_id, key", ids):
         data[run_id].tags.append(KeyValue(key=key, value=value))
-    query = sa.select(*_METRIC).where(latest_metrics.c.run_id.in_(ids)).order_by(latest_metrics.c.run_id, latest_metrics.c.key)
-    for run_id, key, value, is_nan, timestamp, step in connection.execute(query):
+    for run_id, key, value, is_nan, timestamp, step in direct(connection, f"SELECT {_METRIC} FROM latest_metrics WHERE {within} ORDER BY run_id, key", ids):
         data[run_id].metrics.append(MetricMessage(key=key, value="NaN" if is_nan else number(value), timestamp=timestamp, step=step))
     read, used, made = (of(connection, linked) if (linked := [row[0] for row in rows if row[column]]) else {} for column, of in _LINKS)
     for run_id in ids:

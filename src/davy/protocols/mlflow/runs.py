@@ -27,7 +27,7 @@ from davy.protocols.mlflow.metrics import MetricIn, log_points
 from davy.protocols.mlflow.run_messages import RunInfo, run_info, run_messages
 from davy.protocols.mlflow.wire import Int64, KeyValue, Message, MlflowError, invalid, missing, required_missing, some
 from davy.schema.tables import params, runs, tags
-from davy.store.database import insert
+from davy.store.database import direct, direct_many, insert
 from davy.tracking import names
 from davy.tracking import runs as tracked
 from davy.tracking.search import search_run_ids
@@ -104,14 +104,11 @@ def head(call: Call, run_id: str) -> RunInfo:
 
 def writable(call: Call, run_id: str) -> None:
     """Refuse what is not an active run."""
-    stage = call.connection.scalar(_STAGE, {"run": run_id})
-    if stage is None:
+    found = direct(call.connection, "SELECT lifecycle_stage FROM runs WHERE run_id = ?", (run_id,))
+    if not found:
         raise missing(f"Run with id={run_id} not found")
-    if stage != "active":
-        raise invalid(f"The run {run_id} must be in the 'active' state. Current state is {stage}.")
-
-
-_STAGE = sa.select(runs.c.lifecycle_stage).where(runs.c.run_id == sa.bindparam("run"))
+    if found[0][0] != "active":
+        raise invalid(f"The run {run_id} must be in the 'active' state. Current state is {found[0][0]}.")
 
 
 @endpoint("POST", "runs/create", CreateRun, write=True)
@@ -246,14 +243,14 @@ def log_batch(call: Call, asked: LogBatch) -> dict[str, Any]:
 
 
 def _log_params(call: Call, run_id: str, given: Sequence[tuple[str, str]]) -> None:
-    rows = call.connection.execute(sa.select(params.c.key, params.c.value).where(params.c.run_id == run_id, params.c.key.in_([key for key, _ in given])))
-    known = dict(rows)
+    marks = ", ".join("?" * len(given))
+    known = dict(direct(call.connection, f"SELECT key, value FROM params WHERE run_id = ? AND key IN ({marks})", (run_id, *(key for key, _ in given))))
     changed = [{"key": key, "old_value": known[key], "new_value": value} for key, value in given if known.get(key, value) != value]
     if changed:
         raise invalid(f"Changing param values is not allowed. Params were already logged='{changed}' for run ID='{run_id}'.")
-    new = [{"run_id": run_id, "key": key, "value": value} for key, value in given if key not in known]
+    new = [(run_id, key, value) for key, value in given if key not in known]
     if new:
-        call.connection.execute(sa.insert(params), new)
+        direct_many(call.connection, "INSERT INTO params (run_id, key, value) VALUES (?, ?, ?)", new)
 
 
 @endpoint("POST", "runs/log-model", LogModel, required=("run_id", "model_json"), write=True)
