@@ -121,15 +121,19 @@ class Side:
             return {self.fill(name): self.fill(item) for name, item in value.items()}
         return [self.fill(item) for item in value] if isinstance(value, list) else value
 
-    def generalise(self, value: Any) -> Any:
-        """The value with this server's ids replaced by `$name`."""
+    def generalise(self, value: Any, field: str = "") -> Any:
+        """The value with this server's ids replaced by `$name`. An experiment's, a small number, only where one is meant."""
         if isinstance(value, str):
             for name, given in sorted(self.names.items(), key=lambda item: -len(item[1])):
-                value = re.sub(rf"(?<![\w$]){re.escape(given)}(?!\w)", f"${name}", value) if len(given) < 8 else value.replace(given, f"${name}")
+                if len(given) >= 20:
+                    value = value.replace(given, f"${name}")
+                elif given.isdigit():
+                    value = re.sub(rf"(?<=mlflow-artifacts:/){given}(?![^/'])|(?<=id=){given}(?!\w)|(?<=[Ee]xperiment ){given}(?!\w)|(?<=[Ee]xperiment '){given}(?=')", f"${name}", value)
+                    value = f"${name}" if field == "experiment_id" and value == given else value
             return value
         if isinstance(value, dict):
-            return {name: self.generalise(item) for name, item in value.items()}
-        return [self.generalise(item) for item in value] if isinstance(value, list) else value
+            return {name: self.generalise(item, name) for name, item in value.items()}
+        return [self.generalise(item, field) for item in value] if isinstance(value, list) else value
 
 
 @dataclass(frozen=True)
@@ -138,7 +142,7 @@ class Difference:
 
     Attributes:
         call: `POST runs/create`. where: `status`, `header content-type`, or the path in the body, such as `run.info.start_time`.
-        known: the allowance that the script of calls names for this call, if it does.
+        known: the allowance that the script of calls names for this call, if it does. statuses: stock's and ours.
     """
 
     call: str
@@ -147,6 +151,7 @@ class Difference:
     ours: Any
     sent: str = ""
     known: str | None = None
+    statuses: tuple[int, int] = (0, 0)
 
     def __str__(self) -> str:
         return f"{self.call}  {self.sent[:300]}\n    {self.where}\n      stock: {str(self.stock)[:600]}\n      ours:  {str(self.ours)[:600]}"
@@ -191,7 +196,8 @@ class Pair:
         shown = body.decode(errors="replace") if isinstance(body, bytes) else json.dumps(body or query)
         call = f"{method} {path}"
         stock, ours = (self._seen(side, answer) for side, answer in zip((self.stock, self.ours), answers, strict=True))
-        found_differences = [Difference(call, where, a, b, shown, known) for where, a, b in differing(stock, ours)]
+        statuses = answers[0].status, answers[1].status
+        found_differences = [Difference(call, where, a, b, shown, known, statuses) for where, a, b in differing(stock, ours)]
         self.differences += found_differences
         if known and not found_differences:
             self.differences.append(Difference(call, "nothing", "answered alike", f"the allowance {known!r} is not needed here", shown))

@@ -1,0 +1,74 @@
+"""What may differ between stock MLflow's answers and Davy's, and why. The table in docs/concepts/mlflow.md is this one.
+
+An allowance that no call needs any more fails the tests, so that the list can't rot.
+"""
+
+from __future__ import annotations
+
+import re
+
+from stock_kit import Allowance, Difference
+
+_TIMES = ("creation_time", "last_update_time", "creation_timestamp", "last_updated_timestamp", "creation_timestamp_ms", "last_updated_timestamp_ms")
+RECENT = 1_600_000_000_000  # a time of a server's clock in milliseconds, not 0 and not seconds
+
+
+def _field(difference: Difference) -> str:
+    return difference.where.rpartition(".")[2]
+
+
+def _times(difference: Difference) -> bool:
+    return _field(difference) in _TIMES and all(isinstance(value, int) and value > RECENT for value in (difference.stock, difference.ours))
+
+
+def _names(difference: Difference) -> bool:
+    shape = re.compile(r"[a-z]+-[a-z]+-\d+")
+    return all(isinstance(value, str) and shape.fullmatch(value) for value in (difference.stock, difference.ours))
+
+
+def _known(difference: Difference, name: str) -> bool:
+    return difference.known == name
+
+
+def _refused(difference: Difference) -> bool:
+    stock, ours = difference.statuses
+    return stock >= 500 and 400 <= ours < 500
+
+
+def _position(difference: Difference) -> bool:
+    """The texts that tools match on stand first; the position, which stock has not, comes after them."""
+    if difference.where != "message" or not isinstance(difference.ours, str) or " at character " not in difference.ours or difference.statuses != (400, 400):
+        return False
+    first = difference.ours.split("\n")[0]
+    return str(difference.stock) == first or str(difference.stock).split()[:2] == first.split()[:2]
+
+
+def _sql(difference: Difference) -> bool:
+    return difference.where == "message" and "[SQL:" in str(difference.stock) and "[SQL:" not in str(difference.ours) and len(set(difference.statuses)) == 1
+
+
+POLICY = [
+    Allowance("server times", "each server has its own clock; both are milliseconds of now", _times),
+    Allowance("made-up run names", "adjective-noun-number, drawn at random", _names),
+    Allowance("error details", "`sqlstate` and `error_class` are new in 3.17; no client reads them", lambda d: d.where in ("sqlstate", "error_class") and d.ours is None),
+    Allowance("workspaces", "Davy has no workspaces, so it names none", lambda d: _field(d) == "workspace" and (d.stock, d.ours) == ("default", None)),
+    Allowance("order of tags, params and metrics", "unspecified; Davy's is by key", lambda d: bool(re.search(r"(tags|params|metrics|aliases) order$", d.where))),
+    Allowance("refused, not broken", "where stock answers 500 to a bad request, and its client tries again for minutes, Davy answers 4xx", _refused),
+    Allowance("positions in filters", "Davy's text begins like stock's and then says where in the filter it went wrong", _position),
+    Allowance("no SQL in messages", "stock quotes the statement that failed", _sql),
+    Allowance("page tokens", "opaque; Davy's say where to go on, so that a page neither skips nor repeats under writes",
+              lambda d: _field(d) == "next_page_token" and None not in (d.stock, d.ours)
+              or d.where == "message" and all("page token" in str(text) for text in (d.stock, d.ours)) and d.statuses == (400, 400)),
+    Allowance("who made a run", "a run without `user_id` is of whom the request comes from, not of nobody", lambda d: _field(d) == "user_id" and d.stock == "" and bool(d.ours)),
+    *(Allowance(name, reason, lambda d, name=name: _known(d, name)) for name, reason in (
+        ("malformed JSON", "stock takes what isn't JSON for an empty request; Davy refuses it"),
+        ("mistyped fields", "stock drops every field of a request in which one is mistyped, or takes it for 0; Davy names it"),
+        ("camelCase", "proto3 allows both spellings; stock's checks look for one of them only"),
+        ("unknown route", "JSON with ENDPOINT_NOT_FOUND instead of a page"),
+        ("wrong method", "JSON with ENDPOINT_NOT_FOUND, which names the methods that are there, instead of a page"),
+        ("infinity", "stock clamps infinities to the largest double; Davy keeps them"),
+        ("a filter beyond stock's", "OR, NOT, parentheses and IN are understood"),
+        ("one field twice in order_by", "is refused; stock ignores the second or fails"),
+        ("health", "Davy's is JSON, which says more than OK"),
+    )),
+]
