@@ -2,11 +2,12 @@
 SHELL := /bin/sh
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types bench docs lock clean
+ON_POSTGRES := $(wildcard $(addprefix tests/,tracking registry protocols search auth store/test_database.py store/test_journal.py release gate monitoring cli server))
+.PHONY: help demo test test-postgres lint types bench docs lock clean
 
 help:
 	@echo "make demo    a year of flights: ingest, train, serve, replay, prove (Ctrl-C stops the server)"
-	@echo "make test    lint, types and all tests"
+	@echo "make test    lint, types and all tests, those of the database on SQLite and on PostgreSQL"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   the figures of docs/benchmarks.md"
 	@echo "make docs    write the generated reference pages anew"
@@ -23,7 +24,14 @@ demo: .venv/installed-demo
 test: .venv/installed-test lint
 	@scripts/need chromium test -x /usr/bin/chromium
 	@scripts/peers mlflow3 mlflow2
-	@exec $(BIN)/python -m pytest
+	@scripts/need postgresql sh -c 'ls /usr/lib/postgresql/*/bin/initdb || command -v initdb'
+	@$(BIN)/python -m pytest
+	@$(MAKE) --no-print-directory test-postgres
+
+# Again on PostgreSQL: what touches the metadata database. The other tests don't depend on it.
+test-postgres: .venv/installed-test
+	@scripts/need postgresql sh -c 'ls /usr/lib/postgresql/*/bin/initdb || command -v initdb'
+	@DAVY_TEST_DATABASE=postgres $(BIN)/python -m pytest $(ON_POSTGRES)
 
 lint: .venv/installed-test
 	@$(BIN)/ruff check .

@@ -50,9 +50,14 @@ class Postgres:
         self._do("initdb", "--pgdata", data, "--username", USER, "--pwfile", self.folder / "password", "--auth-local", "trust", "--auth-host", "scram-sha-256",
                  "--encoding", "UTF8", "--locale", "C.UTF-8", "--locale-provider", "icu", "--icu-locale", "en-US", "--no-sync")
         with (data / "postgresql.conf").open("a") as file:
-            file.write(f"listen_addresses = '127.0.0.1'\nport = {self.port}\nunix_socket_directories = '{self.folder}'\nfsync = off\n"
-                       "full_page_writes = off\nautovacuum = off\nmax_connections = 300\nshared_buffers = 32MB\nmax_wal_size = 256MB\n")
+            file.write(f"listen_addresses = '127.0.0.1'\nport = {self.port}\nunix_socket_directories = '{self.folder}'\nautovacuum = off\n"
+                       "max_connections = 300\nshared_buffers = 32MB\nmax_wal_size = 256MB\nfsync = off\nfull_page_writes = off\n")
         self.start()
+
+    def owned(self, folder: Path) -> None:
+        """Let the server write there."""
+        if self._as_user:
+            os.chown(folder, self._as_user["user"], self._as_user["group"])  # type: ignore[arg-type]
 
     def start(self) -> None:
         self._do("pg_ctl", "--pgdata", self.folder / "data", "--log", self.folder / "log", "--wait", "start")
@@ -91,9 +96,13 @@ class Postgres:
             template = self.empty()
             open_database(self.url(template)).close()
             self._template = template
+        return self.copy(self._template)
+
+    def copy(self, template: str) -> str:
+        """The name of a new database that has all that is in this one, to which nobody is connected."""
         self._number += 1
         name = f"d{self._number}"
-        self.sql(f"CREATE DATABASE {name} TEMPLATE {self._template}")
+        self.sql(f"CREATE DATABASE {name} TEMPLATE {template}")
         return name
 
     def drop(self, name: str) -> None:

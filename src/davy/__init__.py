@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from davy import errors as errors
     from davy.api import online as online
     from davy.api import push as push
+    from davy.api import runs as runs
     from davy.api import traffic as traffic
     from davy.api import training_set as training_set
     from davy.core.fields import Decimal as Decimal
@@ -66,7 +67,7 @@ _HOMES = {
     "davy.features.expression": ("abs", "case", "ceil", "clip", "coalesce", "exp", "floor", "hash_bucket", "is_null", "log", "log1p", "maximum",
                                  "minimum", "round", "sqrt", "when"),
     "davy.features.kpi": ("kpi",),
-    "davy.api": ("online", "push", "traffic", "training_set"),
+    "davy.api": ("online", "push", "runs", "traffic", "training_set"),
     "davy.features.training_set": ("TrainingSet",),
     "davy.gate.check": ("check", "failed", "no_data", "passed"),
     "davy.tracking": ("run",),

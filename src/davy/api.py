@@ -180,6 +180,29 @@ def traffic(model: str, weights: Mapping[str, float] | None = None) -> dict[str,
     return {} if found is None else found.weights
 
 
+def runs(filter: str = "", *, experiment: str | Sequence[str] | None = None, order_by: str | Sequence[str] = (), limit: int | None = None) -> pl.DataFrame:
+    """All tracked runs that match, as a data frame: `davy.runs("metrics.auc > 0.7", order_by="metrics.auc DESC")`.
+
+    Columns: run_id, name, status, experiment, user, started, ended, then metrics.x, params.y and tags.z; null where a run has none.
+
+    Args:
+        filter: what runs must be (docs/concepts/search.md).
+        experiment: one name or several (default: all).
+        order_by: one item or several; without it, the newest first.
+
+    Raises:
+        InvalidInput: the filter or the order can't be read; says where.
+        NotFound: there is no such experiment.
+    """
+    from davy.tracking.experiments import get_experiment
+    from davy.tracking.frames import runs_frame
+
+    names = [experiment] if isinstance(experiment, str) else experiment
+    with current_home().database.read() as connection:
+        found = None if names is None else [get_experiment(connection, name).id for name in names]
+        return runs_frame(connection, experiments=found, filter=filter, order_by=[order_by] if isinstance(order_by, str) else order_by, limit=limit)
+
+
 def as_frame(data: Any, fields: Iterable[Field] = ()) -> pl.DataFrame:
     """A polars frame of what users call a table; a file's columns are read as these fields."""
     if isinstance(data, pl.DataFrame):

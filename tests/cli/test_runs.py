@@ -6,6 +6,7 @@ import json
 import math
 from typing import TYPE_CHECKING
 
+import polars as pl
 import pytest
 
 from davy.cli.main import run
@@ -33,7 +34,7 @@ def ids(home: Home) -> list[str]:
 
 
 def test_a_table_in_the_order_of_a_metric(home: Home, ids: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert _runs(home, "--order", "auc") == 0
+    assert _runs(home, "--order-by", "metrics.auc desc") == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in lines[1:]] == ["high", "low", "odd"]
     assert lines[1].startswith(ids[1][:12])
@@ -54,11 +55,40 @@ def test_ids_are_shown_as_far_as_they_differ(project: Path, capsys: pytest.Captu
 
 
 def test_json_has_no_nan(home: Home, ids: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert _runs(home, "--json", "--experiment", "flights", "--ascending", "--limit", "3") == 0
+    assert _runs(home, "--json", "--experiment", "flights", "--order-by", "start_time", "--limit", "3") == 0
     found = json.loads(capsys.readouterr().out)
     assert [one["id"] for one in found["runs"]] == ids
     assert [one["metrics"]["auc"] for one in found["runs"]] == [0.6, 0.7, "NaN"]
     assert found["next"] is None
+
+
+def test_a_filter_chooses(home: Home, ids: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    for text, names in (("metrics.auc >= 0.6", ["high", "low"]), ("metrics.auc != 0.6 and params.depth = '3'", ["odd", "high"]), ("run_name like 'x%'", [])):
+        assert _runs(home, text, "--json", "--experiment", "flights") == 0
+        assert [one["name"] for one in json.loads(capsys.readouterr().out)["runs"]] == names
+    assert _runs(home, "run_name = 'x'") == 0
+    assert capsys.readouterr().out == "No run matches.\n"
+
+
+def test_all_that_match_go_into_a_file(home: Home, ids: list[str], tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    with start_run("other", home=home, params={"only": "here", "text": 'a "b",\nc'}):
+        pass
+    path = tmp_path / "runs.parquet"
+    assert _runs(home, "--format", "parquet", "-o", str(path), "--order-by", "metrics.auc") == 0
+    frame = pl.read_parquet(path)
+    assert frame["name"].to_list() == ["low", "high", "odd", "other"]
+    assert frame["params.depth"].to_list() == ["3", "3", "3", None]
+    assert frame["metrics.auc"].to_list()[:2] == [0.6, 0.7]
+    assert math.isnan(frame["metrics.auc"][2])
+    capsysbinary.readouterr()
+    assert _runs(home, "params.only = 'here'", "--format", "csv") == 0
+    back = pl.read_csv(capsysbinary.readouterr().out)
+    assert back["params.text"].to_list() == ['a "b",\nc']
+    assert back.columns[:7] == ["run_id", "name", "status", "experiment", "user", "started", "ended"]
+    assert _runs(home, "--format", "csv", "--limit", "2", "-o", str(path)) == 0
+    assert pl.read_csv(path).height == 2
+    assert _runs(home, "run_name = 'nobody'", "--format", "csv", "-o", str(path)) == 0
+    assert pl.read_csv(path).height == 0
 
 
 def test_one_run_in_full(home: Home, ids: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -71,9 +101,11 @@ def test_one_run_in_full(home: Home, ids: list[str], capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize(("arguments", "hint"), [(["--experiment", "flihts"], "'flights'"), (["nosuchrun"], "davy runs"),
-                                                (["--order", "acu"], "did you mean 'auc'"),
+                                                (["--order-by", "metrics.acu"], "did you mean 'auc'"),
                                                 (["--artifact", "a.txt"], "davy runs RUN --artifact a.txt"), (["--limit", "0"], "limit"),
-                                                (["--status", "DONE"], "finished")])
+                                                (["--format", "parquet"], "-o runs.parquet"), (["-o", "x.csv"], "--format csv"), (["--format", "csv", "-o", "no/such/x.csv"], "can't be written"),
+                                                (["metrics.auc > 0.5 and statos = 'x'"], "at character 23: did you mean 'status'?"),
+                                                (["metrics.auc >"], "at character 14"), (["--order-by", "metrics.auc down"], "ASC or DESC")])
 def test_what_is_wrong_is_said(home: Home, ids: list[str], arguments: list[str], hint: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert _runs(home, *arguments) == 2
     assert hint in capsys.readouterr().err

@@ -10,7 +10,8 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 
-from davy.schema import MIGRATIONS, open_database
+from databases import ON_POSTGRES, open_at, url_of
+from davy.schema import MIGRATIONS
 from davy.schema.tables import latest_metrics, metric_chunks
 from davy.tracking.history import metric_history, metric_keys
 from davy.tracking.records import Metric
@@ -44,17 +45,19 @@ def _old(path: Path, curves: dict[tuple[str, str], list[Row]]) -> None:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     config.set_main_option("path_separator", "os")
-    engine = sa.create_engine(f"sqlite:///{path}")
+    url = sa.make_url(url_of(path, empty=True))
+    engine = sa.create_engine(url.set(drivername="postgresql+psycopg") if ON_POSTGRES else url)
+    names = ("run_id", "key", "step", "timestamp", "value", "is_nan")
+    metrics, latest = (sa.table(name, *map(sa.column, names)) for name in ("metrics", "latest_metrics"))
+    runs = sa.table("runs", *map(sa.column, ("run_id", "experiment_id", "name", "user_id", "status", "start_time", "lifecycle_stage", "artifact_uri")))
     with engine.begin() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "0004")
         for run_id in (ONE, TWO):
-            connection.exec_driver_sql("INSERT INTO runs (run_id, experiment_id, name, user_id, status, start_time, lifecycle_stage, artifact_uri)"
-                                       " VALUES (?, 0, 'r', 'ada', 'FINISHED', 1, 'active', 'mlflow-artifacts:/0')", (run_id,))
+            connection.execute(sa.insert(runs).values((run_id, 0, "r", "ada", "FINISHED", 1, "active", "mlflow-artifacts:/0")))
         for (run_id, key), rows in curves.items():
-            insert = "INSERT INTO {} (run_id, key, step, timestamp, value, is_nan) VALUES (?, ?, ?, ?, ?, ?)"
-            connection.exec_driver_sql(insert.format("metrics"), [(run_id, key, *row) for row in rows])
-            connection.exec_driver_sql(insert.format("latest_metrics"), (run_id, key, *max(rows)))
+            connection.execute(sa.insert(metrics), [dict(zip(names, (run_id, key, *row), strict=True)) for row in rows])
+            connection.execute(sa.insert(latest).values((run_id, key, *max(rows))))
     engine.dispose()
 
 
@@ -68,7 +71,7 @@ def _told(rows: list[Row]) -> dict[str, Any]:
 def test_an_upgrade_loses_no_point(tmp_path: Path) -> None:
     curves = _curves()
     _old(tmp_path / "old.db", curves)
-    database = open_database(tmp_path / "old.db")
+    database = open_at(tmp_path / "old.db")
     with database.read() as connection:
         for (run_id, key), rows in curves.items():
             found = metric_history(connection, run_id, key)
@@ -85,7 +88,7 @@ def test_an_upgrade_loses_no_point(tmp_path: Path) -> None:
 def test_curves_go_on_after_an_upgrade(tmp_path: Path) -> None:
     curves = _curves()
     _old(tmp_path / "old.db", curves)
-    database = open_database(tmp_path / "old.db")
+    database = open_at(tmp_path / "old.db")
     for (run_id, key), rows in curves.items():
         again = [Metric(key, math.nan if missing else value, step, time * 1000) for step, time, value, missing in rows]
         for step in (5000, 5001):

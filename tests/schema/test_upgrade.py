@@ -8,59 +8,112 @@ from __future__ import annotations
 
 import gzip
 import shutil
-import sqlite3
 import subprocess
 import sys
 import threading
 from collections import Counter
-from contextlib import closing
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
 
 from davy.cli.main import run
 from davy.home import Home
-from davy.schema import HEAD
+from davy.schema import HEAD, MIGRATIONS
 from davy.store import journal
 from davy.tracking.history import metric_history
+from postgres_kit import server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = pytest.mark.sqlite("these are files of SQLite")
-OLD = sorted((Path(__file__).parent / "old").glob("*.db.gz"))
+OLD = {path.name.split(".")[0]: path for path in sorted((Path(__file__).parent / "old").glob("*.db.gz"))}
 SECONDS = 60
+Content = dict[str, list[dict[str, Any]]]
 
 
-@pytest.fixture(params=OLD, ids=[path.name.split(".")[0] for path in OLD])
-def root(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+_FILLED: dict[str, str] = {}
+
+
+def _driven(name: str) -> str:
+    return server().url(name).replace("postgresql:", "postgresql+psycopg:")
+
+
+class Old:
     """A project whose home was left by the earlier release."""
-    root = tmp_path / "shop"
-    (root / ".davy").mkdir(parents=True)
-    (root / "davy.toml").write_text('project = "shop"\n')
-    (root / ".davy" / "davy.db").write_bytes(gzip.decompress(request.param.read_bytes()))
-    shutil.copy(request.param.with_name(request.param.name.replace(".db.gz", ".heads")), root / ".davy" / journal.HEADS)
-    return root
+
+    def __init__(self, root: Path, revision: str, kind: str) -> None:
+        self.root, self.revision, self.kind = root, revision, kind
+        file = root / ".davy" / "davy.db"
+        file.parent.mkdir(parents=True)
+        file.write_bytes(gzip.decompress(OLD[revision].read_bytes()))
+        shutil.copy(OLD[revision].with_name(f"{revision}.heads"), file.with_name(journal.HEADS))
+        self.url, settings = f"sqlite:///{file}", 'project = "shop"\n'
+        if kind == "postgres":
+            if revision not in _FILLED:
+                rows, _FILLED[revision] = self.content(), server().empty()
+                self.url = _driven(_FILLED[revision])
+                self._fill(rows)
+            self.name = server().copy(_FILLED[revision])
+            self.url = _driven(self.name)
+            settings += f'[storage]\ndatabase = "{server().url(self.name)}"\n'
+            file.unlink()
+        (root / "davy.toml").write_text(settings)
+
+    @contextmanager
+    def connected(self) -> Iterator[sa.Connection]:
+        """As if Davy did not exist."""
+        engine = sa.create_engine(self.url, connect_args={"timeout": SECONDS} if self.kind == "sqlite" else {})
+        with engine.connect() as connection:
+            yield connection
+        engine.dispose()
+
+    def content(self) -> Content:
+        """All rows of all tables."""
+        with self.connected() as connection:
+            found = sa.MetaData()
+            found.reflect(connection)
+            return {table.name: [dict(row._mapping) for row in connection.execute(sa.select(table))] for table in found.sorted_tables
+                    if table.name != "alembic_version"}
+
+    def _fill(self, rows: Content) -> None:
+        """The same rows in a database of the earlier release on PostgreSQL."""
+        config = Config()
+        config.set_main_option("script_location", str(MIGRATIONS))
+        config.set_main_option("path_separator", "os")
+        with self.connected() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, self.revision)
+            made = sa.MetaData()
+            made.reflect(connection)
+            connection.exec_driver_sql("DELETE FROM experiments")
+            for table in made.sorted_tables:
+                if rows.get(table.name):
+                    connection.execute(sa.insert(table), rows[table.name])
+            connection.exec_driver_sql("SELECT setval(pg_get_serial_sequence('experiments', 'experiment_id'), max(experiment_id)) FROM experiments")
+            connection.commit()
 
 
-def _content(root: Path) -> dict[str, list[dict[str, Any]]]:
-    """All rows of all tables, as SQLite itself reads them."""
-    with closing(sqlite3.connect(root / ".davy" / "davy.db")) as connection:
-        connection.row_factory = sqlite3.Row
-        names = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")]
-        return {name: [dict(row) for row in connection.execute(f"SELECT * FROM {name}")] for name in names if name != "alembic_version"}
+@pytest.fixture(params=[(revision, kind) for revision in OLD for kind in ("sqlite", "postgres")], ids="-".join)
+def old(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Old]:
+    made = Old(tmp_path / "shop", *request.param)
+    yield made
+    if made.kind == "postgres":
+        server().drop(made.name)
 
 
 @pytest.fixture
-def before(root: Path) -> dict[str, list[dict[str, Any]]]:
-    return _content(root)
+def before(old: Old) -> Content:
+    return old.content()
 
 
 @pytest.fixture
-def home(root: Path, before: object) -> Iterator[Home]:
-    opened = Home(root)
+def home(old: Old, before: Content) -> Iterator[Home]:
+    opened = Home(old.root)
     yield opened
     opened.close()
 
@@ -69,15 +122,15 @@ def _counted(rows: list[dict[str, Any]], columns: list[str]) -> Counter[str]:
     return Counter(repr([row[column] for column in columns]) for row in rows)
 
 
-def test_the_old_database_is_worth_testing(before: dict[str, list[dict[str, Any]]]) -> None:
+def test_the_old_database_is_worth_testing(before: Content) -> None:
     assert all(before.values())
     assert len(before["journal"]) > 10
 
 
-def test_every_row_of_every_table_is_still_there(root: Path, before: dict[str, list[dict[str, Any]]], home: Home) -> None:
+def test_every_row_of_every_table_is_still_there(old: Old, before: Content, home: Home) -> None:
     with home.database.read() as connection:
         assert connection.scalar(sa.text("SELECT version_num FROM alembic_version")) == HEAD
-    after = _content(root)
+    after = old.content()
     for table, rows in before.items():
         if table == "metrics" and table not in after:
             continue  # packed elsewhere; the next test asks for each point
@@ -86,7 +139,7 @@ def test_every_row_of_every_table_is_still_there(root: Path, before: dict[str, l
         assert _counted(rows, columns) <= _counted(after[table], columns), table
 
 
-def test_every_point_of_every_curve_is_still_there(before: dict[str, list[dict[str, Any]]], home: Home) -> None:
+def test_every_point_of_every_curve_is_still_there(before: Content, home: Home) -> None:
     curves: dict[tuple[str, str], list[str]] = {}
     for row in before.get("metrics", ()):
         point = (row["step"], row["timestamp"] * 1000, "nan" if row["is_nan"] else str(row["value"]))
@@ -97,7 +150,7 @@ def test_every_point_of_every_curve_is_still_there(before: dict[str, list[dict[s
             assert sorted(map(repr, zip(found.steps, found.times, map(str, found.values), strict=True))) == sorted(points)
 
 
-def test_the_chain_is_whole_and_goes_on(before: dict[str, list[dict[str, Any]]], home: Home) -> None:
+def test_the_chain_is_whole_and_goes_on(before: Content, home: Home) -> None:
     last = max(before["journal"], key=lambda row: row["seq"])
     with home.database.read() as connection:
         found = journal.verify(connection, expected=last["digest"])
@@ -108,9 +161,9 @@ def test_the_chain_is_whole_and_goes_on(before: dict[str, list[dict[str, Any]]],
         assert journal.verify(connection, expected=last["digest"]).entries == found.entries + 1
 
 
-def test_the_commands_read_it(root: Path, before: dict[str, list[dict[str, Any]]], capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_commands_read_it(old: Old, before: Content, capsys: pytest.CaptureFixture[str]) -> None:
     for verb in (["audit"], ["runs", "--json"], ["status", "--json"]):
-        assert run(["--project", str(root), *verb]) == 0
+        assert run(["--project", str(old.root), *verb]) == 0
     shown = capsys.readouterr().out
     assert all(row["run_id"] in shown for row in before["runs"] if row["lifecycle_stage"] == "active")
 
@@ -135,44 +188,61 @@ home.close()
 class _OldProcess(threading.Thread):
     """Writes what the earlier release would, one small transaction after the other."""
 
-    def __init__(self, root: Path, run_id: str) -> None:
+    def __init__(self, old: Old, run_id: str) -> None:
         super().__init__()
-        self.root, self.run_id, self.kept, self.done = root, run_id, 0, threading.Event()
-        self.begun = threading.Event()
+        self.old, self.run_id, self.kept = old, run_id, 0
+        self.begun, self.done = threading.Event(), threading.Event()
 
     def run(self) -> None:
-        with closing(sqlite3.connect(self.root / ".davy" / "davy.db", timeout=SECONDS, isolation_level=None)) as connection:
+        statement = sa.text("INSERT INTO tags (run_id, key, value) VALUES (:run, :key, 'x')")
+        with self.old.connected() as connection:
             while not self.done.is_set():
-                connection.execute("INSERT INTO tags (run_id, \"key\", value) VALUES (?, ?, 'x')", (self.run_id, f"old {self.kept}"))
+                connection.execute(statement, {"run": self.run_id, "key": f"old {self.kept}"})
+                connection.commit()
                 self.kept += 1
                 self.begun.set()
                 self.done.wait(0.002)
 
 
-def test_processes_that_open_it_at_once_and_one_of_the_earlier_release_all_go_on(root: Path, before: dict[str, list[dict[str, Any]]]) -> None:
+def test_processes_that_open_it_at_once_and_one_of_the_earlier_release_all_go_on(old: Old, before: Content) -> None:
     run_id = next(row["run_id"] for row in before["runs"] if row["lifecycle_stage"] == "active")
-    with closing(sqlite3.connect(root / ".davy" / "davy.db")) as reader:
-        reader.execute("PRAGMA journal_mode = WAL")
-        old = _OldProcess(root, run_id)
-        old.start()
-        try:
-            assert old.begun.wait(SECONDS)
-            reader.execute("BEGIN")
-            seen = reader.execute("SELECT count(*) FROM tags").fetchone()
-            starting = [subprocess.Popen([sys.executable, "-c", NEW, str(root), run_id, name], stdin=subprocess.PIPE) for name in ("ann", "bob", "eve")]
-            for process in starting:
-                process.communicate(b"\n", SECONDS)
-            assert [process.returncode for process in starting] == [0, 0, 0]
-            assert reader.execute("SELECT count(*) FROM tags").fetchone() == seen
-            reader.execute("COMMIT")
-        finally:
-            old.done.set()
-            old.join()
-    after = _content(root)
-    assert {row["key"] for row in after["tags"] if row["run_id"] == run_id} >= {f"old {number}" for number in range(old.kept)}
+    if old.kind == "sqlite":
+        with old.connected() as connection:
+            connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+    writing = _OldProcess(old, run_id)
+    writing.start()
+    try:
+        assert writing.begun.wait(SECONDS)
+        starting = [subprocess.Popen([sys.executable, "-c", NEW, str(old.root), run_id, name], stdin=subprocess.PIPE) for name in ("ann", "bob", "eve")]
+        for process in starting:
+            assert process.stdin is not None
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+        for process in starting:
+            process.communicate(timeout=SECONDS)
+        assert [process.returncode for process in starting] == [0, 0, 0]
+    finally:
+        writing.done.set()
+        writing.join()
+    after = old.content()
+    assert {row["key"] for row in after["tags"] if row["run_id"] == run_id} >= {f"old {number}" for number in range(writing.kept)}
     assert {row["key"] for row in after["params"] if row["run_id"] == run_id} >= {f"{name} {number}" for name in ("ann", "bob", "eve") for number in range(15)}
-    opened = Home(root)
+    opened = Home(old.root)
     with opened.database.read() as connection:
         found = journal.verify(connection)
     opened.close()
     assert (found.entries, found.broken) == (len(before["journal"]) + 45, None)
+
+
+def test_a_reader_keeps_its_snapshot_while_the_tables_change(old: Old, before: Content) -> None:
+    if old.kind == "postgres":
+        pytest.skip("PostgreSQL changes a table only when nobody reads it; reads are short")
+    with old.connected() as reader:
+        reader.exec_driver_sql("PRAGMA journal_mode = WAL")
+        reader.exec_driver_sql("BEGIN")
+        assert reader.exec_driver_sql("SELECT count(*) FROM runs").scalar() == len(before["runs"])
+        opened = Home(old.root)
+        with opened.database.begin() as connection:
+            connection.execute(sa.text("DELETE FROM tags"))
+        opened.close()
+        assert reader.exec_driver_sql("SELECT count(*) FROM tags").scalar() == len(before["tags"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import math
 import struct
 import threading
@@ -13,13 +14,13 @@ import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from davy.core.clock import DrivenClock
+from databases import ON_POSTGRES, open_at
+from davy.core.clock import SystemClock
 from davy.errors import InvalidInput
-from davy.schema import open_database
 from davy.schema.tables import latest_metrics, metric_chunks
 from davy.tracking import runs
 from davy.tracking.history import FEWEST, histories, history_page, metric_history, metric_keys, sampled_histories
-from davy.tracking.points import SMALL, Points, add_points, pack
+from davy.tracking.points import LARGE, SMALL, Points, add_points, pack
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -30,28 +31,28 @@ Point = tuple[int, int, float]
 Plain = tuple[int, int, float, bool]
 
 LARGEST = 2**63 - 1
+FEW = SMALL["postgresql" if ON_POSTGRES else "sqlite"]
 STEPS = st.integers(-2, 3) | st.sampled_from([-LARGEST - 1, LARGEST])
 TIMES = st.integers(0, 3) | st.just(2**53)
 VALUES = st.sampled_from([0.0, -0.0, 1.0, -1.0, math.inf, -math.inf, math.nan]) | st.floats(width=16)
 RAMP = st.builds(lambda start, count, time, every: [(start + index, time + index * every, index % 7 - 3.5) for index in range(count)],
-                 st.integers(-100, 300), st.integers(1, 2 * SMALL), st.integers(0, 500), st.integers(0, 2))
+                 st.integers(-100, 300), st.integers(1, FEW + 20), st.integers(0, 500), st.integers(0, 2))
 BATCH = st.dictionaries(st.sampled_from(["loss", "auc", "f1 score"]), st.lists(st.tuples(STEPS, TIMES, VALUES), max_size=12) | RAMP, min_size=1)
 
 
 @pytest.fixture(scope="module")
 def writers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Database]]:
     """Two that have the same database open, as two processes have."""
-    url = f"sqlite:///{tmp_path_factory.mktemp('points') / 'davy.db'}"
-    opened = [open_database(url), open_database(url)]
+    path = tmp_path_factory.mktemp("points") / "davy.db"
+    opened = [open_at(path), open_at(path)]
     yield opened
     for database in opened:
         database.close()
 
 
 def _run(database: Database) -> str:
-    clock = DrivenClock(database.path.with_name("clock"), start=1_000_000)
     with database.begin() as connection:
-        return runs.create_run(connection, clock=clock, user="ada", experiment_id=0, name="r")
+        return runs.create_run(connection, clock=SystemClock(), user="ada", experiment_id=0, name="r")
 
 
 def _points(found: Iterable[Point]) -> Points:
@@ -96,15 +97,15 @@ def _bounds(connection: sa.Connection, run_id: str, key: str) -> Any:
 
 @settings(max_examples=80, deadline=None)
 @given(batches=st.lists(st.tuples(BATCH, st.integers(0, 1)), min_size=1, max_size=8), again=st.lists(st.integers(0, 7), max_size=4),
-       limit=st.integers(1, 40), few=st.integers(1, 20), first=STEPS, last=STEPS)
-def test_the_store_is_a_set_of_points(writers: list[Database], batches: list[tuple[dict[str, list[Point]], int]], again: list[int], limit: int, few: int,
+       pages=st.integers(1, 8), few=st.integers(1, 20), first=STEPS, last=STEPS)
+def test_the_store_is_a_set_of_points(writers: list[Database], batches: list[tuple[dict[str, list[Point]], int]], again: list[int], pages: int, few: int,
                                       first: int, last: int) -> None:
     run_id = _run(writers[0])
     stored: dict[str, dict[Plain, None]] = {}
     for batch, writer in [*batches, *(batches[index % len(batches)] for index in again)]:
         _add(writers[writer], run_id, batch)
-        for key, points in batch.items():
-            for point in _plain(_points(points)):
+        for key, came in batch.items():
+            for point in _plain(_points(came)):
                 stored.setdefault(key, {}).setdefault(point)
     with writers[1].read() as connection:
         assert metric_keys(connection, run_id) == {key: len(points) for key, points in sorted(stored.items())}
@@ -119,7 +120,7 @@ def test_the_store_is_a_set_of_points(writers: list[Database], batches: list[tup
             part = metric_history(connection, run_id, key, first_step=first, last_step=last)
             inside = [step for step, *_ in sorted(points) if first <= step <= last]
             assert (part.steps, part.total) == (inside, len(inside))
-            assert _walk(connection, run_id, key, limit) == _by_time(points)
+            assert _walk(connection, run_id, key, max(1, len(points) // pages)) == _by_time(points)
             assert _plain(history_page(connection, run_id, key).points) == _by_time(points)
             _check_sample(connection, run_id, key, few, sorted(points))
 
@@ -144,27 +145,28 @@ def _chunks(database: Database, run_id: str) -> list[int]:
         return list(connection.scalars(sa.select(metric_chunks.c.count).where(metric_chunks.c.run_id == run_id).order_by(metric_chunks.c.number)))
 
 
-@pytest.mark.parametrize("size", [1, 3, SMALL, SMALL + 1, 1000])
+@pytest.mark.parametrize("size", [1, 3, FEW - 1, FEW, FEW + 1, 1000, LARGE + 1])
 def test_a_curve_has_few_chunks_however_it_came(writers: list[Database], size: int) -> None:
-    run_id, count = _run(writers[0]), 600 // size * size or size
+    run_id, count = _run(writers[0]), max(1000 // size, 1) * size
     with writers[0].begin() as connection:
         for start in range(0, count, size):
             add_points(connection, run_id, {"loss": _points((step, 5, 0.5) for step in range(start, start + size))})
     counts = _chunks(writers[0], run_id)
     assert sum(counts) == count
-    assert len(counts) <= 2 * count // SMALL + 1
+    assert len(counts) <= 2 * count / FEW + 1
+    assert max(counts) <= LARGE
     with writers[0].read() as connection:
         assert metric_history(connection, run_id, "loss").steps == list(range(count))
 
 
 def test_a_repeated_request_changes_nothing(writers: list[Database]) -> None:
     run_id = _run(writers[0])
-    batches = [[(step, 5, float(step)) for step in range(start, start + 100)] for start in (0, 100, 200)]
+    batches = [[(step, 5, float(step)) for step in range(start, start + FEW)] for start in range(0, 3 * FEW, FEW)]
     for batch in (*batches, *batches):
         _add(writers[0], run_id, {"loss": batch})
-    assert _chunks(writers[0], run_id) == [100, 100, 100]
+    assert _chunks(writers[0], run_id) == [FEW] * 3
     with writers[0].read() as connection:
-        assert _bounds(connection, run_id, "loss").last == 299.0
+        assert _bounds(connection, run_id, "loss").last == 3 * FEW - 1
 
 
 def test_writers_at_once_lose_and_double_nothing(writers: list[Database]) -> None:
@@ -233,13 +235,24 @@ def test_a_page_belongs_to_its_curve(writers: list[Database]) -> None:
         token = history_page(connection, run_id, "loss", limit=1).next
         assert token is not None
         assert history_page(connection, run_id, "loss", limit=1, after=token).points.steps.tolist() == [1]
-        for key, given_token in (("auc", token), ("loss", "nonsense"), ("loss", ""), ("loss", token[:-4]), ("loss", "ü")):
+        beyond = base64.urlsafe_b64encode(base64.urlsafe_b64decode(token).replace(b",0,", b",9223372036854775808,", 1)).decode()
+        for key, given_token in (("auc", token), ("loss", "nonsense"), ("loss", ""), ("loss", token[:-4]), ("loss", "ü"), ("loss", beyond)):
             with pytest.raises(InvalidInput, match="page of this curve"):
                 history_page(connection, run_id, key, limit=1, after=given_token)
         with pytest.raises(InvalidInput, match="limit"):
             history_page(connection, run_id, "loss", limit=0)
         with pytest.raises(InvalidInput, match="points"):
             sampled_histories(connection, [run_id], "loss", points=0)
+
+
+@pytest.mark.parametrize(("first", "last", "wanted"), [(LARGEST, None, [LARGEST]), (LARGEST + 1, None, []), (None, -LARGEST - 1, [-LARGEST - 1]),
+                                                       (None, -LARGEST - 2, []), (-(10**30), 10**30, [-LARGEST - 1, 0, LARGEST]), (1, 0, [])])
+def test_a_range_may_end_anywhere(writers: list[Database], first: int | None, last: int | None, wanted: list[int]) -> None:
+    run_id = _run(writers[0])
+    _add(writers[0], run_id, {"loss": [(step, LARGEST, 0.0) for step in (0, LARGEST, -LARGEST - 1)]})
+    with writers[0].read() as connection:
+        found = metric_history(connection, run_id, "loss", first_step=first, last_step=last)
+    assert (found.steps, found.times) == (wanted, [LARGEST * 1000] * len(wanted))
 
 
 def test_several_runs_share_one_limit(writers: list[Database]) -> None:

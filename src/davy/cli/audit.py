@@ -19,7 +19,7 @@ _DIGEST = re.compile("(sha256:)?([0-9a-f]{64})")
 def command(expect: str | None, as_json: bool) -> None:
     """Verify the journal's chain: entries edited, removed, reordered or added between others, and entries cut off its end.
 
-    The end is checked against journal.heads beside the database. Who can rewrite both files can't be seen from
+    The end is checked against journal.heads in the home. Who can rewrite it and the database can't be seen from
     inside: note the printed head somewhere else, and give it to --expect later.
 
     Exits 1 when the chain is broken, naming the first entry.

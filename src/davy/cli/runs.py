@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
+import shutil
+import sys
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,49 +21,85 @@ if TYPE_CHECKING:
 
     from davy.tracking.records import RunRecord
 
+SHOWN = 20
 SHOWN_METRICS = 4
 SHORTEST_ID = 12
 
 
 @click.command
-@click.argument("run", required=False)
-@click.option("--experiment", metavar="NAME", help="Only runs of this experiment.")
-@click.option("--status", type=click.Choice(["RUNNING", "FINISHED", "FAILED", "KILLED", "SCHEDULED"], case_sensitive=False), help="Only runs with this status.")
-@click.option("--order", metavar="METRIC", help="Sort by this metric, highest first (default: the newest first).")
-@click.option("--ascending", is_flag=True, help="Lowest, or oldest, first.")
-@click.option("--limit", type=click.IntRange(1, 50_000), default=20, show_default=True, help="How many.")
+@click.argument("what", metavar="[RUN|FILTER]", required=False)
+@click.option("--experiment", "experiments", metavar="NAME", multiple=True, help="Only runs of this experiment; may be repeated.")
+@click.option("--order-by", metavar="FIELD [DESC]", multiple=True, help="Sort by this field; may be repeated (default: the newest first).")
+@click.option("--limit", type=click.IntRange(1), help="How many (default: 20 in a table and as JSON, all in a file).")
+@click.option("--format", "form", type=click.Choice(["table", "json", "csv", "parquet"]), default="table", show_default=True, help="What to write.")
+@click.option("--output", "-o", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write CSV or Parquet there.")
 @click.option("--artifact", metavar="PATH", help="Write this file of the RUN to stdout, such as error.txt.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object: runs and next, or the run.")
-def command(run: str | None, experiment: str | None, status: Any, order: str | None, ascending: bool, limit: int, artifact: str | None, as_json: bool) -> None:
-    """List runs, or show the RUN whose id begins so: its params, metrics, tags and artifacts."""
+def command(what: str | None, experiments: tuple[str, ...], order_by: tuple[str, ...], limit: int | None, form: str, output: Path | None, artifact: str | None,
+            as_json: bool) -> None:
+    """List the runs that match a FILTER such as "metrics.auc > 0.7 and params.model = 'lgbm'", or show the RUN whose id begins so:
+    its params, metrics, tags and artifacts."""
     from davy.cli import open_home
     from davy.tracking.artifacts import read_artifact
     from davy.tracking.experiments import get_experiment
     from davy.tracking.runs import get_run
-    from davy.tracking.search import search_runs
 
     home = open_home()
+    one = what is not None and re.fullmatch(r"[\w-]+", what) is not None
     with home.database.read() as connection:
         if artifact is not None:
-            if run is None:
+            if not one:
                 raise InvalidInput("--artifact came without the run that it is of.", "", f"Write: davy runs RUN --artifact {artifact}")
-            click.echo(read_artifact(connection, home.blobs, get_run(connection, run).id, artifact), nl=False)
+            click.echo(read_artifact(connection, home.blobs, get_run(connection, what or "").id, artifact), nl=False)
             return
-        if run is not None:
-            _show(connection, run, as_json)
+        if one:
+            _show(connection, what or "", as_json or form == "json")
             return
-        if experiment is not None:
-            get_experiment(connection, experiment)
-        page = search_runs(connection, experiment=experiment, status=status, order=order, ascending=ascending, limit=limit)
-    if order is not None and page.runs and order not in page.runs[0].metrics:  # those that have it come first
-        raise NotFound(f"None of these runs has the metric {order!r}.", nearest(order, {key for found in page.runs for key in found.metrics}),
-                       "Name one that davy runs RUN lists.")
+        asked: dict[str, Any] = {"filter": what or "", "order_by": order_by,
+                                 "experiments": [get_experiment(connection, name).id for name in experiments] or None}
+        if form in ("csv", "parquet"):
+            _write(connection, form, output, limit, asked)
+        elif output is not None:
+            raise InvalidInput(f"--output came with --format {form}.", "A file is CSV or Parquet.", "Add --format csv, or --format parquet.")
+        else:
+            _list(connection, limit or SHOWN, as_json or form == "json", asked)
+
+
+def _list(connection: Connection, limit: int, as_json: bool, asked: dict[str, Any]) -> None:
+    from davy.tracking.languages import RUNS
+    from davy.tracking.search import MOST, search_runs
+
+    page = search_runs(connection, limit=min(limit, MOST), **asked)
+    ordered = [key.target.key for key in RUNS.order(asked["order_by"]) if key.target.entity == "metric"]
+    for key in ordered[:1]:
+        if page.runs and key not in page.runs[0].metrics:  # those that have it come first
+            raise NotFound(f"None of these runs has the metric {key!r}.", nearest(key, {name for found in page.runs for name in found.metrics}),
+                           "Name one that davy runs RUN lists.")
     if as_json:
         print_json({"runs": [_plain(found) for found in page.runs], "next": page.next})
         return
-    table(_rows(page.runs, order), empty="No runs yet. Start one: davy train MODEL, or davy.run(...) in Python.")
+    empty = "No run matches." if asked["filter"] else "No runs yet. Start one: davy train MODEL, or davy.run(...) in Python."
+    table(_rows(page.runs, ordered[0] if ordered else None), empty=empty)
     if page.next is not None:
-        note(f"There are more; see them with --limit {limit * 5}.")
+        note(f"There are more; see them with --limit {limit * 5}, or write all: --format csv -o runs.csv")
+
+
+def _write(connection: Connection, form: str, output: Path | None, limit: int | None, asked: dict[str, Any]) -> None:
+    from davy.tracking.frames import write_runs
+
+    if output is None and form == "parquet":
+        raise InvalidInput("--format parquet came without a file.", "Parquet is no text for a terminal.", "Add -o runs.parquet")
+    with tempfile.TemporaryDirectory(prefix="davy-runs-") as folder:
+        path = output if output is not None else Path(folder) / "runs.csv"
+        try:
+            count = write_runs(connection, path, Path(folder), csv=form == "csv", limit=limit, **asked)
+            if output is None:
+                with path.open("rb") as written:
+                    shutil.copyfileobj(written, sys.stdout.buffer)
+        except OSError as error:
+            raise InvalidInput(f"{path} can't be written: {error.strerror or error}.", "It is a file in a folder that is there.", "Correct it.") from error
+    if output is not None:
+        note(f"{count:,} runs in {output}")
 
 
 def _rows(found: list[RunRecord], order: str | None) -> list[dict[str, Any]]:

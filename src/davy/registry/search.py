@@ -61,7 +61,7 @@ class Models(Registry):
         return f"Invalid order by key '{key}' specified. Valid keys are '{sorted(known)}'"
 
 
-_ENTITIES = {"attribute": "attribute", "attributes": "attribute", "tag": "tag", "tags": "tag"}
+_ENTITIES = {"attribute": "attribute", "tag": "tag", "tags": "tag"}
 _UPDATED = Attribute(_model.last_update_time, "number")
 MODELS = Models(
     entities=_ENTITIES,

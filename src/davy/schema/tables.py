@@ -35,6 +35,10 @@ def _run(primary: bool = True) -> Column[str]:
     return Column("run_id", String(32), ForeignKey("runs.run_id", ondelete="CASCADE"), primary_key=primary, nullable=False)
 
 
+def _trace() -> Column[str]:
+    return Column("trace_id", String(250), ForeignKey("traces.trace_id", ondelete="CASCADE"), primary_key=True, nullable=False)
+
+
 def _logged() -> Column[str]:
     return Column("model_id", _Id, ForeignKey("logged_models.model_id", ondelete="CASCADE"), primary_key=True, nullable=False)
 
@@ -188,6 +192,24 @@ logged_model_metrics = Table(
 )
 model_inputs = Table("model_inputs", metadata, _run(), _logged(), sqlite_with_rowid=False)
 outputs = Table("outputs", metadata, _run(), _logged(), Column("step", BigInteger, nullable=False), sqlite_with_rowid=False)
+
+# A trace is what a program did for one request; its spans are a file among the experiment's artifacts. `assessments` is JSON as it came.
+traces = Table(
+    "traces", metadata,
+    Column("trace_id", String(250), primary_key=True),
+    Column("experiment_id", Integer, ForeignKey("experiments.experiment_id", ondelete="CASCADE"), nullable=False),
+    Column("time", BigInteger, nullable=False),
+    Column("duration", BigInteger),
+    Column("state", String(20), nullable=False),
+    Column("client_request_id", _Name),
+    Column("request_preview", Text),
+    Column("response_preview", Text),
+    Column("assessments", Text),
+    Index("ix_traces_recent", "experiment_id", "time", "trace_id"),
+)
+trace_tags = Table("trace_tags", metadata, _trace(), Column("key", _Key, primary_key=True), Column("value", Text, nullable=False), sqlite_with_rowid=False)
+trace_metadata = Table("trace_metadata", metadata, _trace(), Column("key", _Key, primary_key=True), Column("value", Text, nullable=False),
+                       sqlite_with_rowid=False)
 
 registered_models = Table(
     "registered_models", metadata,

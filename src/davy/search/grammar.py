@@ -54,8 +54,8 @@ IS_NOT_NULL.4: /is\s+not\s+null\b/i
 FUNCTION.4: /(max|min|last|latest)(?=\s*\()/i
 FIELD.5: /(?:[^\W\d]\w*|`[^`]+`)\.(?:`(?:``|[^`])+`|"[^"]+"|'[^']+'|[\w$#@\/:\-]+(?:\.[\w$#@\/:\-]+)*)/
 NAME: /[^\W\d]\w*/
-STRING: /'(''|\\'|[^'])*'/
-DOUBLE: /"(""|\\"|[^"])*"/
+STRING: /'(''|\x5c\x5c'|[^'])*'/
+DOUBLE: /"(""|\x5c\x5c"|[^"])*"/
 BACKTICK: /`(``|[^`])*`/
 NUMBER: /-?(?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?(?!\w)/i
 OP: /[<>=~!]+/
@@ -148,7 +148,7 @@ def _expected(terminals: Collection[str]) -> str:
     found = set(terminals)
     if "OP" in found:
         return "an operator was expected, such as =, !=, >, LIKE, IN or IS NULL"
-    if "_NOT" in found and "$END" not in found and "AND" not in found:
+    if "_NOT" in found and "$END" not in found:
         return "a condition was expected, such as metrics.auc > 0.7"
     if "$END" in found or "_OR" in found:
         return "AND, OR or the end was expected"

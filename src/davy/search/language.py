@@ -118,7 +118,9 @@ class Language:
             if term.function in ("", "latest") or term.function in other.functions:
                 return Target(entity, key, other, "" if term.function == "latest" else term.function)
             return self._plain(text, term, Target(entity, key, other))
-        if key not in other or ordering:
+        if ordering:
+            raise refused(text, term.at, f"Invalid order_by entity type '{entity}'", "an attribute, a metric, a param or a tag")
+        if key not in other:
             raise refused(text, term.at, f"Invalid {entity} key '{key}' specified. Valid keys are '{sorted(other)}'", nearest(key, other))
         return self._plain(text, term, Target(entity, key, other[key]))
 
@@ -169,6 +171,8 @@ class Language:
     def _number(self, text: str, target: Target, term: Term) -> int | float:
         if term.kind == "number":
             return _as_number(term.text)
+        if target.entity == "metric" and term.kind == "name" and term.text.lower() in ("inf", "infinity"):
+            return math.inf
         if isinstance(target.field, Attribute) and target.field.quoted and term.kind in ("string", "double"):
             inner = term.text[1:-1]
             if inner.lstrip("-").isdecimal():

@@ -74,7 +74,7 @@ class Order(NamedTuple):
 
 
 def make_order(keys: Sequence[SortKey], ties: Sequence[Part], dialect: str) -> Order:
-    """The order of these keys; `ties` decide among equals."""
+    """The order of these keys; `ties` decide among equals, and the last of them always ends the order."""
     parts: list[Part] = []
     joins: list[Joined] = []
     for key in keys:
@@ -86,7 +86,7 @@ def make_order(keys: Sequence[SortKey], ties: Sequence[Part], dialect: str) -> O
             joins.append(Joined(rows, on))
             parts += _keyed(rows, field, key, dialect)
     taken = [part.column for part in parts]
-    parts += [collated(part, dialect) for part in ties if not any(part.column is column for column in taken)]
+    parts += [collated(part, dialect) for part in ties if part is ties[-1] or not any(part.column is column for column in taken)]
     return Order(tuple(parts), tuple(joins))
 
 

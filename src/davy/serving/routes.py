@@ -125,13 +125,17 @@ class Routes:
         await asyncio.gather(*(self._first_try(model) for model in list(self._applying)))
 
     async def watch(self) -> None:
-        """Follow the database until cancelled."""
+        """Follow the database until cancelled. While it is away, go on with what it has said last."""
+        told = ""
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             try:
                 await self._look()
+                told = ""
             except DavyError as error:
-                _tell(f"The traffic can't be read: {error}")
+                if told != error.came:
+                    told = error.came
+                    _tell(f"The traffic can't be read: {error}")
             self._retire()
 
     def close(self) -> None:
@@ -180,7 +184,7 @@ class Routes:
 
     async def _look(self) -> None:
         """Apply each model's traffic whose revision is new."""
-        seen = self._home.database.version()
+        seen = await asyncio.to_thread(self._home.database.version)
         if seen == self._seen:
             return
         found = await asyncio.to_thread(self._read)

@@ -23,7 +23,7 @@ import sqlalchemy as sa
 from sqlalchemy import event, exc
 from sqlalchemy.dialects import postgresql, sqlite
 
-from davy.errors import ConfigError, Conflict, Unavailable
+from davy.errors import ConfigError, Conflict, InvalidInput, Unavailable
 from davy.store.backend import BUSY_SECONDS, MODE
 from davy.store.postgres import NAMES, PostgresBackend
 from davy.store.sqlite import SqliteBackend
@@ -84,9 +84,9 @@ class Database:
             callback()
 
     def _transaction(self, mode: Mode) -> Generator[sa.Connection, None, list[Callable[[], None]]]:
-        with self.translated(), self._engine.connect().execution_options(**{MODE: mode}) as connection:
+        with self.translated(), self._begun(mode) as (connection, transaction):
             try:
-                with connection.begin():
+                with transaction:
                     yield connection
                 self._backend.committed(mode)
                 return list(connection.info.get(_AFTER, ()))
@@ -94,9 +94,25 @@ class Database:
                 connection.info.pop(_AFTER, None)
 
     @contextmanager
+    def _begun(self, mode: Mode) -> Iterator[tuple[sa.Connection, sa.Transaction]]:
+        """A connection on which the transaction has begun. Where one from the pool has died meanwhile, nothing was done on it yet: take another."""
+        again = True
+        while True:
+            with self._engine.connect().execution_options(**{MODE: mode}) as connection:
+                try:
+                    transaction = connection.begin()
+                except exc.DBAPIError as error:
+                    if again and error.connection_invalidated:
+                        again = False
+                        continue
+                    raise
+                yield connection, transaction
+                return
+
+    @contextmanager
     def read(self) -> Iterator[sa.Connection]:
         """One snapshot, which refuses to write: all its queries see the same committed state."""
-        with self.translated(), self._engine.connect() as connection, connection.begin():
+        with self.translated(), self._begun("read") as (connection, transaction), transaction:
             yield connection
 
     @contextmanager
@@ -106,6 +122,10 @@ class Database:
             yield
         except exc.TimeoutError as error:
             raise Unavailable(f"All connections to {self._backend.place} stayed busy for {BUSY_SECONDS:.0f} s.", "", "Try again.") from error
+        except UnicodeEncodeError as error:
+            if error.reason != "surrogates not allowed":
+                raise
+            raise InvalidInput("A text has half a character (a lone surrogate).", "Texts are Unicode.") from error
         except Exception as error:
             told = self._backend.explain(error.orig if isinstance(error, exc.DBAPIError) and error.orig is not None else error)
             if told is None:
@@ -210,7 +230,7 @@ def _backend(url: str | Path) -> Backend:
 def _revision(connection: sa.Connection) -> str | None:
     if not sa.inspect(connection).has_table("alembic_version"):
         return None
-    found = connection.execute(sa.select(sa.column("version_num")).select_from(sa.table("alembic_version"))).first()
+    found: sa.Row[Any] | None = connection.execute(sa.select(sa.column("version_num")).select_from(sa.table("alembic_version"))).first()
     return None if found is None else str(found[0])
 
 

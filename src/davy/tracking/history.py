@@ -25,6 +25,7 @@ FEWEST = 5
 _CHUNK = metric_chunks.c
 _BLOCK = 100_000
 _LOOKUP = 500
+_LARGEST = 2**63 - 1
 
 
 class History(msgspec.Struct, frozen=True):
@@ -86,8 +87,6 @@ def history_page(connection: sa.Connection, run_id: str, key: str, *, limit: int
     """
     if limit is not None and limit < 1:
         raise InvalidInput(f"limit={limit} was asked for.", "A page has at least one point.", "Turn pages with after=page.next.")
-    import numpy as np
-
     bound = digest_json([run_id, key])[7:23]
     last = None if after is None else _read_token(after, bound)
     blocks: list[np.ndarray[Any, Any]] = []
@@ -97,7 +96,7 @@ def history_page(connection: sa.Connection, run_id: str, key: str, *, limit: int
         count += len(blocks[-1])
         if limit is not None and count > limit:
             break
-    found = np.concatenate(blocks) if blocks else _empty()
+    found = _joined(blocks)
     if limit is None or count <= limit:
         return HistoryPage(_points(found), None)
     return HistoryPage(_points(found[:limit]), _token(bound, found[limit - 1]))
@@ -130,14 +129,12 @@ def sampled_histories(connection: sa.Connection, run_ids: Sequence[str], key: st
 
 def _curve(connection: sa.Connection, run_id: str, key: str, first_step: int | None, last_step: int | None) -> np.ndarray[Any, Any]:
     """All points, or those of a range of steps, by (step, time, value)."""
-    import numpy as np
-
-    blocks = list(_blocks(connection, run_id, key, "step", since=first_step, until=last_step))
-    found = np.concatenate(blocks) if blocks else _empty()
-    if first_step is not None or last_step is not None:
-        low, high = np.iinfo(np.int64).min if first_step is None else first_step, np.iinfo(np.int64).max if last_step is None else last_step
-        found = found[(found["step"] >= low) & (found["step"] <= high)]
-    return found
+    if (first_step is not None and first_step > _LARGEST) or (last_step is not None and last_step < -_LARGEST - 1):
+        return _joined([])
+    low, high = max(-_LARGEST - 1, -_LARGEST - 1 if first_step is None else first_step), min(_LARGEST, _LARGEST if last_step is None else last_step)
+    found = _joined(list(_blocks(connection, run_id, key, "step", since=low, until=high)))
+    steps = found["step"]
+    return found if first_step is None and last_step is None else found[(steps >= low) & (steps <= high)]
 
 
 def _blocks(connection: sa.Connection, run_id: str, key: str, order: Literal["step", "time"], *, since: int | None = None, until: int | None = None,
@@ -195,13 +192,14 @@ def _decimate(found: np.ndarray[Any, Any], points: int) -> np.ndarray[Any, Any]:
         return found[-1:]
     values = np.ascontiguousarray(found["value"])
     missing = np.isnan(values)
-    slices = (points - 2) // (3 if points >= FEWEST and missing.any() else 2)
+    holes = bool(missing.any())
+    slices = (points - 2) // (3 if points >= FEWEST and holes else 2)
     kept = {0, total - 1}
     start = 1
     for index in range(1, slices + 1):
         end = 1 + (total - 2) * index // slices
         part = values[start:end]
-        if missing[start:end].any():
+        if holes and missing[start:end].any():
             numbers = np.flatnonzero(~missing[start:end])
             if points >= FEWEST:
                 kept.add(start + int(np.argmax(missing[start:end])))
@@ -219,10 +217,10 @@ def _layout() -> np.dtype[Any]:
     return np.dtype([("step", "<i8"), ("time", "<i8"), ("value", "<f8")])
 
 
-def _empty() -> np.ndarray[Any, Any]:
+def _joined(blocks: list[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
     import numpy as np
 
-    return np.empty(0, _layout())
+    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks) if blocks else np.empty(0, _layout())
 
 
 def _points(found: np.ndarray[Any, Any]) -> Points:
@@ -252,7 +250,7 @@ def _token(bound: str, last: Any) -> str:
 def _read_token(token: str, bound: str) -> tuple[int, int, float, bool]:
     try:
         found = msgspec.json.decode(base64.urlsafe_b64decode(token), type=tuple[str, int, int, str, bool])
-        if found[0] != bound:
+        if found[0] != bound or not all(-_LARGEST - 1 <= whole <= _LARGEST for whole in found[1:3]):
             raise ValueError
         return found[1], found[2], float.fromhex(found[3]), found[4]
     except (ValueError, TypeError, OverflowError, binascii.Error, msgspec.MsgspecError) as error:

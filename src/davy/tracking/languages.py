@@ -23,7 +23,7 @@ ENTITIES = {
     **dict.fromkeys(("tag", "tags"), "tag"),
     **dict.fromkeys(("attribute", "attributes", "attr", "run"), "attribute"),
 }
-TAGGED = {key: value for key, value in ENTITIES.items() if value in ("attribute", "tag")}
+TAGGED = {"attribute": "attribute", "tag": "tag", "tags": "tag"}
 
 METRICS = Keyed(latest_metrics, ("run_id",), (runs.c.run_id,), nan="is_nan",
                 functions={"max": ("highest", None), "min": ("lowest", None), "last": ("last", "last_is_nan")})
@@ -52,6 +52,7 @@ RUNS = Language(
     others={"metric": METRICS, "parameter": PARAMS, "tag": TAGS,
             "dataset": {"name": Linked(datasets.c.name, _dataset), "digest": Linked(datasets.c.digest, _dataset),
                         "context": Linked(input_tags.c.value, _context)}},
+    shown=("run_id", "run_name", "user_id", "status", "artifact_uri", "start_time", "end_time"),
 )
 
 

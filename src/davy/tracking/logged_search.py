@@ -83,6 +83,15 @@ _PARAMS, _TAGS = Keyed(logged_model_params, ("model_id",), _OWNED), Keyed(logged
 _TIES = (Part(_model.creation_time, True, "integer"), Part(_model.model_id, False, "text"))
 
 
+def _language(metrics: Keyed) -> Logged:
+    return Logged(entities={"attributes": "attribute", "metrics": "metric", "params": "parameter", "tags": "tag"}, attributes=_ATTRIBUTES,
+                  others={"metric": metrics, "parameter": _PARAMS, "tag": _TAGS})
+
+
+_METRICS = Keyed(logged_model_metrics, ("model_id",), _OWNED, nan="is_nan")
+LANGUAGE = _language(_METRICS)
+
+
 def search_logged_models(connection: sa.Connection, *, experiments: Sequence[int], filter: str = "", datasets: Sequence[Dataset] = (),
                          order_by: Sequence[LoggedOrder] = (), limit: int = 100, after: str | None = None) -> LoggedPage:
     """A page of the active logged models of these experiments; without an order, the newest first.
@@ -93,10 +102,7 @@ def search_logged_models(connection: sa.Connection, *, experiments: Sequence[int
     Raises:
         InvalidInput: the filter or the order can't be read, or the token is another search's.
     """
-    on_datasets = (lambda rows: _on(rows, datasets)) if datasets else None
-    metrics = Keyed(logged_model_metrics, ("model_id",), _OWNED, nan="is_nan", restrict=on_datasets)
-    language = Logged(entities={"attributes": "attribute", "metrics": "metric", "params": "parameter", "tags": "tag"}, attributes=_ATTRIBUTES,
-                      others={"metric": metrics, "parameter": _PARAMS, "tag": _TAGS})
+    language = _language(msgspec.structs.replace(_METRICS, restrict=lambda rows: _on(rows, datasets))) if datasets else LANGUAGE
     tree = language.read(filter)
     where = [_model.lifecycle_stage == "active", _model.experiment_id.in_(sorted(set(experiments)))]
     if datasets and not any(language.find(filter, condition.left).entity == "metric" for condition in conditions(tree)):

@@ -27,11 +27,29 @@ if TYPE_CHECKING:
     from davy.search.language import SortKey
     from davy.search.tree import Node
 
-SMALL, BOUND, PATIENCE = 2_000, 10_000, 200_000
 FEW_SCOPES = 8
 TIES = (Part(runs.c.start_time, True, "integer"), Part(runs.c.run_id, False, "text"))
 _RANGES = ("=", "<", "<=", ">", ">=", "IN", "BETWEEN")
 _PRESENT = ("!=", "NOT IN", "NOT BETWEEN", "IS NOT NULL", *_RANGES)
+
+
+class Limits(NamedTuple):
+    """When to do what.
+
+    Attributes:
+        small: so few candidates are sorted at once.
+        bound: how far candidates are counted.
+        patience: how many index entries are walked where there are more, before sorting them after all.
+        stretch: how many entries the first stretch of a walk has at least.
+    """
+
+    small: int = 2_000
+    bound: int = 10_000
+    patience: int = 200_000
+    stretch: int = 1_000
+
+
+LIMITS = Limits()
 
 
 class Scope(NamedTuple):
@@ -96,9 +114,9 @@ class Plan:
         drivers = list(self._drivers())
         driver = min(drivers, key=lambda found: found.count)
         starts = not self.keys or self.keys[0].target.field is RUNS.attributes["start_time"]
-        if driver.count <= SMALL or not (self.metric or starts):
+        if driver.count <= LIMITS.small or not (self.metric or starts):
             return self._sorted(driver, count, last)
-        patience = driver.count if driver.count <= BOUND else PATIENCE if len(drivers) > 1 else None
+        patience = driver.count if driver.count <= LIMITS.bound else LIMITS.patience if len(drivers) > 1 else None
         if self.metric:
             return self._by_metric(driver, patience, count, last)
         return self._by_start(driver, patience, count, last)
@@ -119,7 +137,7 @@ class Plan:
                 yield Driver(runs, (), len(check.values))
 
     def _count(self, table: sa.FromClause, where: Sequence[sa.ColumnElement[bool]]) -> int:
-        some = sa.select(sa.literal_column("1")).select_from(table).where(*where).limit(BOUND + 1).subquery()
+        some = sa.select(sa.literal_column("1")).select_from(table).where(*where).limit(LIMITS.bound + 1).subquery()
         return int(self.connection.scalar(sa.select(sa.func.count()).select_from(some)) or 0)
 
     def _sorted(self, driver: Driver, count: int, last: Sequence[Any] | None) -> list[Any]:
@@ -194,7 +212,7 @@ class Plan:
         found: list[Any] = []
         down, column = order.parts[0].down, walk.column
         position: Any = None if last is None else last[len(lead)]
-        begun, stretch, walked = False, max(4 * count, 1000), 0
+        begun, stretch, walked = False, max(4 * count, LIMITS.stretch), 0
         while True:
             edge = None if patience is None else self._edge(walk, down, position, begun, stretch)
             asked = query.limit(count - len(found))
