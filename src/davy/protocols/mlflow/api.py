@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 LARGEST_BODY = 32 << 20
 READERS = 4
-JSON = [("content-type", "application/json")]
+JSON = [("content-type", "application/json"), ("x-content-type-options", "nosniff")]
 _encoder = msgspec.json.Encoder()
 
 

@@ -98,7 +98,7 @@ def read_json(kind: type[M], body: bytes, required: tuple[str, ...] = ()) -> M:
         try:
             found: M = _decoder(kind).decode(body)
             return _complete(found, required, None)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             pass  # the slow way takes what Python's own clients write, and names what is wrong
     raw = _parse(body)
     if isinstance(raw, str):  # old clients encode twice
@@ -117,7 +117,7 @@ def read_query(kind: type[M], query: str, required: tuple[str, ...] = ()) -> M:
     except ValueError as error:
         raise invalid(f"The query can't be read: {error}.") from None
     lists = _lists(kind)
-    raw: dict[str, Any] = {name: values if name in lists else values[-1] for name, values in given.items()}
+    raw: dict[str, Any] = {name: values if name in lists else values[0] for name, values in given.items()}
     return convert(kind, raw, required)
 
 
