@@ -173,9 +173,13 @@ class Pair:
         Args:
             path: beneath `/api/2.0/mlflow/`, or absolute.
             body: JSON, or bytes as they are. query: parameters; a list is repeated.
+            known: the allowance under which this call is known to be answered differently; it may stand in the body as well.
             keep: names by paths in the answer, `{"run": "run.info.run_id"}`: from then on `$run` stands for each server's own value.
-            known: the allowance under which this call is known to be answered differently.
         """
+        if isinstance(body, dict) and "known" in body:
+            named = body["known"]
+            body = {name: value for name, value in body.items() if name != "known"}
+            known = named
         answers = []
         for side in (self.stock, self.ours):
             target = side.fill(path if path.startswith("/") else f"/api/2.0/mlflow/{path}")
@@ -236,9 +240,9 @@ def differing(stock: Any, ours: Any, where: str = "") -> Iterator[tuple[str, Any
             inner = f"{where} {name}".strip() if where in ("", "header") else f"{where}.{name}"
             yield from differing(stock.get(name), ours.get(name), inner.removeprefix("body."))
     elif isinstance(stock, list) and isinstance(ours, list) and len(stock) == len(ours):
-        if stock != ours and sorted(map(_key, stock)) == sorted(map(_key, ours)):
+        if [_key(item) for item in stock] != [_key(item) for item in ours] and sorted(map(_key, stock)) == sorted(map(_key, ours)):
             yield f"{where} order", stock, ours
-            return
+            stock, ours = sorted(stock, key=_key), sorted(ours, key=_key)
         for number, (left, right) in enumerate(zip(stock, ours, strict=True)):
             yield from differing(left, right, f"{where}[{number}]")
     elif stock != ours or type(stock) is not type(ours):
@@ -246,7 +250,8 @@ def differing(stock: Any, ours: Any, where: str = "") -> Iterator[tuple[str, Any
 
 
 def _key(value: Any) -> str:
-    return json.dumps(value, sort_keys=True)
+    """What an item of a list is found by."""
+    return json.dumps(value["key"] if isinstance(value, dict) and "key" in value and "step" not in value else value, sort_keys=True)
 
 
 @dataclass

@@ -5,6 +5,7 @@ An allowance that no call needs any more fails the tests, so that the list can't
 
 from __future__ import annotations
 
+import json
 import re
 
 from stock_kit import Allowance, Difference
@@ -43,6 +44,14 @@ def _position(difference: Difference) -> bool:
     return str(difference.stock) == first or str(difference.stock).split()[:2] == first.split()[:2]
 
 
+def _json(difference: Difference) -> bool:
+    try:
+        stock, ours = json.loads(difference.stock), json.loads(difference.ours)
+    except (TypeError, ValueError):
+        return False
+    return isinstance(stock, list) and [{name: value for name, value in item.items() if value is not None} for item in stock] == ours
+
+
 def _sql(difference: Difference) -> bool:
     return difference.where == "message" and "[SQL:" in str(difference.stock) and "[SQL:" not in str(difference.ours) and len(set(difference.statuses)) == 1
 
@@ -55,10 +64,13 @@ POLICY = [
     Allowance("order of tags, params and metrics", "unspecified; Davy's is by key", lambda d: bool(re.search(r"(tags|params|metrics|aliases) order$", d.where))),
     Allowance("refused, not broken", "where stock answers 500 to a bad request, and its client tries again for minutes, Davy answers 4xx", _refused),
     Allowance("positions in filters", "Davy's text begins like stock's and then says where in the filter it went wrong", _position),
+    Allowance("sets in messages", "stock prints Python sets, in no order", lambda d: d.where == "message" and d.stock != d.ours
+              and sorted(re.findall(r"\w+", str(d.stock))) == sorted(re.findall(r"\w+", str(d.ours)))),
     Allowance("no SQL in messages", "stock quotes the statement that failed", _sql),
     Allowance("page tokens", "opaque; Davy's say where to go on, so that a page neither skips nor repeats under writes",
               lambda d: _field(d) == "next_page_token" and None not in (d.stock, d.ours)
-              or d.where == "message" and all("page token" in str(text) for text in (d.stock, d.ours)) and d.statuses == (400, 400)),
+              or d.where == "message" and "page token" in str(d.stock) and d.statuses == (400, 400)),
+    Allowance("JSON in tags", "the same JSON in other spaces, without nulls", _json),
     Allowance("who made a run", "a run without `user_id` is of whom the request comes from, not of nobody", lambda d: _field(d) == "user_id" and d.stock == "" and bool(d.ours)),
     *(Allowance(name, reason, lambda d, name=name: _known(d, name)) for name, reason in (
         ("malformed JSON", "stock takes what isn't JSON for an empty request; Davy refuses it"),
@@ -69,6 +81,18 @@ POLICY = [
         ("infinity", "stock clamps infinities to the largest double; Davy keeps them"),
         ("a filter beyond stock's", "OR, NOT, parentheses and IN are understood"),
         ("one field twice in order_by", "is refused; stock ignores the second or fails"),
-        ("health", "Davy's is JSON, which says more than OK"),
+        ("a filter that stock misreads", "stock drops what it can't parse and answers something else; Davy says what is wrong"),
+        ("a name that isn't there", "is an unknown attribute, not a clause that can't be parsed; the known ones are listed"),
+        ("a page without a size", "1000 experiments, as for runs; stock demands max_results"),
+        ("tags of a new run", "are checked like all tags: keys, lengths; of one key the last wins"),
+        ("links to no model", "an input or output that names no logged model is refused; stock keeps the dangling link"),
+        ("links that are there", "may be made again, as a client's second try does"),
+        ("artifact locations", "a location that climbs with `..` is refused when the experiment is made, not when it is used"),
+        ("a name that is taken", "RESOURCE_ALREADY_EXISTS, as when it is created"),
+        ("a run without an experiment", "goes into Default, as the documentation promises; stock fails on its own foreign key"),
+        ("incomplete datasets", "a dataset without a name, digest or source is refused; stock keeps an empty one"),
+        ("the history of no run", "404 instead of an empty history"),
+        ("samples for charts", "each slice keeps its lowest and highest point, so that spikes stay visible; stock keeps the first"),
+        ("health and version", "Davy's health is JSON, which says more than OK; the version is plain text, not called HTML"),
     )),
 ]

@@ -24,11 +24,11 @@ def points(pair: Pair) -> None:
         pair.get("metrics/get-history", run_id="$points", metric_key=key, known="infinity")
     for body in ({"key": "a", "value": 0.1 + 0.2, "timestamp": 1}, {"key": "whole", "value": 3, "timestamp": 1}, {"key": "big", "value": 1.7976931348623157e308, "timestamp": 2**53},
                  {"key": "no step", "value": 1, "timestamp": 1}, {"key": "early", "value": 1, "timestamp": 0}, {"key": "negative", "value": 1, "timestamp": -1},
-                 {"key": "deep", "value": 1, "timestamp": 1, "step": -(2**63)}, {"key": "high", "value": 1, "timestamp": 1, "step": 2**63 - 1}, {"key": "over", "value": 1, "timestamp": 1, "step": 2**63},
+                 {"key": "deep", "value": 1, "timestamp": 1, "step": -(2**63)}, {"key": "high", "value": 1, "timestamp": 1, "step": 2**63 - 1}, {"key": "over", "value": 1, "timestamp": 1, "step": 2**63, "known": "mistyped fields"},
                  {"key": "a/b c:-._", "value": 1, "timestamp": 1}, {"key": "日本", "value": 1, "timestamp": 1}, {"value": 1, "timestamp": 1}, {"key": "v", "timestamp": 1}, {"key": "t", "value": 1},
                  {"key": "", "value": 1, "timestamp": 1}, {"key": "k" * 250, "value": 1, "timestamp": 1}, {"key": "k" * 251, "value": 1, "timestamp": 1}, {"key": "k" * 10000, "value": 1, "timestamp": 1},
                  {"key": "/x", "value": 1, "timestamp": 1}, {"key": "a//b", "value": 1, "timestamp": 1}, {"key": "../x", "value": 1, "timestamp": 1}, {"key": "x?", "value": 1, "timestamp": 1},
-                 {"key": 5, "value": 1, "timestamp": 1}, {"key": "null", "value": None, "timestamp": 1}, {"key": "empty", "value": "", "timestamp": 1}, {"key": "nan", "value": "nan", "timestamp": 1},
+                 {"key": 5, "value": 1, "timestamp": 1}, {"key": "null", "value": None, "timestamp": 1}, {"key": "empty", "value": "", "timestamp": 1, "known": "mistyped fields"}, {"key": "nan", "value": "nan", "timestamp": 1},
                  {"key": "inf", "value": "inf", "timestamp": 1}, {"key": "obj", "value": {}, "timestamp": 1}):
         pair.post("runs/log-metric", {"run_id": "$points", **body})
     pair.post("runs/log-metric", {"key": "a", "value": 1, "timestamp": 1})
@@ -46,9 +46,9 @@ def histories(pair: Pair) -> None:
     pair.walk(path, "metrics", {"run_id": "$history", "metric_key": "loss", "max_results": 50}, method="GET")
     pair.walk(path, "metrics", {"run_id": "$history", "metric_key": "loss", "max_results": 40}, method="GET")
     pair.get(path, run_id="$history", metric_key="loss", max_results=120)
-    for query in ({}, {"run_id": "$history"}, {"metric_key": "loss"}, {"run_id": "nobody", "metric_key": "loss"}, {"run_id": "$history", "metric_key": "nothing"},
+    for query in ({}, {"run_id": "$history"}, {"metric_key": "loss"}, {"run_id": "nobody", "metric_key": "loss", "known": "the history of no run"}, {"run_id": "$history", "metric_key": "nothing"},
                   {"run_id": "$history", "metric_key": "nothing", "max_results": 5}, {"run_id": "$history", "metric_key": "loss", "max_results": 0},
-                  {"run_id": "$history", "metric_key": "loss", "max_results": -1}, {"run_id": "$history", "metric_key": "loss", "max_results": "x"},
+                  {"run_id": "$history", "metric_key": "loss", "max_results": -1}, {"run_id": "$history", "metric_key": "loss", "max_results": "x", "known": "mistyped fields"},
                   {"run_id": "$history", "metric_key": "loss", "max_results": 5, "page_token": "bad"}, {"run_id": "$history", "metric_key": ""}):
         pair.get(path, **query)
     pair.post("runs/create", {"experiment_id": "$metrics", "run_name": "short", "start_time": 1}, keep={"short": "run.info.run_id"})

@@ -20,7 +20,7 @@ def life_of_a_run(pair: Pair) -> None:
     _run(pair, "alive", tags=[{"key": "a", "value": "1"}, {"key": "mlflow.user", "value": "ada"}, {"key": "mlflow.source.type", "value": "LOCAL"}])
     pair.get("runs/get", run_id="$alive")
     for body in ({"status": "FINISHED", "end_time": 2000}, {"run_name": "renamed"}, {"status": "RUNNING"}, {}, {"end_time": 3000}, {"status": "FAILED", "end_time": 0},
-                 {"status": "KILLED", "run_name": "renamed again"}, {"status": "SCHEDULED"}, {"status": 3}, {"status": "DONE"}, {"status": "finished"}, {"end_time": "x"},
+                 {"status": "KILLED", "run_name": "renamed again"}, {"status": "SCHEDULED"}, {"status": 3}, {"status": "DONE", "known": "mistyped fields"}, {"status": "finished", "known": "mistyped fields"}, {"end_time": "x", "known": "mistyped fields"},
                  {"run_name": ""}, {"run_name": 5}):
         pair.post("runs/update", {"run_id": "$alive", **body})
         pair.get("runs/get", run_id="$alive")
@@ -48,14 +48,14 @@ def names_of_runs(pair: Pair) -> None:
     _run(pair, "tagged", run_name=None, tags=name)
     _run(pair, "agree", run_name="tagged", tags=name)
     _run(pair, "differ", run_name="other", tags=name)
-    pair.post("runs/create", {"start_time": 1, "run_name": "no experiment"}, keep={"homeless": "run.info.run_id"})
-    pair.post("runs/create", {"run_name": "no start"}, keep={"startless": "run.info.run_id"})
+    pair.post("runs/create", {"start_time": 1, "run_name": "no experiment"}, keep={"homeless": "run.info.run_id"}, known="a run without an experiment")
+    pair.post("runs/create", {"run_name": "no start"}, keep={"startless": "run.info.run_id"}, known="a run without an experiment")
     for body in ({"experiment_id": "99999"}, {"experiment_id": "abc"}, {"experiment_id": 0}, {"start_time": "x"}, {"start_time": -5, "run_name": "before"}, {"tags": [{"key": "a"}], "run_name": "r"},
-                 {"tags": [{"value": "a"}], "run_name": "r"}, {"tags": [{"key": "k" * 251, "value": "v"}], "run_name": "r"}, {"tags": [{"key": "a", "value": 5}], "run_name": "r"},
-                 {"tags": [{"key": "big", "value": "v" * 8001}], "run_name": "r"}, {"user_id": 5}, {"tags": ["x"]}, {"tags": {"a": "b"}}):
-        pair.post("runs/create", {"start_time": 5, **body}, keep={"some": "run.info.run_id"})
+                 {"tags": [{"value": "a"}], "run_name": "r", "known": "tags of a new run"}, {"tags": [{"key": "k" * 251, "value": "v"}], "run_name": "r", "known": "tags of a new run"}, {"tags": [{"key": "a", "value": 5}], "run_name": "r", "known": "mistyped fields"},
+                 {"tags": [{"key": "big", "value": "v" * 8001}], "run_name": "r", "known": "tags of a new run"}, {"user_id": 5, "known": "mistyped fields"}, {"tags": ["x"], "known": "mistyped fields"}, {"tags": {"a": "b"}, "known": "mistyped fields"}):
+        pair.post("runs/create", {"experiment_id": "$runs", "start_time": 5, **body}, keep={"some": "run.info.run_id"})
     pair.post("runs/create", {"experiment_id": "$runs", "start_time": 5, "run_name": "same key", "tags": [{"key": "a", "value": "1"}, {"key": "a", "value": "2"}]},
-              keep={"samekey": "run.info.run_id"})
+              keep={"samekey": "run.info.run_id"}, known="tags of a new run")
     for query in ({}, {"run_id": ""}, {"run_id": "nobody"}, {"run_id": "0" * 32}, {"run_id": "../x"}):
         pair.get("runs/get", **query)
     for path in ("delete", "restore", "update"):
@@ -110,15 +110,15 @@ def batches(pair: Pair) -> None:
                  {"tags": [{"key": "twice", "value": "1"}, {"key": "twice", "value": "2"}]}, {"params": [{"key": "x"}]}, {"tags": [{"key": "y"}]}, {"params": [{"value": "x"}]},
                  {"params": [{"key": "", "value": "x"}]}, {"tags": [{"value": "x"}]}, {"metrics": [{}]}, {"metrics": [{"key": "a"}]}, {"metrics": [{"key": "a", "value": 1}]},
                  {"metrics": [{"key": "a", "timestamp": 1}]}, {"metrics": [{"value": 1, "timestamp": 1}]}, {"metrics": [metric(1), {"key": "", "value": 1, "timestamp": 1}]},
-                 {"metrics": [{"key": "a", "value": "x", "timestamp": 1}]}, {"metrics": [{"key": "a", "value": 1, "timestamp": "x"}]}, {"metrics": [{"key": "a", "value": 1, "timestamp": -1}]},
+                 {"metrics": [{"key": "a", "value": "x", "timestamp": 1}], "known": "mistyped fields"}, {"metrics": [{"key": "a", "value": 1, "timestamp": "x"}], "known": "mistyped fields"}, {"metrics": [{"key": "a", "value": 1, "timestamp": -1}]},
                  {"metrics": [{"key": "a?", "value": 1, "timestamp": 1}]}, {"metrics": [{"key": "k" * 251, "value": 1, "timestamp": 1}]}, {"params": [{"key": "k" * 251, "value": "1"}]},
                  {"params": [{"key": "long", "value": "v" * 6001}]}, {"tags": [{"key": "long", "value": "v" * 8001}]}, {"tags": [{"key": "mlflow.runName", "value": "batch named"}]},
-                 {"metrics": "x"}, {"params": {}}, {"tags": 5}, {"metrics": [5]}, {"params": [{"key": 5, "value": "1"}]}, {"tags": [{"key": "n", "value": 5}]},
+                 {"metrics": "x"}, {"params": {}}, {"tags": 5}, {"metrics": [5]}, {"params": [{"key": 5, "value": "1"}], "known": "mistyped fields"}, {"tags": [{"key": "n", "value": 5}], "known": "mistyped fields"},
                  {"params": [{"key": "../p", "value": "1"}]}, {"tags": [{"key": "a//b", "value": "1"}]}):
         pair.post("runs/log-batch", {"run_id": "$batch", **body})
     pair.post("runs/log-batch", {"metrics": [metric(1)]})
     pair.post("runs/log-batch", {"run_id": "nobody", "metrics": [metric(1)]})
-    pair.get("runs/get", run_id="$batch")
+    pair.get("runs/get", run_id="$batch", known="mistyped fields")
     _run(pair, "halves")
     pair.post("runs/log-batch", {"run_id": "$halves", "params": [{"key": "a", "value": "1"}]})
     pair.post("runs/log-batch", {"run_id": "$halves", "metrics": [metric(0)], "params": [{"key": "b", "value": "1"}, {"key": "a", "value": "2"}], "tags": pairs(1)})
@@ -131,26 +131,26 @@ def inputs_and_outputs(pair: Pair) -> None:
     other = {"name": "weather", "digest": "d2", "source_type": "local", "source": "{}"}
     for body in ({"datasets": [{"dataset": dataset, "tags": [{"key": "mlflow.data.context", "value": "training"}]}, {"dataset": other}]},
                  {"datasets": [{"dataset": dataset, "tags": [{"key": "mlflow.data.context", "value": "training"}]}]}, {"datasets": [{"dataset": dataset, "tags": [{"key": "more", "value": "x"}]}]},
-                 {}, {"datasets": []}, {"datasets": [{}]}, {"datasets": [{"dataset": {}}]}, {"datasets": [{"dataset": {"name": "n"}}]}, {"datasets": [{"dataset": {"name": "n", "digest": "d"}}]},
+                 {}, {"datasets": []}, {"datasets": [{}], "known": "incomplete datasets"}, {"datasets": [{"dataset": {"name": "n", "digest": "d"}}], "known": "incomplete datasets"},
                  {"datasets": [{"dataset": {**other, "name": "n" * 501}}]}, {"datasets": [{"dataset": {**other, "digest": "d" * 37}}]}, {"datasets": [{"dataset": {**other, "name": "big", "source": "s" * 65536}}]},
-                 {"datasets": [{"dataset": {**other, "name": 5}}]}, {"datasets": [{"dataset": other, "tags": [{"key": "k" * 256, "value": "v"}]}]},
-                 {"datasets": [{"dataset": other, "tags": [{"key": "k", "value": "v" * 501}]}]}, {"datasets": "x"}, {"models": [{"model_id": "m-none"}]}):
+                 {"datasets": [{"dataset": {**other, "name": 5}}], "known": "mistyped fields"}, {"datasets": [{"dataset": other, "tags": [{"key": "k" * 256, "value": "v"}]}]},
+                 {"datasets": [{"dataset": other, "tags": [{"key": "k", "value": "v" * 501}]}]}, {"datasets": "x"}, {"models": [{"model_id": "m-none"}], "known": "links to no model"}):
         pair.post("runs/log-inputs", {"run_id": "$inputs", **body})
-    pair.get("runs/get", run_id="$inputs")
+    pair.get("runs/get", run_id="$inputs", known="incomplete datasets")
     pair.post("runs/log-inputs", {"run_id": "nobody", "datasets": []})
     pair.post("runs/log-inputs", {"datasets": []})
-    pair.post("experiments/search-datasets", {"experiment_ids": ["$runs"]})
-    for body in ({}, {"experiment_ids": []}, {"experiment_ids": [str(number) for number in range(21)]}, {"experiment_ids": "x"}, {"experiment_ids": ["99999"]}):
-        pair.post("experiments/search-datasets", body)
+    pair.post("/ajax-api/2.0/mlflow/experiments/search-datasets", {"experiment_ids": ["$runs"]}, known="incomplete datasets")
+    for body in ({}, {"experiment_ids": []}, {"experiment_ids": [str(number) for number in range(21)]}, {"experiment_ids": "x", "known": "mistyped fields"}, {"experiment_ids": ["99999"]}):
+        pair.post("/ajax-api/2.0/mlflow/experiments/search-datasets", body)
     pair.post("logged-models", {"experiment_id": "$runs", "name": "out", "source_run_id": "$inputs"}, keep={"output": "model.info.model_id"})
-    for body in ({"models": [{"model_id": "$output", "step": 3}]}, {"models": [{"model_id": "$output", "step": 3}]}, {"models": [{"model_id": "$output"}]}, {}, {"models": []}, {"models": [{}]},
-                 {"models": [{"model_id": "m-none", "step": 0}]}, {"models": "x"}):
+    for body in ({"models": [{"model_id": "$output", "step": 3}]}, {"models": [{"model_id": "$output", "step": 3}], "known": "links that are there"}, {}, {"models": []}, {"models": [{}], "known": "links to no model"},
+                 {"models": [{"model_id": "m-none", "step": 0}], "known": "links to no model"}, {"models": "x"}):
         pair.post("runs/outputs", {"run_id": "$inputs", **body})
     pair.post("runs/outputs", {"run_id": "nobody", "models": [{"model_id": "$output"}]})
-    pair.get("runs/get", run_id="$inputs")
+    pair.get("runs/get", run_id="$inputs", known="links to no model")
     for body in ({}, {"model_json": "{"}, {"model_json": "[]"}, {"model_json": "{}"}, {"model_json": json.dumps({"run_id": "x", "artifact_path": "m", "utc_time_created": "t", "flavors": {}})}):
         pair.post("runs/log-model", {"run_id": "$inputs", **body})
-    pair.get("runs/get", run_id="$inputs")
+    pair.get("runs/get", run_id="$inputs", known="links to no model")
 
 
 SCRIPTS = (life_of_a_run, names_of_runs, params, tags, batches, inputs_and_outputs)
