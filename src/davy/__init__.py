@@ -67,7 +67,7 @@ _HOMES = {
     "davy.features.expression": ("abs", "case", "ceil", "clip", "coalesce", "exp", "floor", "hash_bucket", "is_null", "log", "log1p", "maximum",
                                  "minimum", "round", "sqrt", "when"),
     "davy.features.kpi": ("kpi",),
-    "davy.api": ("online", "push", "runs", "traffic", "training_set"),
+    "davy.api": ("alias_history", "online", "push", "runs", "traffic", "training_set"),
     "davy.features.training_set": ("TrainingSet",),
     "davy.gate.check": ("check", "failed", "no_data", "passed"),
     "davy.tracking": ("run",),

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from davy.core.fields import Field
     from davy.events.records import Receipt
     from davy.features.definition import FeatureSet
+    from davy.registry.alias_history import AliasChange
 
 _homes: dict[Path, tuple[int, Home]] = {}
 _projects: dict[Path, tuple[tuple[float, ...], Project]] = {}
@@ -178,6 +179,25 @@ def traffic(model: str, weights: Mapping[str, float] | None = None) -> dict[str,
     home = current_home()
     found = set_traffic(home, model, weights) if weights is not None else get_traffic(home, model)
     return {} if found is None else found.weights
+
+
+def alias_history(model: str, alias: str | None = None, *, at: Any = None) -> list[AliasChange]:
+    """Every move of a model's alias, or of all its aliases, the newest first: when, by whom, from which version to which, on what evidence.
+
+    Args:
+        at: a time with its zone; then only the move of the alias that was in force at that moment.
+
+    Raises:
+        NotFound: no such model, or the alias had not been set by then.
+    """
+    from davy.registry import alias_history as told
+
+    with current_home().database.read() as connection:
+        if at is None:
+            return told.alias_history(connection, model, alias)
+        if alias is None:
+            raise InvalidInput("`at` came without the alias that is meant.", "", 'Write: davy.alias_history("late", "production", at="2026-03-03T12:00:00Z")')
+        return [told.alias_at(connection, model, alias, to_micros(at))]
 
 
 def runs(filter: str = "", *, experiment: str | Sequence[str] | None = None, order_by: str | Sequence[str] = (), limit: int | None = None) -> pl.DataFrame:

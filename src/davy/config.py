@@ -17,12 +17,13 @@ _TOML = {"str": "text", "int": "whole number", "bool": "true or false", "array":
 
 
 class Storage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """[storage]: where things live. Empty values mean inside the `.davy` folder."""
+    """[storage]: where things live. Empty values mean inside the `.davy` folder. `options` go to the object store of `blobs`."""
 
     home: str = ".davy"
     database: str = ""
     blobs: str = ""
     tables: str = ""
+    options: dict[str, str] = {}
 
 
 class Events(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -49,9 +50,20 @@ class Serving(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Tracking(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """[tracking]: what an acknowledged write of runs and models has survived: the end of every process (and within 100 ms the loss of power), or both."""
+    """[tracking]: what an acknowledged write of runs and models has survived: the end of every process (and within 100 ms the loss of power), or both.
+
+    `largest_artifact` is in bytes; `artifact_roots` are the folders and buckets that experiments may keep their artifacts in by themselves.
+    """
 
     durability: Literal["process", "fsync"] = "process"
+    largest_artifact: int = 1 << 40
+    artifact_roots: tuple[str, ...] = ()
+
+
+class Registry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[registry]: the aliases, as production or late@production, that only a releaser or a release may move."""
+
+    protected: tuple[str, ...] = ()
 
 
 class Kpi(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -147,6 +159,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     predictions: Predictions = Predictions()
     serving: Serving = Serving()
     tracking: Tracking = Tracking()
+    registry: Registry = Registry()
     release: Release = Release()
     gate: Gate = Gate()
     monitoring: Monitoring = Monitoring()

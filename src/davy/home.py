@@ -70,7 +70,8 @@ class Home:
         """Artifacts and model files, by digest."""
         from davy.store.blobs import Blobs
 
-        return Blobs(self.config.storage.blobs or f"file://{self.place('blobs')}")
+        storage = self.config.storage
+        return Blobs(storage.blobs or f"file://{self.place('blobs')}", options=storage.options, spool=self.path / "run" / "spool")
 
     @cached_property
     def online(self) -> OnlineStore:

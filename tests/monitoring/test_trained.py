@@ -110,7 +110,7 @@ def test_what_is_known_of_a_version(trained: Trained, capsys: pytest.CaptureFixt
     assert "cost EUR" in said
     with trained.home.database.begin() as connection:  # as a run of a model that tells
         data = trained.home.blobs.put(b'{"size": -3.0, "mean_7d": 1.0, "shop": 0.0, "sales_1d": 0.0}')
-        add_artifacts(connection, trained.version.run_id or "", {"importance.json": (data, 60)}, clock=trained.home.clock)
+        add_artifacts(connection, trained.version.run_id or "", {"importance.json": (data, 60)}, clock=trained.home.clock, blobs=trained.home.blobs)
     assert run(["monitor", "returns", "--json"]) == 0
     (moved,) = json.loads(capsys.readouterr().out)["drift"]
     assert moved["importance"] == {"size": 0.75, "mean_7d": 0.25, "shop": 0.0, "sales_1d": 0.0}

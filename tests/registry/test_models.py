@@ -13,7 +13,8 @@ import pytest
 import sqlalchemy as sa
 
 from davy.errors import Conflict, CorruptData, InvalidInput, NotFound
-from davy.registry import models
+from davy.registry import aliases, models, tags, versions
+from davy.registry.alias_history import alias_history
 from davy.registry.definitions import TrainingSetRecord, get_feature_set, get_training_set, get_views, put_feature_set, put_training_set
 from davy.registry.lineage import lineage
 from davy.schema.tables import traffic
@@ -40,7 +41,7 @@ def _resolve(home: Home, reference: str) -> ModelVersion:
 
 def _alias(home: Home, alias: str, version: int) -> None:
     with home.database.begin() as connection:
-        models.set_alias(connection, clock=home.clock, actor="ada", name="late", alias=alias, version=version)
+        aliases.set_alias(connection, clock=home.clock, actor="ada", name="late", alias=alias, version=version)
 
 
 def _journal(home: Home) -> list[str]:
@@ -98,16 +99,15 @@ def test_aliases_move_and_their_history_is_in_the_journal(home: Home) -> None:
     for alias, version in (("production", 1), ("production", 2), ("production", 2), ("canary", 1)):
         _alias(home, alias, version)
     with home.database.begin() as connection:
-        models.delete_alias(connection, clock=home.clock, actor="bob", name="late", alias="production")
-        models.delete_alias(connection, clock=home.clock, actor="bob", name="late", alias="production")
+        aliases.delete_alias(connection, clock=home.clock, actor="bob", name="late", alias="production")
+        aliases.delete_alias(connection, clock=home.clock, actor="bob", name="late", alias="production")
     with home.database.read() as connection:
-        history = models.alias_history(connection, "late", "production")
-    assert [(entry.action, entry.actor, entry.details.get("before"), entry.details.get("version")) for entry in history] == [
-        ("alias.delete", "bob", 2, None), ("alias.set", "ada", 1, 2), ("alias.set", "ada", None, 1)]
+        history = alias_history(connection, "late", "production")
+    assert [(change.actor, change.before, change.version) for change in history] == [("bob", 2, None), ("ada", 1, 2), ("ada", None, 1)]
     assert _journal(home) == ["version.register", "version.register", "alias.set", "alias.set", "alias.set", "alias.delete"]
 
 
-@pytest.mark.parametrize("alias", ["", "latest", "v2", "7", "a b", "x" * 256, "a@b", "a/b"])
+@pytest.mark.parametrize("alias", ["", "latest", "LATEST", "v2", "a b", "x" * 256, "a@b", "a/b"])
 def test_an_alias_that_could_be_misread_is_refused(home: Home, alias: str) -> None:
     _register(home)
     with pytest.raises(InvalidInput, match="alias"):
@@ -120,13 +120,13 @@ def test_a_version_that_is_held_can_not_be_deleted_and_its_number_is_not_given_a
 
     def delete(version: int) -> None:
         with home.database.begin() as connection:
-            models.delete_version(connection, clock=home.clock, actor="ada", name="late", version=version)
+            versions.delete_version(connection, clock=home.clock, actor="ada", name="late", version=version)
 
     _alias(home, "production", 2)
     with pytest.raises(Conflict, match="production"):
         delete(2)
     with home.database.begin() as connection:
-        models.delete_alias(connection, clock=home.clock, actor="ada", name="late", alias="production")
+        aliases.delete_alias(connection, clock=home.clock, actor="ada", name="late", alias="production")
         row = {"model": "late", "revision": 1, "weights": '{"late@2": 1.0}', "updated": 0, "actor": "ada"}
         connection.execute(sa.insert(traffic).values(row))
     with pytest.raises(Conflict, match="traffic"):
@@ -144,11 +144,11 @@ def test_tags_and_descriptions(home: Home) -> None:
     _register(home)
     with home.database.begin() as connection:
         for value in ("1", "2"):
-            models.set_tag(connection, clock=home.clock, actor="ada", name="late", version=1, key="k", value=value)
-        models.describe(connection, clock=home.clock, actor="ada", name="late", version=1, description="better")
+            tags.set_tag(connection, clock=home.clock, actor="ada", name="late", version=1, key="k", value=value)
+        versions.describe(connection, clock=home.clock, actor="ada", name="late", version=1, description="better")
     assert (_resolve(home, "late@1").tags, _resolve(home, "late@1").description) == ({"k": "2"}, "better")
     with home.database.begin() as connection:
-        models.set_tag(connection, clock=home.clock, actor="ada", name="late", version=1, key="k", value=None)
+        tags.set_tag(connection, clock=home.clock, actor="ada", name="late", version=1, key="k", value=None)
     assert _resolve(home, "late@1").tags == {}
     assert _journal(home)[1:] == ["version.tag", "version.tag", "version.describe", "version.tag"]
 

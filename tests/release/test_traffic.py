@@ -11,7 +11,8 @@ from davy.core.fields import Float
 from davy.errors import Conflict, InvalidInput, NotFound
 from davy.features.define import Resolver
 from davy.home import Home
-from davy.registry.models import register, set_alias, store_files
+from davy.registry.aliases import set_alias
+from davy.registry.models import register, store_files
 from davy.release.traffic import get_traffic, set_traffic, weights_from_text
 from davy.store import journal
 from serving_kit import Card, add_version, feature_set, signature

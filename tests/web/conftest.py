@@ -23,8 +23,9 @@ from davy.features.define import Resolver
 from davy.features.definition import FeatureSet
 from davy.features.expression import when
 from davy.home import Home
+from davy.registry.aliases import set_alias
 from davy.registry.definitions import TrainingSetRecord, put_feature_set, put_training_set
-from davy.registry.models import get_version, register, set_alias, store_files
+from davy.registry.models import get_version, register, store_files
 from davy.registry.signature import Signature
 from davy.release.traffic import set_traffic
 from davy.serving.predictions import PredictionLog, PredictionRecord, flush_predictions, folder_of

@@ -1,7 +1,7 @@
-"""Registered models: versions with the digests of their files, aliases and tags.
+"""Registered models and their versions: registered from training, resolved, and read.
 
-Every change is one transaction with its journal entry. Version numbers start at 1 and are never given twice,
-also not after a version was deleted.
+Version numbers start at 1 and are never given twice, also not after a version was deleted. What MLflow's
+protocol registers from a source lies in the same table, without format, files and signature (see versions.py).
 """
 
 from __future__ import annotations
@@ -12,23 +12,47 @@ import msgspec
 import sqlalchemy as sa
 
 from davy.core.digest import canonical_json, digest_json
-from davy.errors import Conflict, InvalidInput, NotFound, nearest
+from davy.errors import InvalidInput, NotFound, nearest
 from davy.registry.definitions import put_feature_set
-from davy.registry.reference import Reference, check_alias, check_name, parse_reference
+from davy.registry.reference import Reference, check_name, parse_reference
 from davy.registry.signature import Signature
-from davy.schema.tables import aliases, model_version_tags, model_versions, registered_models, traffic
+from davy.schema.tables import aliases, model_version_tags, model_versions, registered_model_tags, registered_models
 from davy.store import journal
 from davy.store.database import insert
+from davy.store.garbage import claim
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from davy.core.clock import Clock
     from davy.features.definition import FeatureSet
     from davy.store.blobs import Blobs
 
-_VERSION = model_versions.c
+PROMPT_TAG = "mlflow.prompt.is_prompt"
+FOLDER = "mlflow-artifacts:/registry"
+_VERSION, _TAG, _ALIAS = model_versions.c, model_version_tags.c, aliases.c
+_LOOKUP, _MOST_TOLD = 400, 50
+
+# Statements are built once: building one costs more than running it.
+_NAME, _NUMBER = sa.bindparam("name"), sa.bindparam("version")
+_live = _VERSION.deleted.is_(False)
+_by_number = sa.select(model_versions).where(_VERSION.name == _NAME, _VERSION.version == _NUMBER, _live)
+_by_alias = sa.select(model_versions).join(aliases, sa.and_(_ALIAS.name == _VERSION.name, _ALIAS.version == _VERSION.version)).where(
+    _ALIAS.name == _NAME, _ALIAS.alias == sa.bindparam("alias"), _live)
+_newest = sa.select(model_versions).where(_VERSION.name == _NAME, _live).order_by(_VERSION.version.desc()).limit(1)
+_tags_of_one = sa.select(_TAG.key, _TAG.value).where(_TAG.name == _NAME, _TAG.version == _NUMBER).order_by(_TAG.key)
+_aliases_of_one = sa.select(_ALIAS.alias).where(_ALIAS.name == _NAME, _ALIAS.version == _NUMBER).order_by(_ALIAS.alias)
+_NUMBERS = sa.bindparam("numbers", expanding=True)
+_some = sa.select(model_versions).where(_VERSION.name == _NAME, _VERSION.version.in_(_NUMBERS), _live)
+_tags_of_some = sa.select(_TAG.version, _TAG.key, _TAG.value).where(_TAG.name == _NAME, _TAG.version.in_(_NUMBERS)).order_by(_TAG.version, _TAG.key)
+_aliases_of_some = sa.select(_ALIAS.version, _ALIAS.alias).where(_ALIAS.name == _NAME, _ALIAS.version.in_(_NUMBERS)).order_by(_ALIAS.alias)
+_is_there = sa.select(sa.literal(1)).where(_VERSION.name == _NAME, _VERSION.version == _NUMBER, _live)
+_model_is_there = sa.select(sa.literal(1)).where(registered_models.c.name == _NAME)
+_last = sa.select(sa.func.max(_VERSION.version)).where(_VERSION.name == _NAME)
+_touch_model = sa.update(registered_models).where(registered_models.c.name == sa.bindparam("which")).values(last_update_time=sa.bindparam("now"))
+_touch_version = sa.update(model_versions).where(_VERSION.name == sa.bindparam("which"), _VERSION.version == sa.bindparam("number")).values(
+    last_update_time=sa.bindparam("now"))
 
 
 class ModelVersion(msgspec.Struct, frozen=True):
@@ -40,6 +64,10 @@ class ModelVersion(msgspec.Struct, frozen=True):
         feature_set: the digest of the feature set that computes its input.
         digest: over format, files, signature and feature set.
         run_id: the run that made it.
+        stage: MLflow's former way to say what a version is for.
+        origin: the URI that it was registered from; None for a native version.
+        location: where its files are, when that is not `origin`.
+        model_id: the logged model that it was registered from.
     """
 
     name: str
@@ -55,14 +83,29 @@ class ModelVersion(msgspec.Struct, frozen=True):
     updated: int
     actor: str
     status: str = "READY"
-    description: str = ""
+    description: str | None = None
     tags: dict[str, str] = {}
     aliases: tuple[str, ...] = ()
+    stage: str = "None"
+    origin: str | None = None
+    location: str | None = None
+    run_link: str | None = None
+    model_id: str | None = None
 
     @property
     def reference(self) -> str:
         """`name@version`."""
         return f"{self.name}@{self.version}"
+
+    @property
+    def source(self) -> str:
+        """The URI that it was registered from; of a native version the folder of its files."""
+        return self.origin if self.format is None and self.origin is not None else f"{FOLDER}/{self.name}/{self.version}"
+
+    @property
+    def download_uri(self) -> str:
+        """Where a client finds its files."""
+        return self.location or self.source
 
 
 class ModelSummary(msgspec.Struct, frozen=True):
@@ -87,15 +130,17 @@ def store_files(blobs: Blobs, files: Mapping[str, bytes | Path]) -> dict[str, st
 
 def register(connection: sa.Connection, *, clock: Clock, actor: str, name: str, format: str, files: Mapping[str, str], signature: Signature,
              feature_set: FeatureSet, run_id: str | None = None, training_set: str | None = None, description: str = "",
-             tags: Mapping[str, str] | None = None) -> ModelVersion:
+             tags: Mapping[str, str] | None = None, blobs: Blobs | None = None) -> ModelVersion:
     """Make the next version of the model `name`, and the model if it is new.
 
     Args:
         files: relative path -> digest of a blob that is stored already (see `store_files`).
         training_set: the digest of a record kept by `put_training_set`.
+        blobs: where the files were stored, so that none is taken that was collected since.
 
     Raises:
         InvalidInput: no files, or columns that are not those of the feature set.
+        Unavailable: a file was collected since it was stored: store it again, then try again.
     """
     check_name(name)
     if not files:
@@ -103,16 +148,18 @@ def register(connection: sa.Connection, *, clock: Clock, actor: str, name: str, 
     if signature.names != tuple(feature_set.outputs):
         raise InvalidInput(f"The signature's columns are {', '.join(signature.names)}.", f"The feature set's outputs are {', '.join(feature_set.outputs)}.",
                            "Train again on this feature set.")
+    if blobs is not None:
+        claim(connection, blobs, files.values())
     put_feature_set(connection, feature_set, clock=clock)
     now = clock.now() // 1000
-    _ensure_model(connection, name, now)
-    last = connection.scalar(sa.select(sa.func.max(_VERSION.version)).where(_VERSION.name == name)) or 0
+    statement = insert(connection, registered_models).values(name=name, creation_time=now, last_update_time=now)
+    connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_={"last_update_time": now}))
+    version = next_number(connection, name)
     content = {"format": format, "files": dict(files), "signature": signature, "feature_set": feature_set.digest}
     digest = digest_json(content)
-    version = last + 1
     connection.execute(sa.insert(model_versions).values(
         name=name, version=version, creation_time=now, last_update_time=now, user_id=actor, current_stage="None", description=description,
-        source=f"models:/{name}/{version}", storage_location=None, run_id=run_id, status="READY", deleted=False, format=format,
+        source=None, storage_location=None, run_id=run_id, status="READY", deleted=False, format=format,
         files=canonical_json(dict(files)).decode(), signature=canonical_json(signature).decode(), feature_set=feature_set.digest,
         training_set=training_set, digest=digest))
     for key, value in (tags or {}).items():
@@ -132,18 +179,18 @@ def resolve(connection: sa.Connection, reference: str | Reference) -> ModelVersi
     if wanted.version is not None:
         return get_version(connection, wanted.model, wanted.version)
     if wanted.alias is not None:
-        version = connection.scalar(sa.select(aliases.c.version).where(aliases.c.name == wanted.model, aliases.c.alias == wanted.alias))
-        if version is None:
-            _require_model(connection, wanted.model)
-            known = connection.scalars(sa.select(aliases.c.alias).where(aliases.c.name == wanted.model)).all()
+        found = find_alias(connection, wanted.model, wanted.alias)
+        if found is None:
+            require_model(connection, wanted.model)
+            known = connection.scalars(sa.select(_ALIAS.alias).where(_ALIAS.name == wanted.model)).all()
             raise NotFound(f"The model {wanted.model!r} has no alias {wanted.alias!r}.", nearest(wanted.alias, known),
                            f"Correct the alias, or write a number: {wanted.model}@1")
-        return get_version(connection, wanted.model, version)
-    latest = connection.scalar(sa.select(sa.func.max(_VERSION.version)).where(_VERSION.name == wanted.model, _VERSION.deleted.is_(False)))
-    if latest is None:
-        _require_model(connection, wanted.model)
+        return found
+    newest = find_newest(connection, wanted.model)
+    if newest is None:
+        require_model(connection, wanted.model)
         raise NotFound(f"The model {wanted.model!r} has no version.", "Training registers one.", f"Train it: davy train {wanted.model}")
-    return get_version(connection, wanted.model, latest)
+    return newest
 
 
 def get_version(connection: sa.Connection, name: str, version: int) -> ModelVersion:
@@ -152,138 +199,142 @@ def get_version(connection: sa.Connection, name: str, version: int) -> ModelVers
     Raises:
         NotFound: there is none, or it was deleted.
     """
-    row = connection.execute(sa.select(model_versions).where(_VERSION.name == name, _VERSION.version == version, _VERSION.deleted.is_(False))).first()
-    if row is None:
-        _require_model(connection, name)
-        known = connection.scalars(sa.select(_VERSION.version).where(_VERSION.name == name, _VERSION.deleted.is_(False)).order_by(_VERSION.version)).all()
-        raise NotFound(f"The model {name!r} has no version {version}.", f"It has {', '.join(map(str, known)) or 'none'}.", "Correct the number.")
-    return _versions(connection, [row])[0]
+    found = find_version(connection, name, version)
+    if found is None:
+        raise _no_version(connection, name, version)
+    return found
+
+
+def find_version(connection: sa.Connection, name: str, version: int) -> ModelVersion | None:
+    """That version of that model, if there is one that was not deleted."""
+    return _one(connection, connection.execute(_by_number, {"name": name, "version": version}).first())
+
+
+def find_alias(connection: sa.Connection, name: str, alias: str) -> ModelVersion | None:
+    """The version that the alias means, if the model has such an alias."""
+    return _one(connection, connection.execute(_by_alias, {"name": name, "alias": alias}).first())
+
+
+def find_newest(connection: sa.Connection, name: str) -> ModelVersion | None:
+    """The version with the highest number, if the model has one."""
+    return _one(connection, connection.execute(_newest, {"name": name}).first())
 
 
 def list_versions(connection: sa.Connection, name: str | None = None, *, run_id: str | None = None, limit: int | None = None) -> list[ModelVersion]:
     """Versions, the newest first: of one model, of one run, or all."""
-    query = sa.select(model_versions).where(_VERSION.deleted.is_(False)).order_by(_VERSION.creation_time.desc(), _VERSION.name, _VERSION.version.desc())
+    query = sa.select(model_versions).where(_live).order_by(_VERSION.creation_time.desc(), _VERSION.name, _VERSION.version.desc())
     if name is not None:
         query = query.where(_VERSION.name == name)
     if run_id is not None:
         query = query.where(_VERSION.run_id == run_id)
-    return _versions(connection, connection.execute(query.limit(limit)).all())
+    return read_versions(connection, connection.execute(query.limit(limit)).all())
+
+
+def versions_of(connection: sa.Connection, keys: Sequence[tuple[str, int]]) -> list[ModelVersion]:
+    """The versions of these names and numbers, in their order; those that are gone are left out."""
+    rows = [row for name, numbers in _by_model(keys) for row in connection.execute(_some, {"name": name, "numbers": numbers})]
+    found = {(version.name, version.version): version for version in read_versions(connection, rows)}
+    return [found[key] for key in keys if key in found]
 
 
 def list_models(connection: sa.Connection) -> list[ModelSummary]:
-    """All registered models by name."""
+    """All registered models by name, without prompts."""
     counts = {row.name: row for row in connection.execute(
-        sa.select(_VERSION.name, sa.func.count().label("versions"), sa.func.max(_VERSION.version).label("latest"))
-        .where(_VERSION.deleted.is_(False)).group_by(_VERSION.name))}
+        sa.select(_VERSION.name, sa.func.count().label("versions"), sa.func.max(_VERSION.version).label("latest")).where(_live).group_by(_VERSION.name))}
     pointed: dict[str, dict[str, int]] = {}
-    for row in connection.execute(sa.select(aliases).order_by(aliases.c.alias)):
+    for row in connection.execute(sa.select(aliases).order_by(_ALIAS.alias)):
         pointed.setdefault(row.name, {})[row.alias] = row.version
     found = []
-    for row in connection.execute(sa.select(registered_models).order_by(registered_models.c.name)):
+    for row in connection.execute(sa.select(registered_models).where(~is_prompt(registered_models.c.name)).order_by(registered_models.c.name)):
         count = counts.get(row.name)
         found.append(ModelSummary(row.name, count.versions if count else 0, count.latest if count else None, pointed.get(row.name, {}),
                                   row.creation_time * 1000, row.last_update_time * 1000, row.description or ""))
     return found
 
 
-def set_alias(connection: sa.Connection, *, clock: Clock, actor: str, name: str, alias: str, version: int) -> None:
-    """Let the alias mean this version from now on."""
-    check_alias(alias)
-    get_version(connection, name, version)
-    before = connection.scalar(sa.select(aliases.c.version).where(aliases.c.name == name, aliases.c.alias == alias))
-    if before == version:
-        return
-    statement = insert(connection, aliases).values(name=name, alias=alias, version=version)
-    connection.execute(statement.on_conflict_do_update(index_elements=["name", "alias"], set_={"version": version}))
-    _touch(connection, name, clock.now() // 1000)
-    journal.append(connection, clock=clock, actor=actor, action="alias.set", subject=name, details={"alias": alias, "version": version, "before": before})
+def is_prompt(name: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+    """Whether the model of that name is a prompt: MLflow keeps those in the registry too, by a tag."""
+    tag = registered_model_tags.alias().c
+    return sa.exists().where(tag.name == name, tag.key == PROMPT_TAG, tag.value == "true")
 
 
-def delete_alias(connection: sa.Connection, *, clock: Clock, actor: str, name: str, alias: str) -> None:
-    """Take the alias away. If the model has no such alias, this is a no-op."""
-    before = connection.scalar(sa.select(aliases.c.version).where(aliases.c.name == name, aliases.c.alias == alias))
-    if before is None:
-        _require_model(connection, name)
-        return
-    connection.execute(sa.delete(aliases).where(aliases.c.name == name, aliases.c.alias == alias))
-    _touch(connection, name, clock.now() // 1000)
-    journal.append(connection, clock=clock, actor=actor, action="alias.delete", subject=name, details={"alias": alias, "before": before})
-
-
-def alias_history(connection: sa.Connection, name: str, alias: str | None = None, *, limit: int = 100) -> list[journal.Entry]:
-    """Who pointed the model's aliases where and when, the newest first."""
-    found = journal.entries(connection, subject=name, action="alias.", limit=limit)
-    return [entry for entry in found if alias is None or entry.details.get("alias") == alias]
-
-
-def set_tag(connection: sa.Connection, *, clock: Clock, actor: str, name: str, version: int, key: str, value: str | None) -> None:
-    """Set a version's tag, or remove it with None."""
-    get_version(connection, name, version)
-    where = (model_version_tags.c.name == name, model_version_tags.c.version == version, model_version_tags.c.key == key)
-    connection.execute(sa.delete(model_version_tags).where(*where))
-    if value is not None:
-        connection.execute(sa.insert(model_version_tags).values(name=name, version=version, key=key, value=value))
-    _touch(connection, name, clock.now() // 1000, version)
-    journal.append(connection, clock=clock, actor=actor, action="version.tag", subject=name, details={"version": version, "key": key, "value": value})
-
-
-def describe(connection: sa.Connection, *, clock: Clock, actor: str, name: str, version: int, description: str) -> None:
-    """Set a version's description."""
-    get_version(connection, name, version)
-    connection.execute(sa.update(model_versions).where(_VERSION.name == name, _VERSION.version == version).values(description=description))
-    _touch(connection, name, clock.now() // 1000, version)
-    journal.append(connection, clock=clock, actor=actor, action="version.describe", subject=name, details={"version": version, "description": description})
-
-
-def delete_version(connection: sa.Connection, *, clock: Clock, actor: str, name: str, version: int) -> None:
-    """Hide a version for good; its number is not given again and its files stay in the blobs.
+def require_model(connection: sa.Connection, name: str) -> None:
+    """Refuse a name that no model has.
 
     Raises:
-        Conflict: the version takes traffic, or an alias points at it.
+        NotFound: there is none; names the nearest.
     """
-    found = get_version(connection, name, version)
-    weights = connection.scalar(sa.select(traffic.c.weights).where(traffic.c.model == name))
-    holders = [f"the alias {alias!r}" for alias in found.aliases]
-    if weights is not None and msgspec.json.decode(weights, type=dict[str, float]).get(found.reference, 0) > 0:
-        holders.append("the traffic")
-    if holders:
-        raise Conflict(f"{found.reference} is held by {' and '.join(holders)}.", "Only a version that nothing points at can be deleted.",
-                       "Move the alias or the traffic first.")
-    connection.execute(sa.update(model_versions).where(_VERSION.name == name, _VERSION.version == version).values(deleted=True))
-    _touch(connection, name, clock.now() // 1000, version)
-    journal.append(connection, clock=clock, actor=actor, action="version.delete", subject=name, details={"version": version, "digest": found.digest})
-
-
-def _ensure_model(connection: sa.Connection, name: str, now: int) -> None:
-    statement = insert(connection, registered_models).values(name=name, creation_time=now, last_update_time=now)
-    connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_={"last_update_time": now}))
-
-
-def _require_model(connection: sa.Connection, name: str) -> None:
-    known = connection.scalars(sa.select(registered_models.c.name)).all()
-    if name not in known:
+    if connection.scalar(_model_is_there, {"name": name}) is None:
+        known = connection.scalars(sa.select(registered_models.c.name)).all()
         raise NotFound(f"There is no model {name!r}.", nearest(name, known), "Correct the name, or train it.")
 
 
-def _touch(connection: sa.Connection, name: str, now: int, version: int | None = None) -> None:
-    connection.execute(sa.update(registered_models).where(registered_models.c.name == name).values(last_update_time=now))
+def require_version(connection: sa.Connection, name: str, version: int) -> None:
+    """Refuse a version that does not exist, or was deleted.
+
+    Raises:
+        NotFound: there is none; names those that there are.
+    """
+    if connection.scalar(_is_there, {"name": name, "version": version}) is None:
+        raise _no_version(connection, name, version)
+
+
+def next_number(connection: sa.Connection, name: str) -> int:
+    """The number of the model's next version."""
+    return int(connection.scalar(_last, {"name": name}) or 0) + 1
+
+
+def touch(connection: sa.Connection, name: str, now: int, version: int | None = None) -> None:
+    """Write down when a model, and perhaps a version of it, was last changed (milliseconds)."""
+    connection.execute(_touch_model, {"which": name, "now": now})
     if version is not None:
-        connection.execute(sa.update(model_versions).where(_VERSION.name == name, _VERSION.version == version).values(last_update_time=now))
+        connection.execute(_touch_version, {"which": name, "number": version, "now": now})
 
 
-def _versions(connection: sa.Connection, rows: Iterable[sa.Row[Any]]) -> list[ModelVersion]:
+def read_versions(connection: sa.Connection, rows: Iterable[sa.Row[Any]]) -> list[ModelVersion]:
+    """The records of rows of `model_versions`, in their order, with tags and aliases."""
     found = list(rows)
-    names = {row.name for row in found}
     tags: dict[tuple[str, int], dict[str, str]] = {}
     pointed: dict[tuple[str, int], list[str]] = {}
-    for name in names:
-        for tag in connection.execute(sa.select(model_version_tags).where(model_version_tags.c.name == name).order_by(model_version_tags.c.key)):
-            tags.setdefault((tag.name, tag.version), {})[tag.key] = tag.value
-        for alias in connection.execute(sa.select(aliases).where(aliases.c.name == name).order_by(aliases.c.alias)):
-            pointed.setdefault((alias.name, alias.version), []).append(alias.alias)
-    return [ModelVersion(
+    keys = [(row.name, row.version) for row in found]
+    for name, numbers in _by_model(keys):
+        wanted = {"name": name, "numbers": numbers}
+        for tag in connection.execute(_tags_of_some, wanted):
+            tags.setdefault((name, tag.version), {})[tag.key] = tag.value
+        for alias in connection.execute(_aliases_of_some, wanted):
+            pointed.setdefault((name, alias.version), []).append(alias.alias)
+    return [_record(row, tags.get(key, {}), pointed.get(key, ())) for row, key in zip(found, keys, strict=True)]
+
+
+def _by_model(keys: Iterable[tuple[str, int]]) -> Iterator[tuple[str, list[int]]]:
+    """Names with numbers, a few hundred at a time: for pairs, SQLite would walk the whole table."""
+    numbers: dict[str, list[int]] = {}
+    for name, number in keys:
+        numbers.setdefault(name, []).append(number)
+    for name, found in numbers.items():
+        for start in range(0, len(found), _LOOKUP):
+            yield name, found[start:start + _LOOKUP]
+
+
+def _one(connection: sa.Connection, row: sa.Row[Any] | None) -> ModelVersion | None:
+    if row is None:
+        return None
+    key = {"name": row.name, "version": row.version}
+    tags = {tag.key: tag.value for tag in connection.execute(_tags_of_one, key)}
+    return _record(row, tags, connection.scalars(_aliases_of_one, key).all())
+
+
+def _record(row: sa.Row[Any], tags: dict[str, str], pointed: Sequence[str]) -> ModelVersion:
+    return ModelVersion(
         name=row.name, version=row.version, format=row.format, files=msgspec.json.decode(row.files) if row.files else {},
         signature=msgspec.json.decode(row.signature, type=Signature) if row.signature else None, feature_set=row.feature_set,
         training_set=row.training_set, digest=row.digest, run_id=row.run_id, created=row.creation_time * 1000, updated=row.last_update_time * 1000,
-        actor=row.user_id, status=row.status, description=row.description or "", tags=tags.get((row.name, row.version), {}),
-        aliases=tuple(pointed.get((row.name, row.version), ()))) for row in found]
+        actor=row.user_id, status=row.status, description=row.description, tags=tags, aliases=tuple(pointed), stage=row.current_stage,
+        origin=row.source, location=row.storage_location, run_link=row.run_link, model_id=row.model_id)
+
+
+def _no_version(connection: sa.Connection, name: str, version: int) -> NotFound:
+    require_model(connection, name)
+    known = connection.scalars(sa.select(_VERSION.version).where(_VERSION.name == name, _live).order_by(_VERSION.version)).all()
+    told = ", ".join(map(str, known)) if len(known) <= _MOST_TOLD else f"{len(known)} versions, {known[0]} to {known[-1]}"
+    return NotFound(f"The model {name!r} has no version {version}.", f"It has {told or 'none'}.", "Correct the number.")

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import msgspec
-import sqlalchemy as sa
 
+from davy.registry.models import PROMPT_TAG, is_prompt
 from davy.schema.tables import model_version_tags, model_versions, registered_model_tags, registered_models
 from davy.search.fields import Attribute, Keyed, Target
 from davy.search.language import Language
@@ -19,11 +19,12 @@ from davy.search.select import Selection, conditions, select_page
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import sqlalchemy as sa
+
     from davy.search.tree import Node
 
-PROMPT = "mlflow.prompt.is_prompt"
 MOST_MODELS, MOST_VERSIONS = 1000, 200_000
-_NOT_PROMPT = {PROMPT: "false"}
+_NOT_PROMPT = {PROMPT_TAG: "false"}
 _model, _version = registered_models.c, model_versions.c
 
 
@@ -90,9 +91,7 @@ def search_models(connection: sa.Connection, *, filter: str = "", order_by: Sequ
         InvalidInput: the filter or the order can't be read, or the token is another search's.
     """
     tree, keys = MODELS.read(filter), MODELS.order(order_by)
-    marked = registered_model_tags.alias()
-    where = [] if _asks_for_prompts(MODELS, filter, tree) else [
-        sa.not_(sa.exists().where(marked.c.name == _model.name, marked.c.key == PROMPT, marked.c.value == "true"))]
+    where = [] if _asks_for_prompts(MODELS, filter, tree) else [~is_prompt(_model.name)]
     found, following = select_page(connection, _MODELS, text=filter, tree=tree, keys=keys, limit=limit, most=MOST_MODELS, after=after, where=where,
                                    bound=[list(order_by)])
     return ModelPage([row[0] for row in found], following)
@@ -106,10 +105,9 @@ def search_versions(connection: sa.Connection, *, filter: str = "", order_by: Se
         InvalidInput: the filter or the order can't be read, or the token is another search's.
     """
     tree, keys = VERSIONS.read(filter), VERSIONS.order(order_by or ["last_updated_timestamp DESC"])
-    marked = model_version_tags.alias()
     where = [_version.deleted.is_(False)]
     if not _asks_for_prompts(VERSIONS, filter, tree):
-        where.append(sa.not_(sa.exists().where(marked.c.name == _version.name, marked.c.key == PROMPT, marked.c.value == "true")))
+        where.append(~is_prompt(_version.name))
     found, following = select_page(connection, _VERSIONS, text=filter, tree=tree, keys=keys, limit=limit, most=MOST_VERSIONS, after=after, where=where,
                                    bound=[list(order_by)])
     return VersionPage([(row[0], row[1]) for row in found], following)
@@ -118,7 +116,7 @@ def search_versions(connection: sa.Connection, *, filter: str = "", order_by: Se
 def _asks_for_prompts(language: Language, text: str, tree: Node | None) -> bool:
     for condition in conditions(tree):
         check = language.check(text, condition)
-        if check.target.entity == "tag" and check.target.key == PROMPT:
+        if check.target.entity == "tag" and check.target.key == PROMPT_TAG:
             values = [str(value).lower() for value in check.values]
             if (check.op in ("=", "IN") and "true" in values) or (check.op == "!=" and values == ["false"]):
                 return True

@@ -130,6 +130,15 @@ artifacts = Table(
     Column("digest", _Digest, nullable=False),
     Column("size", BigInteger, nullable=False),
     Column("creation_time", BigInteger, nullable=False),
+    Index("ix_artifacts_digest", "digest"),
+    sqlite_with_rowid=False,
+)
+# Blobs at which nothing pointed when they were collected (store/garbage.py); seconds.
+collected_blobs = Table(
+    "collected_blobs", metadata,
+    Column("digest", _Digest, primary_key=True),
+    Column("began", BigInteger, nullable=False),
+    Column("ended", BigInteger),
     sqlite_with_rowid=False,
 )
 datasets = Table(
@@ -264,6 +273,7 @@ model_versions = Table(
     Column("feature_set", _Digest, ForeignKey("feature_sets.digest")),
     Column("training_set", _Digest, ForeignKey("training_sets.digest")),
     Column("digest", _Digest, index=True),
+    Index("ix_model_versions_stage", "name", "current_stage", "version"),
 )
 model_version_tags = Table(
     "model_version_tags", metadata,

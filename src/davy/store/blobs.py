@@ -1,33 +1,32 @@
-"""Content-addressed bytes: a blob's name is the SHA-256 of its content, and every read verifies it.
+"""Content-addressed bytes: a blob's name is the SHA-256 of its content, and every read of a whole blob verifies it.
 
-A blob appears whole or not at all: it is written under another name and renamed. In a local folder it is also
-on disk (fsync) before its digest is returned, so that a committed row never points at bytes that a loss of
-power took away.
+A blob appears whole or not at all. In a local folder it is written under another name, brought to the disk
+(fsync) and renamed, all before its digest is returned, so that a committed row never points at bytes that a loss
+of power took away. For an object store, which cannot rename, it is hashed on its way into a local file first and
+sent once, to its final name; the store's answer stands for the fsync.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import obstore
-from obstore.exceptions import BaseError, NotFoundError
-from obstore.store import LocalStore, from_url
-
 from davy.core.clock import SystemClock
 from davy.core.digest import digest_bytes
-from davy.errors import ConfigError, CorruptData, DavyError, InvalidInput, NotFound, StorageFull, Unavailable
+from davy.errors import CorruptData, InvalidInput, NotFound
+from davy.store.shelves import LocalShelf, ObjectShelf, Stored, explain, explained, key_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from davy.store.incoming import Incoming
+    from davy.store.shelves import Shelf
 
 CHUNK = 1 << 20
-INCOMING = "incoming"
-ABANDONED_SECONDS = 86_400
+LARGEST_REREAD = 4 << 20
 _UNIQUE = SystemClock()
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -37,36 +36,26 @@ class Blobs:
 
     Args:
         url: `file:///folder` (made when absent), or an object store's, such as `s3://bucket/prefix`.
+        options: what an object store needs beyond the environment (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, ...), by obstore's names, such as `endpoint`.
+        spool: the local folder through which content goes to an object store (default: the system's folder of temporary files).
     """
 
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self._folder: Path | None = None
-        if url.startswith("file://"):
-            self._folder = Path(url.removeprefix("file://"))
-            try:
-                self._folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise ConfigError(f"The folder {self._folder} can't be made: {error.strerror}.", "It must be a folder that can be written.",
-                                  "Mend storage.blobs in davy.toml, or the folder.") from error
-            self._store: obstore.store.ObjectStore = LocalStore(self._folder)
-            _sweep(self._folder / INCOMING)
-        else:
-            try:
-                self._store = from_url(url)
-            except (BaseError, ValueError) as error:
-                raise ConfigError(f"Blobs can't be kept at {url!r}: {error}.", "It is file:///folder, or an object store such as s3://bucket/prefix.",
-                                  "Mend storage.blobs in davy.toml.") from error
+    def __init__(self, url: str, *, options: Mapping[str, str] | None = None, spool: Path | None = None) -> None:
+        self.url, self._local = url, url.startswith("file://")
+        self._shelf: Shelf = LocalShelf(Path(url.removeprefix("file://"))) if self._local else ObjectShelf(url, options or {}, spool)
 
     def put(self, data: bytes | bytearray | memoryview) -> str:
-        """Store these bytes; returns their digest. A blob that is there already is left, unless it is damaged: then it is replaced.
+        """Store these bytes; returns their digest.
+
+        A blob that is there already is left. In a local folder it is read again first when it is small, and written again when it is not,
+        so that damage is mended; an object store, which checks its own bytes, is asked for the size only.
 
         Raises:
             StorageFull: nothing was stored.
         """
         digest = digest_bytes(data)
-        if not self._intact(digest):
-            self._place(digest, bytes(data))
+        if not self._holds(digest, len(data)):
+            self.put_stream((data,))
         return digest
 
     def put_file(self, path: Path) -> tuple[str, int]:
@@ -82,37 +71,16 @@ class Blobs:
         except OSError as error:
             raise NotFound(f"The file {path} can't be read: {error.strerror}.", "", "Correct the path, or its permissions.") from error
 
-    def put_stream(self, pieces: Iterable[bytes]) -> tuple[str, int]:
+    def put_stream(self, pieces: Iterable[bytes | bytearray | memoryview]) -> tuple[str, int]:
         """Store bytes as they come, of any length; returns digest and size. What was taken is dropped when `pieces` raises."""
-        hasher, size = hashlib.sha256(), 0
-        broken: Exception | None = None
+        with self.incoming() as incoming:
+            for piece in pieces:
+                incoming.write(piece)
+            return incoming.finish()
 
-        def counted() -> Iterator[bytes]:
-            nonlocal size, broken
-            try:
-                for piece in pieces:
-                    hasher.update(piece)
-                    size += len(piece)
-                    yield piece
-            except Exception as error:
-                broken = error
-                raise
-
-        incoming = f"{INCOMING}/{_UNIQUE.token(16).hex()}"
-        try:
-            with self._told(incoming):
-                obstore.put(self._store, incoming, counted())
-                digest = f"sha256:{hasher.hexdigest()}"
-                self._sync(incoming)
-                obstore.rename(self._store, incoming, _key(digest))
-                self._sync_folder(digest)
-        except BaseException:
-            with suppress(BaseError, OSError):
-                obstore.delete(self._store, incoming)
-            if broken is not None:
-                raise broken from None
-            raise
-        return digest, size
+    def incoming(self) -> Incoming:
+        """A blob that is about to come, for who gets its bytes in turns. Use it as a context manager: what is not finished is dropped."""
+        return self._shelf.incoming()
 
     def get(self, digest: str) -> bytes:
         """The content, verified.
@@ -124,14 +92,24 @@ class Blobs:
         return b"".join(self.stream(digest))
 
     def stream(self, digest: str) -> Iterator[bytes]:
-        """The content in pieces; `CorruptData` is raised after the last piece when they were not what was put."""
-        hasher = hashlib.sha256()
+        """The content in pieces; `CorruptData` is raised before the last piece when they are not what was put."""
+        hasher, held = hashlib.sha256(), b""
         with self._told(digest):
-            for piece in self._pieces(_key(digest)):
+            for piece in self._shelf.pieces(_key(digest), 0, None):
+                if held:
+                    yield held
                 hasher.update(piece)
-                yield piece
+                held = piece
         if f"sha256:{hasher.hexdigest()}" != digest:
-            raise self._damaged(digest)
+            raise CorruptData(f"The blob {digest} is damaged: {self._shelf.where(_key(digest))} holds other bytes.",
+                              "Its content must have the digest that names it.", "Restore that file from a backup, or store the content again.")
+        if held:
+            yield held
+
+    def stream_range(self, digest: str, start: int, end: int) -> Iterator[bytes]:
+        """The bytes from `start` up to `end` in pieces, as they lie there: a part can't be verified."""
+        with self._told(digest):
+            yield from self._shelf.pieces(_key(digest), start, end)
 
     def download(self, digest: str, path: Path) -> Path:
         """Write the content to `path`, which appears whole and verified or not at all."""
@@ -143,7 +121,7 @@ class Blobs:
                     file.write(piece)
             partial.replace(path)
         except OSError as error:
-            raise _explain(error, str(path)) from error
+            raise explain(error, str(path)) from error
         finally:
             partial.unlink(missing_ok=True)
         return path
@@ -152,7 +130,7 @@ class Blobs:
         """The stored number of bytes, or None where there is no such blob."""
         try:
             with self._told(digest):
-                return int(obstore.head(self._store, _key(digest))["size"])
+                return self._shelf.size(_key(digest))
         except NotFound:
             return None
 
@@ -160,94 +138,43 @@ class Blobs:
         """Whether there is such a blob, not whether it is intact."""
         return self.size(digest) is not None
 
-    def delete(self, digest: str) -> None:
-        """Remove the blob. If no such blob exists, this is a no-op."""
-        with suppress(NotFound), self._told(digest):
-            obstore.delete(self._store, _key(digest))
+    def delete(self, *digests: str) -> None:
+        """Remove these blobs. One that does not exist is passed over."""
+        with explained(self.url):
+            self._shelf.delete([_key(digest) for digest in digests])
 
-    def _pieces(self, key: str) -> Iterator[bytes]:
-        """The stored bytes as they are; a local file is read by this thread alone."""
-        if self._folder is not None:
-            with (self._folder / key).open("rb") as file:
-                yield from iter(lambda: file.read(CHUNK), b"")
-            return
-        for piece in obstore.get(self._store, key).stream(min_chunk_size=CHUNK):
-            yield bytes(piece)
+    def listed(self) -> Iterator[Stored]:
+        """All blobs, in no order."""
+        with explained(self.url):
+            yield from self._shelf.listed()
 
-    def _intact(self, digest: str) -> bool:
+    def sign(self, digest: str, seconds: int) -> str | None:
+        """A URL by which anybody may read the blob for so long, or None where the blobs lie in no object store that can sign."""
+        with explained(self.url):
+            return self._shelf.sign(_key(digest), seconds)
+
+    def _holds(self, digest: str, size: int) -> bool:
+        """Whether this content need not be stored again."""
+        if not self._local:
+            return self.size(digest) == size
+        if size > LARGEST_REREAD:
+            return False
         try:
             self.get(digest)
         except (NotFound, CorruptData):
             return False
         return True
 
-    def _place(self, digest: str, data: bytes) -> None:
-        incoming = f"{INCOMING}/{_UNIQUE.token(16).hex()}"
-        with self._told(digest):
-            if self._folder is None:
-                obstore.put(self._store, _key(digest), data)
-                return
-            try:
-                obstore.put(self._store, incoming, data, use_multipart=False)
-                self._sync(incoming)
-                obstore.rename(self._store, incoming, _key(digest))
-            except BaseException:
-                with suppress(BaseError, OSError):
-                    obstore.delete(self._store, incoming)
-                raise
-            self._sync_folder(digest)
-
-    def _sync(self, key: str) -> None:
-        if self._folder is not None:
-            _fsync(self._folder / key)
-
-    def _sync_folder(self, digest: str) -> None:
-        if self._folder is not None:
-            folder = (self._folder / _key(digest)).parent
-            _fsync(folder)
-            _fsync(folder.parent)
-
-    def _damaged(self, digest: str) -> CorruptData:
-        where = self._folder / _key(digest) if self._folder is not None else f"{self.url}/{_key(digest)}"
-        return CorruptData(f"The blob {digest} is damaged: {where} holds other bytes.", "Its content must have the digest that names it.",
-                           "Restore that file from a backup, or store the content again.")
-
     @contextmanager
     def _told(self, what: str) -> Iterator[None]:
         try:
-            yield
-        except (NotFoundError, FileNotFoundError) as error:
+            with explained(self.url):
+                yield
+        except FileNotFoundError as error:
             raise NotFound(f"There is no blob {what} in {self.url}.", "", "Check the digest, or restore the blobs from a backup.") from error
-        except (BaseError, OSError) as error:
-            raise _explain(error, self.url) from error
 
 
 def _key(digest: str) -> str:
     if not _DIGEST.fullmatch(digest):
         raise InvalidInput(f"{digest!r} is not a digest.", "A digest is sha256: and 64 hex digits.", "Check where it came from.")
-    return f"sha256/{digest[7:9]}/{digest[7:]}"
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what killed processes left half-written a day ago and longer."""
-    oldest = _UNIQUE.now() / 1e6 - ABANDONED_SECONDS
-    with suppress(FileNotFoundError):
-        for entry in list(os.scandir(folder)):
-            if entry.stat().st_mtime < oldest:
-                os.unlink(entry)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _explain(error: Exception, where: str) -> DavyError:
-    text = str(error)
-    if "os error 28" in text or "os error 27" in text or "os error 122" in text or getattr(error, "errno", 0) in (27, 28, 122):
-        return StorageFull(f"No space is left for {where}.", "Nothing was stored.", "Free space, then try again.")
-    return Unavailable(f"{where} failed: {text.splitlines()[0] if text else type(error).__name__}.", "",
-                       "Check that it can be reached and written, then try again.")
+    return key_of(digest)

@@ -166,7 +166,13 @@ class Database:
 
 def after_commit(connection: sa.Connection, callback: Callable[[], None]) -> None:
     """Call this once the transaction of `connection` is on disk; never when it is rolled back."""
-    connection.info.setdefault(_AFTER, []).append(callback)
+    callbacks(connection).append(callback)
+
+
+def callbacks(connection: sa.Connection) -> list[Callable[[], None]]:
+    """What is to be called once the transaction of `connection` is on disk; who undoes a part of it takes that part's out again."""
+    found: list[Callable[[], None]] = connection.info.setdefault(_AFTER, [])
+    return found
 
 
 def direct(connection: sa.Connection, text: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:

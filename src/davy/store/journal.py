@@ -18,7 +18,7 @@ import msgspec
 import sqlalchemy as sa
 
 from davy.core.digest import canonical_json, digest_bytes
-from davy.store.database import after_commit, folder_of
+from davy.store.database import after_commit, direct, folder_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,16 +60,17 @@ def append(connection: sa.Connection, *, clock: Clock, actor: str, action: str, 
         subject: what it was done to, such as a model's name.
         details: JSON-able evidence.
     """
-    last = connection.execute(sa.select(_table.c.seq, _table.c.digest).order_by(_table.c.seq.desc()).limit(1)).first()
-    seq, previous = (last.seq + 1, last.digest) if last else (1, GENESIS)
+    last = direct(connection, "SELECT seq, digest FROM journal ORDER BY seq DESC LIMIT 1")
+    seq, previous = (int(last[0][0]) + 1, str(last[0][1])) if last else (1, GENESIS)
     text = canonical_json(dict(details)).decode()
     now = clock.now()
     digest = _digest(seq, now, actor, action, subject, text, previous)
-    connection.execute(sa.insert(_table).values(seq=seq, time=now, actor=actor, action=action, subject=subject, details=text, previous=previous, digest=digest))
+    direct(connection, "INSERT INTO journal (seq, time, actor, action, subject, details, previous, digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+           (seq, now, actor, action, subject, text, previous, digest))
     path = heads_file(connection)
     if path is not None:
         after_commit(connection, lambda: _witness(path, seq, digest))
-    return int(seq)
+    return seq
 
 
 def entries(connection: sa.Connection, *, subject: str | None = None, action: str | None = None, before: int | None = None,

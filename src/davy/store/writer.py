@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from davy.errors import CorruptData, StorageFull, Unavailable
-from davy.store.database import direct
+from davy.store.database import callbacks, direct
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -98,6 +98,8 @@ class GroupWriter:
     def _attempt(self, piece: _Piece, connection: sa.Connection) -> None:
         """Do the work under a savepoint; what it raises is kept and undone, unless the database itself has failed."""
         piece.error = None
+        after = callbacks(connection)
+        before = len(after)
         direct(connection, "SAVEPOINT piece")
         try:
             with self._database.translated():
@@ -106,6 +108,7 @@ class GroupWriter:
             raise
         except Exception as error:  # noqa: BLE001 - kept for the caller
             piece.error = error
+            del after[before:]
             direct(connection, "ROLLBACK TO SAVEPOINT piece")
         direct(connection, "RELEASE SAVEPOINT piece")
 

@@ -202,7 +202,7 @@ class Run:
 
     def _add(self, files: dict[str, tuple[str, int]]) -> None:
         with self._lock, self._writing() as connection:
-            artifacts.add_artifacts(connection, self.id, files, clock=self._home.clock)
+            artifacts.add_artifacts(connection, self.id, files, clock=self._home.clock, blobs=self._home.blobs)
 
     def _open(self) -> None:
         if self._ended:

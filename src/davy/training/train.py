@@ -250,7 +250,7 @@ class _Training:
             put_feature_set(connection, feature_set, clock=clock)
             put_training_set(connection, TrainingSetRecord(data.digest, feature_set.digest, len(data), msgspec.to_builtins(kept.data)), clock=clock)
             version = register(connection, clock=clock, actor=actor, name=self.definition.name, format=fitted.saved.format, files=files,
-                               signature=signature, feature_set=feature_set, run_id=self.run.id, training_set=data.digest)
+                               signature=signature, feature_set=feature_set, run_id=self.run.id, training_set=data.digest, blobs=self.home.blobs)
         self.run.tags({"davy.version": version.reference, "davy.training_set": data.digest, "davy.predictions": kept.predictions,
                        "davy.model_digest": kept.model_digest})
         return version

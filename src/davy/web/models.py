@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from davy.features.describe import describe, describe_view
 from davy.gate.record import standing
+from davy.registry.alias_history import alias_history
 from davy.registry.definitions import get_feature_set, get_training_set
 from davy.registry.lineage import lineage
-from davy.registry.models import get_version, list_models, list_versions
+from davy.registry.models import get_version, list_models, list_versions, require_model
 from davy.release.releases import read_releases
 from davy.release.status import told
 from davy.serving.predictions import read_predictions
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from davy.home import Home
 
-NEWEST = 20
+NEWEST, MOVES = 20, 10
 _SHOWN = frozenset(("digest", "feature_set", "rows", "watermarks", "as_known", "start", "end", "columns"))
 _KNEW = {"ingest": "what had arrived before its time", "event": "all that had happened before its time (hindsight)"}
 
@@ -42,14 +43,14 @@ def model(home: Home, request: Request) -> Response:
     name = request.path_params["name"]
     now = home.clock.now()
     with home.database.read() as connection:
+        require_model(connection, name)
         versions = list_versions(connection, name)
-        if not versions:
-            get_version(connection, name, 0)
+        moves = alias_history(connection, name)[:MOVES]
         traffic = _traffic(read_traffic(connection, name))
         history = entries(connection, subject=name)
         gates = {version.version: standing(connection, name, version.version) for version in versions}
         runs = {run.id: run.name for run in read_runs(connection, [version.run_id for version in versions if version.run_id])}
-    return page(request, "model.html", project=home.config.project, now=now, name=name, versions=versions, traffic=traffic, history=history,
+    return page(request, "model.html", project=home.config.project, now=now, name=name, versions=versions, traffic=traffic, history=history, moves=moves,
                 answered=requests(home, name, now - PERIOD), newest=newest_predictions(home, name, now), runs=runs, gates=gates,
                 live=traffic.versions if traffic else {})
 
