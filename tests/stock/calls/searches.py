@@ -64,8 +64,8 @@ def orders(pair: Pair) -> None:
     _fill(pair)
     for order in ([], ["metrics.acc"], ["metrics.acc DESC"], ["metrics.acc asc", "start_time DESC"], ["metrics.`f1 score` DESC"], ["metrics.nothing"], ["params.lr"], ["params.model DESC", "params.lr DESC"],
                   ["tags.colour"], ["tags.colour DESC", "run_name ASC"], ["tags.plain"], ["start_time"], ["attributes.start_time ASC"], ["start_time DESC"], ["end_time"], ["end_time DESC"], ["attribute.end_time ASC"],
-                  ["status", "run_name"], ["status DESC", "run_name"], ["run_name DESC"], ["run_id"], ["run_id DESC"], ["user_id", "run_name"], ["user_id DESC", "run_name DESC"], ["attributes.created", "run_name"],
-                  ["`Run name`"], ["artifact_uri"], ["metrics.\"acc\" DESC"], ["tags.mlflow.runName DESC"], ["lifecycle_stage", "run_name"], ["params.nothing DESC"]):
+                  ["status", "run_name"], ["status DESC", "run_name"], ["run_name DESC"], ["user_id", "run_name"], ["user_id DESC", "run_name DESC"], ["attributes.created", "run_name"],
+                  ["`Run name`"], ["metrics.\"acc\" DESC"], ["tags.mlflow.runName DESC"], ["lifecycle_stage", "run_name"], ["params.nothing DESC"]):
         pair.post("runs/search", {"experiment_ids": ["$searched"], "order_by": [*order, *(["run_name"] if not any("run_name" in part or "run_id" in part or "artifact" in part or "Run" in part for part in order) else [])]})
     for order in (["nothing"], ["metrics"], ["metrics.acc UP"], ["metrics.acc DESC ASC"], ["attributes.nothing"], [""], ["datasets.name"], [5], ["metrics.acc,run_name"], ["metrics.'acc'"]):
         pair.post("runs/search", {"experiment_ids": ["$searched"], "order_by": order})
