@@ -40,6 +40,7 @@ VERBS = tuple(Verb(*row) for row in (
     ("train", "Training", "Train a model and register the version.", "davy train late -p learning_rate=0.05"),
     ("runs", "Training", "List runs, or show one.", "davy runs"),
     ("gc", "Training", "Purge what was deleted, with its files.", "davy gc --older-than 30d"),
+    ("import", "Training", "Bring runs and models along from MLflow.", "davy import mlflow http://127.0.0.1:5000"),
     ("reproduce", "Training", "Train a run again from its record and grade it.", "davy reproduce RUN"),
     ("gate", "Release", "Judge a version before it may take traffic.", "davy gate late@3"),
     ("traffic", "Serving", "Show or set the weights of versions.", "davy traffic late late@1=0.9 late@2=0.1"),

@@ -16,7 +16,7 @@ from davy.errors import InvalidInput, NotFound, nearest
 from davy.registry.definitions import put_feature_set
 from davy.registry.reference import Reference, check_name, parse_reference
 from davy.registry.signature import Signature
-from davy.schema.tables import aliases, model_version_tags, model_versions, registered_model_tags, registered_models
+from davy.schema.tables import aliases, artifacts, model_version_tags, model_versions, registered_model_tags, registered_models, runs
 from davy.store import journal
 from davy.store.database import insert
 from davy.store.garbage import claim
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from davy.store.blobs import Blobs
 
 PROMPT_TAG = "mlflow.prompt.is_prompt"
-FOLDER = "mlflow-artifacts:/registry"
 _VERSION, _TAG, _ALIAS = model_versions.c, model_version_tags.c, aliases.c
 _LOOKUP, _MOST_TOLD = 400, 50
 
@@ -66,7 +65,7 @@ class ModelVersion(msgspec.Struct, frozen=True):
         run_id: the run that made it.
         stage: MLflow's former way to say what a version is for.
         origin: the URI that it was registered from; None for a native version.
-        location: where its files are, when that is not `origin`.
+        location: where its files are, when that is not `origin`; of a native version, in its run.
         model_id: the logged model that it was registered from.
     """
 
@@ -99,8 +98,10 @@ class ModelVersion(msgspec.Struct, frozen=True):
 
     @property
     def source(self) -> str:
-        """The URI that it was registered from; of a native version the folder of its files."""
-        return self.origin if self.format is None and self.origin is not None else f"{FOLDER}/{self.name}/{self.version}"
+        """The URI that it was registered from; of a native version the folder of its files, which its run has."""
+        if self.format is None:
+            return self.origin or ""
+        return self.location or f"models:/{self.name}/{self.version}"
 
     @property
     def download_uri(self) -> str:
@@ -159,7 +160,7 @@ def register(connection: sa.Connection, *, clock: Clock, actor: str, name: str, 
     digest = digest_json(content)
     connection.execute(sa.insert(model_versions).values(
         name=name, version=version, creation_time=now, last_update_time=now, user_id=actor, current_stage="None", description=description,
-        source=None, storage_location=None, run_id=run_id, status="READY", deleted=False, format=format,
+        source=None, storage_location=_folder(connection, run_id), run_id=run_id, status="READY", deleted=False, format=format,
         files=canonical_json(dict(files)).decode(), signature=canonical_json(signature).decode(), feature_set=feature_set.digest,
         training_set=training_set, digest=digest))
     for key, value in (tags or {}).items():
@@ -331,6 +332,13 @@ def _record(row: sa.Row[Any], tags: dict[str, str], pointed: Sequence[str]) -> M
         training_set=row.training_set, digest=row.digest, run_id=row.run_id, created=row.creation_time * 1000, updated=row.last_update_time * 1000,
         actor=row.user_id, status=row.status, description=row.description, tags=tags, aliases=tuple(pointed), stage=row.current_stage,
         origin=row.source, location=row.storage_location, run_link=row.run_link, model_id=row.model_id)
+
+
+def _folder(connection: sa.Connection, run_id: str | None) -> str | None:
+    """Where clients find the files of a version that training has made: its run keeps them too."""
+    kept = sa.exists().where(artifacts.c.owner == runs.c.run_id, artifacts.c.path >= "model/", artifacts.c.path < "model0")
+    root = connection.scalar(sa.select(runs.c.artifact_uri).where(runs.c.run_id == run_id, kept))
+    return None if root is None else f"{root}/model"
 
 
 def _no_version(connection: sa.Connection, name: str, version: int) -> NotFound:

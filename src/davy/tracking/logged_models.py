@@ -211,7 +211,11 @@ def add_model_metrics(connection: sa.Connection, run_id: str, points: Iterable[M
     Raises:
         NotFound: no such logged model.
     """
-    rows = {(point.model_id, point.key, point.timestamp, point.step): point for point in points}
+    rows: dict[tuple[str, str, int, int], ModelMetric] = {}
+    for point in points:
+        known = rows.setdefault((point.model_id, point.key, point.timestamp, point.step), point)
+        if point.value > known.value:
+            rows[point.model_id, point.key, point.timestamp, point.step] = point
     for model_id in {key[0] for key in rows}:
         require_logged_model(connection, model_id)
     if rows:

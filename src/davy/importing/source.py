@@ -1,0 +1,204 @@
+"""An MLflow server, an `mlruns` folder or an `mlflow.db`, read through MLflow's own client, which knows all their generations."""
+
+from __future__ import annotations
+
+import math
+import os
+import sqlite3
+import tempfile
+from array import array
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from davy.errors import InvalidInput, MissingExtra, NotFound, Unavailable
+from davy.tracking.points import Points
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from davy.store.blobs import Blobs
+
+_PAGE = 1000
+_QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_ALLOW_FILE_STORE": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+          "GIT_PYTHON_REFRESH": "quiet", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3"}
+
+
+class Source:
+    """What is imported from.
+
+    Args:
+        uri: `http://server:5000`, a folder (`mlruns`), a file (`mlflow.db`) or any other tracking URI of MLflow.
+        blobs: where copies of files go.
+
+    Raises:
+        MissingExtra: MLflow's client is not installed. NotFound: there is no such file or folder. Unavailable: the server does not answer.
+    """
+
+    def __init__(self, uri: str, blobs: Blobs) -> None:
+        for name, value in _QUIET.items():
+            os.environ.setdefault(name, value)
+        try:
+            import mlflow
+            from mlflow import MlflowClient
+        except ImportError as error:
+            raise MissingExtra(f"MLflow's client is not installed: {error}.", "It reads what is imported.", "pip install 'davy[mlflow]'") from None
+        self.uri, self._blobs = uri, blobs
+        self._copies = tempfile.TemporaryDirectory(prefix="davy-import-")
+        resolved = self._resolve(uri)
+        mlflow.set_tracking_uri(resolved)  # what reads artifacts asks for it, and would else make a database in the working directory
+        mlflow.set_registry_uri(resolved)
+        self.client = MlflowClient(tracking_uri=resolved, registry_uri=resolved)
+        with _told(uri):
+            self.client.search_experiments(max_results=1)
+
+    def close(self) -> None:
+        """Remove what was copied to be read."""
+        self._copies.cleanup()
+
+    def experiments(self) -> list[Any]:
+        """All experiments, the deleted ones too, the oldest first."""
+        from mlflow.entities import ViewType
+
+        found = self._pages(lambda token: self.client.search_experiments(ViewType.ALL, _PAGE, page_token=token))
+        return sorted(found, key=lambda one: (one.creation_time or 0, one.experiment_id))
+
+    def run_ids(self, experiment_id: str) -> list[str]:
+        """The ids of an experiment's runs, the deleted ones too, in the order of their start."""
+        from mlflow.entities import ViewType
+
+        return [run.info.run_id for run in self._pages(lambda token: self.client.search_runs(
+            [experiment_id], "", ViewType.ALL, _PAGE, ["attributes.start_time ASC"], token))]
+
+    def run(self, run_id: str) -> Any:
+        """One run with all its parts."""
+        with _told(self.uri):
+            return self.client.get_run(run_id)
+
+    def curves(self, run: Any) -> dict[str, Points]:
+        """All points of all metrics of a run, each once."""
+        with _told(self.uri):
+            return {key: _distinct(self.client.get_metric_history(run.info.run_id, key)) for key in run.data.metrics}
+
+    def files(self, root: str) -> Iterator[tuple[str, int | None, Callable[[], tuple[str, int]]]]:
+        """The files under an artifact root: the path in it, the size if the source tells it, and what stores a copy in our blobs."""
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        folders = [""]
+        with _told(self.uri):
+            repository = get_artifact_repository(root, tracking_uri=self.client.tracking_uri)
+        while folders:
+            folder = folders.pop()
+            with _told(self.uri):
+                listed = repository.list_artifacts(folder or None)
+            for entry in listed:
+                if entry.is_dir:
+                    folders.append(entry.path)
+                else:
+                    yield entry.path, entry.file_size, partial(self._store, f"{root.rstrip('/')}/{entry.path}")
+
+    def _store(self, uri: str) -> tuple[str, int]:
+        from mlflow.artifacts import download_artifacts
+
+        with tempfile.TemporaryDirectory(prefix="davy-import-") as place:
+            with _told(self.uri):
+                local = download_artifacts(artifact_uri=uri, dst_path=place, tracking_uri=self.client.tracking_uri)
+            return self._blobs.put_file(Path(local))
+
+    def logged_models(self, experiment_id: str) -> list[Any]:
+        """The logged models of an experiment; none where the source has no such thing yet."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self._pages(lambda token: self.client.search_logged_models([experiment_id], max_results=100, page_token=token))
+        except (MlflowException, NotImplementedError, Unavailable):
+            return []
+
+    def models(self) -> list[Any]:
+        """All registered models, prompts too."""
+        found = self._pages(lambda token: self.client.search_registered_models(max_results=_PAGE, page_token=token))
+        prompts = self._pages(lambda token: self.client.search_registered_models("tags.`mlflow.prompt.is_prompt` = 'true'", _PAGE, page_token=token))
+        return list({model.name: model for model in [*found, *prompts]}.values())
+
+    def versions(self, name: str) -> list[Any]:
+        """All versions of a model, by number."""
+        quoted = name.replace("'", "''")
+        found = self._pages(lambda token: self.client.search_model_versions(f"name='{quoted}'", _PAGE, page_token=token))
+        if not found:
+            prompt = f"name='{quoted}' AND tags.`mlflow.prompt.is_prompt` = 'true'"
+            found = self._pages(lambda token: self.client.search_model_versions(prompt, _PAGE, page_token=token))
+        return sorted(found, key=lambda version: int(version.version))
+
+    def model(self, name: str) -> Any:
+        """A registered model with its aliases."""
+        with _told(self.uri):
+            return self.client.get_registered_model(name)
+
+    def _pages(self, ask: Callable[[str | None], Any]) -> list[Any]:
+        found: list[Any] = []
+        token: str | None = None
+        with _told(self.uri):
+            while True:
+                page = ask(token)
+                found.extend(page)
+                token = page.token
+                if not token:
+                    return found
+
+    def _resolve(self, uri: str) -> str:
+        """The tracking URI; a database is copied first, so that MLflow may bring the copy to its own present schema."""
+        if "://" in uri and not uri.startswith("sqlite:"):
+            return uri
+        path = Path(uri.removeprefix("sqlite:///")).expanduser().absolute()
+        if path.is_dir():
+            return path.as_uri()
+        if not path.is_file():
+            raise NotFound(f"There is no file or folder {path}.", "It is an mlruns folder, an mlflow.db, or the address of a server.", "Correct the path.")
+        copy = Path(self._copies.name) / "mlflow.db"
+        try:
+            with sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True) as old, sqlite3.connect(copy) as new:
+                old.backup(new)
+        except sqlite3.Error as error:
+            raise InvalidInput(f"{path} is no SQLite database: {error}.", "It is an mlflow.db, as a server or a local run of MLflow writes it.",
+                               "Correct the path.") from None
+        _upgrade(f"sqlite:///{copy}")
+        return f"sqlite:///{copy}"
+
+
+def _upgrade(uri: str) -> None:
+    import sqlalchemy as sa
+    from mlflow.store.db.utils import _upgrade_db
+
+    engine = sa.create_engine(uri)
+    try:
+        _upgrade_db(engine)  # type: ignore[no-untyped-call]
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def _told(uri: str) -> Iterator[None]:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        raise Unavailable(f"{uri} failed: {error.message}", "What was imported before is kept.", "Mend what it says, then type the same again.") from error
+
+
+def _distinct(history: Sequence[Any]) -> Points:
+    seen = {(int(metric.step or 0), int(metric.timestamp), None if math.isnan(metric.value) else float(metric.value)) for metric in history}
+    points = Points(array("q"), array("q"), array("d"))
+    for step, time, value in sorted(seen, key=lambda point: point[:2]):
+        points.steps.append(step)
+        points.times.append(time)
+        points.values.append(math.nan if value is None else value)
+    return points
+
+
+def texts(pairs: dict[str, Any] | Sequence[Any] | None) -> dict[str, str]:
+    """Params or tags as texts, whichever way MLflow holds them."""
+    if isinstance(pairs, dict):
+        return {str(key): "" if value is None else str(value) for key, value in pairs.items()}
+    return {str(item.key): "" if item.value is None else str(item.value) for item in pairs or ()}
