@@ -128,7 +128,7 @@ class Side:
                 if len(given) >= 20:
                     value = value.replace(given, f"${name}")
                 elif given.isdigit():
-                    value = re.sub(rf"(?<=mlflow-artifacts:/){given}(?![^/'])|(?<=id=){given}(?!\w)|(?<=[Ee]xperiment ){given}(?!\w)|(?<=[Ee]xperiment '){given}(?=')", f"${name}", value)
+                    value = re.sub(rf"(?<=mlflow-artifacts:/){given}(?![^/'])|(?<=id=){given}(?!\w)|(?<=[Ee]xperiment ){given}(?!\w)|(?<=[Ee]xperiment '){given}(?=')|(?<='){given}(?=/)", f"${name}", value)
                     value = f"${name}" if field == "experiment_id" and value == given else value
             return value
         if isinstance(value, dict):
@@ -142,7 +142,7 @@ class Difference:
 
     Attributes:
         call: `POST runs/create`. where: `status`, `header content-type`, or the path in the body, such as `run.info.start_time`.
-        known: the allowance that the script of calls names for this call, if it does. statuses: stock's and ours.
+        known: the allowance that the script of calls names for this call, if it does. statuses: stock's and ours. shapes: the fields of stock's answer.
     """
 
     call: str
@@ -152,6 +152,7 @@ class Difference:
     sent: str = ""
     known: str | None = None
     statuses: tuple[int, int] = (0, 0)
+    shapes: frozenset[str] = frozenset()
 
     def __str__(self) -> str:
         return f"{self.call}  {self.sent[:300]}\n    {self.where}\n      stock: {str(self.stock)[:600]}\n      ours:  {str(self.ours)[:600]}"
@@ -201,7 +202,8 @@ class Pair:
         call = f"{method} {path}"
         stock, ours = (self._seen(side, answer) for side, answer in zip((self.stock, self.ours), answers, strict=True))
         statuses = answers[0].status, answers[1].status
-        found_differences = [Difference(call, where, a, b, shown, known, statuses) for where, a, b in differing(stock, ours)]
+        shapes = frozenset(stock["body"]) if isinstance(stock["body"], dict) else frozenset()
+        found_differences = [Difference(call, where, a, b, shown, known, statuses, shapes) for where, a, b in differing(stock, ours)]
         self.differences += found_differences
         if known and not found_differences:
             self.differences.append(Difference(call, "nothing", "answered alike", f"the allowance {known!r} is not needed here", shown))
@@ -251,7 +253,14 @@ def differing(stock: Any, ours: Any, where: str = "") -> Iterator[tuple[str, Any
 
 def _key(value: Any) -> str:
     """What an item of a list is found by."""
-    return json.dumps(value["key"] if isinstance(value, dict) and "key" in value and "step" not in value else value, sort_keys=True)
+    if isinstance(value, dict):
+        if "current_stage" in value:
+            value = [value["name"], value["version"]]
+        elif "info" in value:
+            value = value["info"].get("run_id") or value["info"].get("model_id")
+        elif "key" in value and "step" not in value:
+            value = value["key"]
+    return json.dumps(value, sort_keys=True)
 
 
 @dataclass

@@ -8,6 +8,9 @@ if TYPE_CHECKING:
     from stock_kit import Pair
 
 MODEL, VERSION = "registered-models", "model-versions"
+OTHER, SIZES = "another reason", "page sizes"
+KNOWN = {"nothing = 'x'": OTHER}
+KNOWN_OF_VERSIONS = {"nothing = 'x'": OTHER, "name = 5": OTHER, "run_id NOT IN ('$searcher') AND name ILIKE 'find-%'": "nothing is not something else"}
 
 
 def registered_models(pair: Pair) -> None:
@@ -51,7 +54,7 @@ def versions_and_aliases(pair: Pair) -> None:
     pair.post("experiments/create", {"name": "registry"}, keep={"registry": "experiment_id"})
     pair.post("runs/create", {"experiment_id": "$registry", "run_name": "trainer", "start_time": 1}, keep={"trainer": "run.info.run_id"})
     pair.post("logged-models", {"experiment_id": "$registry", "name": "lm", "source_run_id": "$trainer", "params": [{"key": "depth", "value": "3"}]}, keep={"lm": "model.info.model_id"})
-    pair.ask("PATCH", "logged-models/$lm", {"status": "LOGGED_MODEL_READY"})
+    pair.ask("PATCH", "logged-models/$lm", {"model_id": "$lm", "status": "LOGGED_MODEL_READY"})
     pair.post("runs/log-metric", {"run_id": "$trainer", "key": "auc", "value": 0.5, "timestamp": 1, "model_id": "$lm"})
     pair.post(f"{MODEL}/create", {"name": "flights"})
     for body in ({"source": "mlflow-artifacts:/$registry/$trainer/artifacts/model", "run_id": "$trainer", "tags": [{"key": "t", "value": "1"}], "run_link": "http://x/y", "description": "first"},
@@ -135,23 +138,23 @@ def searches_for_models(pair: Pair) -> None:
     for filter in (within, "name LIKE 'find-%'", "name = 'find-1'", f"name != 'find-1' AND {within}", f"tags.team = 'air' AND {within}", f"tags.team != 'air' AND {within}", "tags.team = 'air' AND tags.n = '1'", "tags.team LIKE 's%'",
                    "tags.`team` ILIKE 'SEA'", "tag.team = 'air'", 'name = "find-1"', "name IN ('find-1', 'find-3')", "name = 'nobody'",
                    "name = 5", "name > 'a'", "name", "nothing = 'x'", "tags.team > 'a'", "tags.team = 5", "name = 'unclosed", "metrics.a > 5", "run_id = 'x'"):
-        pair.get(f"{MODEL}/search", filter=filter, max_results=100)
+        pair.get(f"{MODEL}/search", filter=filter, max_results=100, known=KNOWN.get(filter))
     pair.get(f"{MODEL}/search", filter="name = 'find-1' OR name = 'find-3'", known="a filter beyond stock's")
     for order in (["name"], ["name DESC"], ["name ASC", "timestamp DESC"], ["nothing"], ["name UP"]):
-        pair.get(f"{MODEL}/search", filter=within, order_by=order)
+        pair.get(f"{MODEL}/search", filter=within, order_by=order, known=OTHER if order == ["nothing"] else None)
     pair.walk(f"{MODEL}/search", "registered_models", {"filter": within, "max_results": 2}, method="GET")
-    for query in ({"max_results": 0}, {"max_results": -1}, {"max_results": 1001}, {"max_results": "x"}, {"page_token": "bad"}):
+    for query in ({"max_results": 0, "known": SIZES}, {"max_results": -1, "known": SIZES}, {"max_results": 1001, "known": SIZES}, {"max_results": "x"}, {"page_token": "bad"}):
         pair.get(f"{MODEL}/search", **query)
     versions = "name ILIKE 'find-%'"
     for filter in (versions, "name = 'find-1'", "name LIKE 'find%'", "run_id = '$searcher'", "run_id IN ('$searcher', 'x')", f"run_id NOT IN ('$searcher') AND {versions}", "source_path = 's3://bucket/1'", "source_path LIKE 's3://bucket/%'",
                    "version_number = 2", f"version_number > 1 AND {versions}", f"version_number <= 2 AND {versions}", f"tags.kind = 'k1' AND {versions}", f"tags.kind != 'k1' AND {versions}", "tags.kind LIKE 'k%' AND name = 'find-1'",
                    "name = 5", "name > 'x'", "version_number = 'x'", "version_number LIKE '5'", "nothing = 'x'", "tags.kind > 'x'", "name", "run_id > 'x'"):
-        pair.get(f"{VERSION}/search", filter=filter, order_by=["name", "version_number"])
+        pair.get(f"{VERSION}/search", filter=filter, order_by=["name", "version_number"], known=KNOWN_OF_VERSIONS.get(filter))
     pair.get(f"{VERSION}/search", filter="name = 'find-1' OR version_number = 1", order_by=["name", "version_number"], known="a filter beyond stock's")
     for order in (["version_number"], ["version_number DESC"], ["name DESC", "version_number"], ["nothing"], ["version_number UP"]):
-        pair.get(f"{VERSION}/search", filter=versions, order_by=order)
+        pair.get(f"{VERSION}/search", filter=versions, order_by=order, known=OTHER if order == ["nothing"] else None)
     pair.walk(f"{VERSION}/search", "model_versions", {"filter": versions, "max_results": 2, "order_by": ["name", "version_number"]}, method="GET")
-    for query in ({"max_results": 0}, {"max_results": -1}, {"max_results": 200001}, {"max_results": "x"}, {"page_token": "bad"}):
+    for query in ({"max_results": 0, "known": SIZES}, {"max_results": -1, "known": SIZES}, {"max_results": 200001, "known": SIZES}, {"max_results": "x"}, {"page_token": "bad"}):
         pair.get(f"{VERSION}/search", **query)
 
 

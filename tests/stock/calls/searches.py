@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from stock_kit import Pair
 
-BEYOND = "a filter beyond stock's"
+BEYOND, MISREAD, OTHER, MISTYPED, SIZES = "a filter beyond stock's", "a filter that stock misreads", "another reason", "mistyped fields", "page sizes"
+KNOWN = {"params.lr IN ('a')": BEYOND, "status IN ('RUNNING')": BEYOND, "metrics.acc IS NULL": BEYOND, "tags. = 'x'": MISREAD, "metrics.acc > 1e": OTHER}
 
 
 def _fill(pair: Pair) -> None:
@@ -65,10 +66,12 @@ def orders(pair: Pair) -> None:
     for order in ([], ["metrics.acc"], ["metrics.acc DESC"], ["metrics.acc asc", "start_time DESC"], ["metrics.`f1 score` DESC"], ["metrics.nothing"], ["params.lr"], ["params.model DESC", "params.lr DESC"],
                   ["tags.colour"], ["tags.colour DESC", "run_name ASC"], ["tags.plain"], ["start_time"], ["attributes.start_time ASC"], ["start_time DESC"], ["end_time"], ["end_time DESC"], ["attribute.end_time ASC"],
                   ["status", "run_name"], ["status DESC", "run_name"], ["run_name DESC"], ["user_id", "run_name"], ["user_id DESC", "run_name DESC"], ["attributes.created", "run_name"],
-                  ["`Run name`"], ["metrics.\"acc\" DESC"], ["tags.mlflow.runName DESC"], ["lifecycle_stage", "run_name"], ["params.nothing DESC"]):
+                  ["metrics.\"acc\" DESC"], ["tags.mlflow.runName DESC"], ["lifecycle_stage", "run_name"], ["params.nothing DESC"]):
         pair.post("runs/search", {"experiment_ids": ["$searched"], "order_by": [*order, *(["run_name"] if not any("run_name" in part or "run_id" in part or "artifact" in part or "Run" in part for part in order) else [])]})
-    for order in (["nothing"], ["metrics"], ["metrics.acc UP"], ["metrics.acc DESC ASC"], ["attributes.nothing"], [""], ["datasets.name"], [5], ["metrics.acc,run_name"], ["metrics.'acc'"]):
+    for order in (["metrics"], ["metrics.acc UP"], ["metrics.acc DESC ASC"], ["attributes.nothing"], [""], ["metrics.acc,run_name"], ["metrics.'acc'"]):
         pair.post("runs/search", {"experiment_ids": ["$searched"], "order_by": order})
+    for order, known in ((["nothing"], OTHER), (["datasets.name"], OTHER), (["`Run name`"], BEYOND), ([5], MISTYPED)):
+        pair.post("runs/search", {"experiment_ids": ["$searched"], "order_by": order}, known=known)
     pair.post("runs/search", {"experiment_ids": ["$searched"], "order_by": ["metrics.acc", "metrics.acc DESC"]}, known="one field twice in order_by")
 
 
@@ -80,9 +83,9 @@ def pages(pair: Pair) -> None:
     pair.walk("runs/search", "runs", {**base, "order_by": ["metrics.acc DESC", "run_name"], "max_results": 4, "run_view_type": "ALL"})
     pair.walk("runs/search", "runs", {**base, "order_by": ["params.lr", "run_name"], "max_results": 4, "filter": "start_time > 1010"})
     for view in ("ACTIVE_ONLY", "DELETED_ONLY", "ALL", 1, 2, 3, "all", "NOTHING", 9):
-        pair.post("runs/search", {**base, "run_view_type": view})
-    for body in ({"max_results": 0}, {"max_results": -1}, {"max_results": 50001}, {"max_results": 50000}, {"max_results": "5"}, {"max_results": "x"}, {"max_results": 1.5}, {"page_token": "bad"}, {"page_token": ""},
-                 {"experiment_ids": []}, {"experiment_ids": ["99999"]}, {"experiment_ids": "x"}, {"experiment_ids": [5]}, {"experiment_ids": ["abc"]}, {"filter": 5}, {"order_by": "run_name"},
+        pair.post("runs/search", {**base, "run_view_type": view}, known=MISTYPED if view in ("all", "NOTHING", 9) else None)
+    for body in ({"max_results": 0}, {"max_results": -1}, {"max_results": 50001, "known": SIZES}, {"max_results": 50000}, {"max_results": "5"}, {"max_results": "x"}, {"max_results": 1.5, "known": MISTYPED}, {"page_token": "bad"}, {"page_token": ""},
+                 {"experiment_ids": []}, {"experiment_ids": ["99999"]}, {"experiment_ids": "x"}, {"experiment_ids": [5], "known": MISTYPED}, {"experiment_ids": ["abc"]}, {"filter": 5}, {"order_by": "run_name"},
                  {"experiment_ids": ["$searched", "$searched"]}, {"experiment_ids": ["0", "$searched"], "filter": "run_name LIKE 'run-%'"}):
         pair.post("runs/search", {**base, **body})
     pair.post("runs/search", {})
@@ -96,7 +99,7 @@ def bad_filters(pair: Pair) -> None:
                    "run_name > 'a'", "run_id IN ('a', 5)", "run_id IN 'a'", "run_id IN ()", "status IN ('RUNNING')", "datasets.nothing = 'x'", "datasets.name > 'x'", "datasets.name = 5",
                    "metrics.acc > 0.5 AND", "AND metrics.acc > 0.5", "metrics.acc > 0.5 metrics.acc < 1", "metrics.acc > 0.5 params.lr", "metrics.acc > 0.5, params.lr = 'x'", "metrics.acc > 0.5;", "SELECT 1",
                    "metrics.'acc' > 0.5", "metrics.acc IS NULL", "metrics.acc > 0.5 -- x", "run_name = 'a' AND AND run_name = 'b'", "5 > metrics.acc", "metrics.acc > -", "metrics.acc > 1e", "'a' = 'a'"):
-        pair.post("runs/search", {"experiment_ids": ["$searched"], "filter": filter, "order_by": ["run_name"]})
+        pair.post("runs/search", {"experiment_ids": ["$searched"], "filter": filter, "order_by": ["run_name"]}, known=KNOWN.get(filter))
     for filter in ("metrics.acc > 0.5 OR params.lr = '0.1'", "(metrics.acc > 0.5)", "NOT metrics.acc > 0.5", "(metrics.acc > 0.5 OR metrics.acc < 0.2) AND params.model = 'Tree'", "metrics.acc IN (0.1, 0.2)"):
         pair.post("runs/search", {"experiment_ids": ["$searched"], "filter": filter, "order_by": ["run_name"]}, known=BEYOND)
 

@@ -127,7 +127,7 @@ def _register(found: Endpoint) -> None:
         ENDPOINTS[found.method, found.path] = found
         return
     pattern = re.sub(r"\\{(\w+):path\\}", r"(?P<\1>.*)", re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(found.path)))
-    PATTERNS.append((found.method, re.compile(pattern), found))
+    PATTERNS.append((found.method, re.compile(pattern, re.DOTALL), found))
 
 
 class Api:

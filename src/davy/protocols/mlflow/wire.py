@@ -97,7 +97,8 @@ def read_json(kind: type[M], body: bytes, required: tuple[str, ...] = ()) -> M:
     if body[:1] == b"{" and not any(alias in body for alias in _aliases(kind)):
         try:
             found: M = _decoder(kind).decode(body)
-            return _complete(found, required, None)
+            if not any(getattr(found, name) == [] for name in required):  # only the object tells an empty list from none
+                return _complete(found, required, None)
         except (msgspec.DecodeError, UnicodeDecodeError):
             pass  # the slow way takes what Python's own clients write, and names what is wrong
     raw = _parse(body)
