@@ -62,9 +62,12 @@ class StockServer:
         while time.monotonic() < deadline and self.process.poll() is None:
             with suppress(OSError, http.client.HTTPException):
                 connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
-                connection.request("GET", "/health")
-                if connection.getresponse().status == 200:
-                    return self
+                try:
+                    connection.request("GET", "/health")
+                    if connection.getresponse().status == 200:
+                        return self
+                finally:
+                    connection.close()
             time.sleep(0.1)
         raise AssertionError(f"stock MLflow is not up: {self.log.read_text()[-2000:]}")
 
@@ -112,6 +115,9 @@ class Side:
             self._connection.request(method, path, data, headers)
             response = self._connection.getresponse()
         return Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, response.read())
+
+    def close(self) -> None:
+        self._connection.close()
 
     def fill(self, value: Any) -> Any:
         """The value with `$name` replaced by what this server calls it."""
@@ -214,6 +220,10 @@ class Pair:
         compared = ("content-type", "content-disposition", "x-content-type-options", "www-authenticate", "location")
         headers = {name: answer.headers[name].partition("; charset")[0] for name in compared if name in answer.headers}
         return {"status": answer.status, "header": side.generalise(headers), "body": side.generalise(answer.body)}
+
+    def close(self) -> None:
+        self.stock.close()
+        self.ours.close()
 
     def get(self, path: str, /, **query: Any) -> Any:
         return self.ask("GET", path, **query)

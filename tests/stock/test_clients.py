@@ -11,8 +11,6 @@ import pytest
 from stock_kit import environment, peer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from server_kit import Running
 
 PROGRAMS = Path(__file__).parent / "programs"
@@ -25,12 +23,6 @@ def run(program: str, lock: str, port: int, folder: Path) -> list[str]:
                           env={**environment(), "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}", "TMPDIR": str(folder), "HOME": str(folder)})
     assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-6000:]}"
     return [line for line in done.stdout.splitlines() if line.startswith("ok ")]
-
-
-@pytest.fixture(scope="session")
-def davys(new_davy: Callable[[str], Running]) -> dict[str, Running]:
-    """A Davy for each version of the client."""
-    return {lock: new_davy(lock) for lock in ("mlflow3", "mlflow2")}
 
 
 @pytest.mark.slow

@@ -51,7 +51,7 @@ def bad_paths(pair: Pair) -> None:
     for path in ("../../x", "%2e%2e/x", "%252e%252e/x", "a/%2e%2e/%2e%2e/x", "..%2fx", "a%23b", "file:/etc/passwd"):
         pair.ask("GET", f"{root}/{path}")
         pair.ask("PUT", f"{root}/{path}", b"x", headers=RAW)
-    for path in ("%2fetc/passwd", "/etc/passwd", "a%5cb", "..%5cx", "a%00b", "c:/x", "%0a", "./x", "a//b", "a/./b"):
+    for path in ("%2fetc/passwd", "/etc/passwd", "a%5cb", "..%5cx", "a%00b", "c:/x", "%0a", "./x", "a//b"):
         pair.ask("GET", f"{root}/{path}", known="paths that need cleaning")
         pair.ask("PUT", f"{root}/{path}", b"x", headers=RAW, known="paths that need cleaning")
     for path in ("../..", "..", "%2e%2e", "/etc", "file:///etc", "a#b"):
