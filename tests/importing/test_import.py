@@ -169,3 +169,24 @@ def test_one_experiment_comes_with_the_models_of_its_runs(old_folder: Filled, ho
     with home.database.read() as connection:
         stages = {row.name: row.lifecycle_stage for row in connection.execute(sa.select(experiments))}
     assert stages == {"Default": "active", "gone": "deleted", "shop/nightly": "active"}
+
+
+def test_an_old_database_is_upgraded_in_a_copy(home: Home, project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "mlflow.db"
+    program("age.py", str(path))
+    before = path.read_bytes()
+    found = _brought(capsys, str(path), code=1)
+    assert (found["here"]["runs"], found["unread"]) == (1, 1)
+    assert "--artifacts FOLDER" in found["problems"][0]
+    kept = tmp_path / "elsewhere"
+    (kept / "7" / ("a" * 32) / "artifacts" / "model").mkdir(parents=True)
+    (kept / "7" / ("a" * 32) / "artifacts" / "model" / "MLmodel").write_text("flavors: {}\n")
+    found = _brought(capsys, str(path), "--artifacts", str(kept))
+    assert found["source"] == found["here"]
+    assert (found["here"]["points"], found["here"]["files"], found["here"]["versions"]) == (3, 1, 1)
+    with home.database.read() as connection:
+        version = connection.execute(sa.select(model_versions)).one()
+        run = connection.execute(sa.select(runs)).one()
+    assert (version.version, version.source, version.current_stage, version.creation_time) == (4, f"runs:/{'a' * 32}/model", "Staging", 32)
+    assert (run.name, run.user_id, run.start_time, run.end_time) == ("old run", "ada", 10, 20)
+    assert path.read_bytes() == before
