@@ -22,8 +22,13 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 START_SECONDS = 60
 # A client that meets a 5xx would try again for minutes; here it says so at once.
-QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "GIT_PYTHON_REFRESH": "quiet", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "GIT_PYTHON_REFRESH": "quiet",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
 _PROXIES = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 
 
@@ -50,11 +55,31 @@ class StockServer:
             self.port = probe.getsockname()[1]
         self.log = folder / "server.log"
         python = peer("mlflow3")
-        command = [python, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1",
-                   "--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "artifacts")]
+        command = [
+            python,
+            "-m",
+            "mlflow",
+            "server",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(self.port),
+            "--workers",
+            "1",
+            "--backend-store-uri",
+            f"sqlite:///{folder}/mlflow.db",
+            "--artifacts-destination",
+            str(folder / "artifacts"),
+        ]
         with self.log.open("wb") as log:
-            self.process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, start_new_session=True, env={
-                **environment(), "PATH": f"{python.parent}:{os.environ['PATH']}", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})
+            self.process = subprocess.Popen(
+                command,
+                cwd=folder,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env={**environment(), "PATH": f"{python.parent}:{os.environ['PATH']}", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            )
 
     def wait(self) -> StockServer:
         """Until it answers."""
@@ -134,7 +159,12 @@ class Side:
                 if len(given) >= 20:
                     value = value.replace(given, f"${name}")
                 elif given.isdigit():
-                    value = re.sub(rf"(?<=mlflow-artifacts:/){given}(?![^/'])|(?<=id=){given}(?!\w)|(?<=[Ee]xperiment ){given}(?!\w)|(?<=[Ee]xperiment '){given}(?=')|(?<='){given}(?=/)", f"${name}", value)
+                    value = re.sub(
+                        rf"(?<=mlflow-artifacts:/){given}(?![^/'])|(?<=id=){given}(?!\w)|(?<=[Ee]xperiment ){given}(?!\w)"
+                        rf"|(?<=[Ee]xperiment '){given}(?=')|(?<='){given}(?=/)",
+                        f"${name}",
+                        value,
+                    )
                     value = f"${name}" if field == "experiment_id" and value == given else value
             return value
         if isinstance(value, dict):
@@ -173,8 +203,18 @@ class Pair:
     differences: list[Difference] = field(default_factory=list)
     asked: int = 0
 
-    def ask(self, method: str, path: str, body: Any = None, /, *, headers: dict[str, str] | None = None, known: str | None = None,
-            keep: dict[str, str] | None = None, **query: Any) -> Any:
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        /,
+        *,
+        headers: dict[str, str] | None = None,
+        known: str | None = None,
+        keep: dict[str, str] | None = None,
+        **query: Any,
+    ) -> Any:
         """Send one call to both.
 
         Args:
@@ -236,9 +276,12 @@ class Pair:
         token: dict[str, Any] = {}
         for page in range(most):
             sent = {**body, **token}
-            answer = self.ask(method, path, sent, keep={"token": "next_page_token"}) if method == "POST" else self.ask(
-                method, path, keep={"token": "next_page_token"}, **sent)
-            assert isinstance(answer, dict) and (page == 0 or items in answer), (path, answer)
+            answer = (
+                self.ask(method, path, sent, keep={"token": "next_page_token"})
+                if method == "POST"
+                else self.ask(method, path, keep={"token": "next_page_token"}, **sent)
+            )
+            assert page == 0 or items in answer, (path, answer)
             if "next_page_token" not in answer:
                 return
             token = {"page_token": "$token"}

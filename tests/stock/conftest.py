@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
+
 from server_kit import Running
 from stock.calls import artifacts, experiments, logged_models, metrics, registry, runs, searches
 from stock.policy import POLICY
