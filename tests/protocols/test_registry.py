@@ -226,6 +226,21 @@ def test_aliases(say: Speaker, opened: Home) -> None:
         assert [(change.before, change.version) for change in alias_history(connection, "al", "production")] == [(2, None), (1, 2), (None, 1)]
 
 
+def test_no_text_is_a_server_s_fault(say: Speaker) -> None:
+    """PostgreSQL takes no NUL, and nobody half a surrogate pair; both are said to be the request's fault."""
+    say.make("texts")
+    for text in ("a\x00b", "\U0001f600" * 1000, "\u202e"):
+        for method, path, given in (
+                ("POST", f"{MODELS}set-tag", {"name": "texts", "key": "k", "value": text}),
+                ("PATCH", f"{MODELS}update", {"name": "texts", "description": text}),
+                ("POST", f"{VERSIONS}create", {"name": "texts", "source": "s3://b/k", "run_link": text}), ("GET", ALIAS, {"name": text, "alias": "x"}),
+                ("PATCH", f"{VERSIONS}update", {"name": "texts", "version": "1", "description": text}), ("GET", ALIAS, {"name": "texts", "alias": text}),
+                ("POST", "logged-models", {"experiment_id": "0", "name": "net", "tags": [{"key": "k", "value": text}]})):
+            assert say(method, path, **given)[0] < 500
+    status, answer = say.client.request("POST", f"{ROOT}{MODELS}create", b'{"name": "\\ud800"}')
+    assert (status, answer["error_code"]) == (400, "BAD_REQUEST")
+
+
 def test_searches_turn_pages(say: Speaker) -> None:
     for number in range(5):
         say.make(f"page-{number}", 2)
@@ -256,6 +271,7 @@ def test_native_versions_are_seen_and_what_takes_traffic_is_kept(say: Speaker) -
     status, page = say.client.request("GET", "/models/fraud")
     assert status == 200
     assert "champ" in page
+    assert "gate passed" in page
     say.make("empty", 0)
     assert say.client.request("GET", "/models/empty")[0] == 200
     assert say.client.request("GET", "/models/fraud/3")[0] == 200
@@ -275,6 +291,8 @@ def test_a_logged_model_from_its_making_to_its_end(say: Speaker) -> None:
     say.ok("PATCH", f"logged-models/{model_id}/tags", tags=[{"key": "a", "value": "b"}, {"key": "a", "value": "c"}])
     say.ok("DELETE", f"logged-models/{model_id}/tags/t")
     say.missing(f"No tag with key 't' found for model with ID '{model_id}'.", "DELETE", f"logged-models/{model_id}/tags/t")
+    say.ok("PATCH", f"logged-models/{model_id}/tags", tags=[{"key": "a/b c", "value": "1"}])
+    say.ok("DELETE", f"logged-models/{model_id}/tags/a%2Fb%20c")
     for _ in range(2):
         say.ok("POST", f"logged-models/{model_id}/params", params=[{"key": "q", "value": "2"}])
     say.invalid("Changing param values is not allowed.", "POST", f"logged-models/{model_id}/params", params=[{"key": "q", "value": "3"}])

@@ -130,11 +130,11 @@ def test_runs_sort_by_a_metric_both_ways_with_missing_ones_last(client: TestClie
 def test_a_curve_keeps_its_extremes_and_says_how_many_points_it_stands_for(client: TestClient, filled: Filled) -> None:
     body = client.get(to("runs", filled.runs["boosted"], "metrics", key="train/logloss")).json()
     assert body["total"] == 2500
-    assert len(body["x"]) == len(body["y"]) <= 2000
+    assert len(body["x"]) == len(body["series"][0]["values"]) <= 2000
     assert body["x"] == sorted(body["x"])
     assert "2,500 points" in read(client, f"/runs/{filled.runs['boosted']}").text
     nan = client.get(to("runs", filled.runs["hostile"], "metrics", key="auc")).json()
-    assert nan["y"] == [None]
+    assert nan["series"][0]["values"] == [None]
 
 
 def test_artifacts_never_run(client: TestClient, filled: Filled) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import sqlalchemy as sa
@@ -26,7 +26,7 @@ _MODEL, _TAG = registered_models.c, registered_model_tags.c
 _LOOKUP = 400
 _by_name = sa.select(registered_models).where(_MODEL.name == sa.bindparam("name"))
 _tags_of = sa.select(_TAG.key, _TAG.value).where(_TAG.name == sa.bindparam("name")).order_by(_TAG.key)
-_NAMES = sa.bindparam("names", expanding=True)
+_NAMES: sa.BindParameter[Any] = sa.bindparam("names", expanding=True)
 _some = sa.select(registered_models).where(_MODEL.name.in_(_NAMES))
 _tags_of_some = sa.select(registered_model_tags).where(_TAG.name.in_(_NAMES)).order_by(_TAG.key)
 _aliases_of_some = sa.select(aliases).where(aliases.c.name.in_(_NAMES)).order_by(aliases.c.alias)

@@ -34,7 +34,9 @@ _VERSION, _TAG, _ALIAS = model_versions.c, model_version_tags.c, aliases.c
 _LOOKUP, _MOST_TOLD = 400, 50
 
 # Statements are built once: building one costs more than running it.
-_NAME, _NUMBER = sa.bindparam("name"), sa.bindparam("version")
+_NAME: sa.BindParameter[Any] = sa.bindparam("name")
+_NUMBER: sa.BindParameter[Any] = sa.bindparam("version")
+_NUMBERS: sa.BindParameter[Any] = sa.bindparam("numbers", expanding=True)
 _live = _VERSION.deleted.is_(False)
 _by_number = sa.select(model_versions).where(_VERSION.name == _NAME, _VERSION.version == _NUMBER, _live)
 _by_alias = sa.select(model_versions).join(aliases, sa.and_(_ALIAS.name == _VERSION.name, _ALIAS.version == _VERSION.version)).where(
@@ -42,7 +44,6 @@ _by_alias = sa.select(model_versions).join(aliases, sa.and_(_ALIAS.name == _VERS
 _newest = sa.select(model_versions).where(_VERSION.name == _NAME, _live).order_by(_VERSION.version.desc()).limit(1)
 _tags_of_one = sa.select(_TAG.key, _TAG.value).where(_TAG.name == _NAME, _TAG.version == _NUMBER).order_by(_TAG.key)
 _aliases_of_one = sa.select(_ALIAS.alias).where(_ALIAS.name == _NAME, _ALIAS.version == _NUMBER).order_by(_ALIAS.alias)
-_NUMBERS = sa.bindparam("numbers", expanding=True)
 _some = sa.select(model_versions).where(_VERSION.name == _NAME, _VERSION.version.in_(_NUMBERS), _live)
 _tags_of_some = sa.select(_TAG.version, _TAG.key, _TAG.value).where(_TAG.name == _NAME, _TAG.version.in_(_NUMBERS)).order_by(_TAG.version, _TAG.key)
 _aliases_of_some = sa.select(_ALIAS.version, _ALIAS.alias).where(_ALIAS.name == _NAME, _ALIAS.version.in_(_NUMBERS)).order_by(_ALIAS.alias)

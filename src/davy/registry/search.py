@@ -105,7 +105,7 @@ def search_versions(connection: sa.Connection, *, filter: str = "", order_by: Se
         InvalidInput: the filter or the order can't be read, or the token is another search's.
     """
     tree, keys = VERSIONS.read(filter), VERSIONS.order(order_by or ["last_updated_timestamp DESC"])
-    where = [_version.deleted.is_(False)]
+    where: list[sa.ColumnElement[bool]] = [_version.deleted.is_(False)]
     if not _asks_for_prompts(VERSIONS, filter, tree):
         where.append(~is_prompt(_version.name))
     found, following = select_page(connection, _VERSIONS, text=filter, tree=tree, keys=keys, limit=limit, most=MOST_VERSIONS, after=after, where=where,

@@ -76,4 +76,4 @@ def _write(connection: sa.Connection, table: sa.Table, owner: Mapping[str, Any],
     statement = insert(connection, table)
     statement = statement.on_conflict_do_update(index_elements=[*owner, "key"], set_={"value": statement.excluded.value},
                                                 where=table.c.value != statement.excluded.value)
-    return connection.execute(statement, {**owner, "key": key, "value": value}).rowcount > 0
+    return connection.execute(statement.execution_options(preserve_rowcount=True), {**owner, "key": key, "value": value}).rowcount > 0

@@ -10,6 +10,7 @@ import msgspec
 from davy.config import Kpi
 from davy.core.time import parse_duration
 from davy.errors import ConfigError, InvalidInput
+from davy.registry.reference import check_alias
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,6 +36,7 @@ class Policy(msgspec.Struct, frozen=True):
         min_time, min_requests: what each step lasts at least; the requests are the canary's (or the shadow's).
         max_time, deadline: what each step, and the whole, lasts at most; then `at_deadline`.
         approval: whether promotion waits for `davy promote`.
+        alias: what a promotion lets mean the version, and taking it back the one before; empty: none.
     """
 
     strategy: Strategy = "canary"
@@ -52,6 +54,7 @@ class Policy(msgspec.Struct, frozen=True):
     at_deadline: Literal["pause", "rollback", "promote"] = "pause"
     approval: bool = False
     kpis: dict[str, Kpi] = {}
+    alias: str = ""
 
     def delta_of(self, metric: str) -> float:
         """By what part a metric's rate may be higher than stable's without being bad."""
@@ -73,6 +76,8 @@ class Policy(msgspec.Struct, frozen=True):
         for name in ("alpha", "beta"):
             _need(0 < getattr(settings, name) < 1, f"release.{name}", getattr(settings, name), "It is a probability above 0 and below 1.")
         _need(settings.min_requests >= 0, "release.min_requests", settings.min_requests, "It is a count.")
+        if settings.alias:
+            check_alias(settings.alias)
         for metric, delta in settings.delta.items():
             _need(math.isfinite(delta) and delta > 0, f"release.delta.{metric}", delta, "It is above 0: 0.2 lets the rate be 20 % higher than stable's.")
         for metric, rate in settings.tolerated.items():
@@ -87,7 +92,8 @@ class Policy(msgspec.Struct, frozen=True):
         chosen = strategy or settings.strategy
         shares = _shares(steps or settings.steps) if chosen in ("canary", "shadow") else ()
         return cls(chosen, shares, settings.alpha, settings.beta, settings.unit, dict(settings.delta), dict(settings.tolerated), times["latency_slack"],
-                   times["min_time"], settings.min_requests, times["max_time"], times["deadline"], settings.at_deadline, settings.approval, dict(settings.kpis))
+                   times["min_time"], settings.min_requests, times["max_time"], times["deadline"], settings.at_deadline, settings.approval, dict(settings.kpis),
+                   settings.alias)
 
 
 def _need(holds: bool, name: str, value: object, allowed: str) -> None:

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from davy.core.clock import new_id
 from davy.errors import Conflict, NotFound
+from davy.registry.aliases import read_aliases, set_alias
 from davy.registry.models import resolve
 from davy.registry.reference import parse_reference
 from davy.release import plan
@@ -208,6 +209,7 @@ def write(connection: Connection, before: Release, decision: Decision, findings:
             "release": before.id, "version": before.version, "from": before.state.label, "to": state.label, "reasons": list(state.reasons),
             "share": decision.placed.share, "evidence": evidence})
         _place(connection, after, decision, evidence, clock, actor)
+        _move_alias(connection, before, after, clock, actor)
     if point:
         _add_point(connection, after, decision, now)
     return after
@@ -222,6 +224,17 @@ def _place(connection: Connection, release: Release, decision: Decision, evidenc
     there = found and found[0].weights == release.weights and all(getattr(found[0], name) == value for name, value in wanted.items())
     if not there:
         move_traffic(connection, release.model, release.weights, clock=clock, actor=actor, evidence={"release": release.id, **evidence}, **wanted)
+
+
+def _move_alias(connection: Connection, before: Release, after: Release, clock: Clock, actor: str) -> None:
+    """Let the policy's alias mean the promoted version, or, when that is taken back, the stable one again."""
+    alias, taken_back = after.policy.alias, before.state.phase == "promoted" and after.state.phase == "rolled back"
+    if not alias or not (after.state.phase == "promoted" or taken_back):
+        return
+    if taken_back and read_aliases(connection, after.model).get(alias) != after.version:
+        return  # somebody has pointed it elsewhere since
+    set_alias(connection, clock=clock, actor=actor, name=after.model, alias=alias, version=after.stable if taken_back else after.version,
+              evidence={"release": after.id, "reason": " ".join(after.state.reasons)})
 
 
 def _add_point(connection: Connection, release: Release, decision: Decision, now: int) -> None:

@@ -27,7 +27,8 @@ NOT_IN_NAME = ("/", ":", ".", "%", '"', "'")
 LONGEST_NAME, LONGEST_KEY, LONGEST_TYPE, LONGEST_RUN = 500, 250, 500, 32
 _LOOKUP = 400
 _MODEL, _PARAM, _TAG, _METRIC = logged_models.c, logged_model_params.c, logged_model_tags.c, logged_model_metrics.c
-_ID, _IDS = sa.bindparam("id"), sa.bindparam("ids", expanding=True)
+_ID: sa.BindParameter[Any] = sa.bindparam("id")
+_IDS: sa.BindParameter[Any] = sa.bindparam("ids", expanding=True)
 _head = sa.select(_MODEL.experiment_id, _MODEL.name, _MODEL.lifecycle_stage).where(_MODEL.model_id == _ID)
 _heads = sa.select(logged_models).where(_MODEL.model_id.in_(_IDS))
 _params = sa.select(logged_model_params).where(_PARAM.model_id.in_(_IDS)).order_by(_PARAM.model_id, _PARAM.key)
@@ -244,10 +245,11 @@ def _some(connection: sa.Connection, ids: Sequence[str]) -> Iterable[LoggedModel
         found[row.model_id][2].append(ModelMetric(row.model_id, row.key, math.nan if row.is_nan else row.value, row.step, row.timestamp, row.dataset_name,
                                                   row.dataset_digest, row.run_id))
     for model_id in ids:
-        if (row := heads.get(model_id)) is not None:
+        if (head := heads.get(model_id)) is not None:
             params, tags, metrics = found[model_id]
-            yield LoggedModel(row.model_id, row.experiment_id, row.name, row.artifact_uri, row.status, row.creation_time * 1000, row.last_update_time * 1000,
-                              row.lifecycle_stage, row.status_message, row.model_type, row.source_run_id, params, tags, tuple(metrics))
+            yield LoggedModel(head.model_id, head.experiment_id, head.name, head.artifact_uri, head.status, head.creation_time * 1000,
+                              head.last_update_time * 1000, head.lifecycle_stage, head.status_message, head.model_type, head.source_run_id, params, tags,
+                              tuple(metrics))
 
 
 def _insert_params(connection: sa.Connection, model_id: str, params: Mapping[str, str]) -> None:

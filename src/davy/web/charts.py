@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 
 class Series(msgspec.Struct, frozen=True):
-    """One line. `hue` is its colour, by number; a stepped one holds each value until the next; `error` is drawn as a band, so much to each side."""
+    """One line. `hue` is its colour, by number; a stepped one holds each value until the next; `error` is drawn as a band, so much to each side.
+
+    With `span`, the line goes on over points that it lacks.
+    """
 
     label: str
     values: Sequence[float | None]
@@ -23,6 +26,7 @@ class Series(msgspec.Struct, frozen=True):
     step: bool = False
     fill: bool = False
     error: Sequence[float | None] = ()
+    span: bool = False
 
 
 class Limit(msgspec.Struct, frozen=True):

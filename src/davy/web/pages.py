@@ -10,7 +10,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from davy.errors import DavyError, NotFound
-from davy.web import alerts, artifacts, gates, journal, models, monitoring, overview, predictions, quality, releases, runs, streams
+from davy.web import alerts, artifacts, comparing, gates, journal, models, monitoring, overview, predictions, quality, releases, runs, streams
 from davy.web.render import page, static, to
 from davy.web.watched import Watched
 
@@ -38,6 +38,8 @@ def routes(home: Home) -> list[Route]:
         ("/feature-sets/{digest}", models.feature_set),
         ("/training-sets/{digest}", models.training_set),
         ("/runs", runs.all_runs),
+        ("/compare", comparing.compare),
+        ("/compare/series", comparing.compare_series),
         ("/runs/{run}", runs.run),
         ("/runs/{run}/metrics", runs.metric),
         ("/runs/{run}/artifacts/{path:path}", artifacts.artifact),

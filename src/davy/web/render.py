@@ -32,7 +32,7 @@ CONFINED = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "
                                "base-uri 'none'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
+    "referrer-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",
 }
 _UNITS = ((86_400_000_000, "d"), (3_600_000_000, "h"), (60_000_000, "min"), (1_000_000, "s"))
@@ -40,7 +40,8 @@ _UNITS = ((86_400_000_000, "d"), (3_600_000_000, "h"), (60_000_000, "min"), (1_0
 
 def page(request: Request, template: str, *, status: int = 200, **context: Any) -> Response:
     """A whole page. `context` reaches the template escaped."""
-    text = _environment().get_template(template).render(request=request, **context)
+    identity = request.scope.get("state", {}).get("identity")
+    text = _environment().get_template(template).render(request=request, identity=identity, **context)
     return HTMLResponse(text, status, headers=CONFINED | {"cache-control": "no-store"})
 
 
@@ -53,11 +54,12 @@ def static(request: Request) -> Response:
 
 
 def to(*parts: Any, **query: Any) -> str:
-    """The address of a page: `to("models", "late", 2)`. Every part is quoted, so that any name is one segment."""
+    """The address of a page: `to("models", "late", 2)`. Every part is quoted, so that any name is one segment; a list is a repeated parameter."""
     path = "/" + "/".join(quote(str(part), safe="") for part in parts)
     if not query:
         return path
-    return path + "?" + "&".join(f"{quote(name)}={quote(str(value), safe='')}" for name, value in query.items() if value not in (None, ""))
+    pairs = [(name, value) for name, values in query.items() for value in (values if isinstance(values, list) else [values]) if value not in (None, "")]
+    return path + "?" + "&".join(f"{quote(name)}={quote(str(value), safe='')}" for name, value in pairs)
 
 
 @cache

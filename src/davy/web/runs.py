@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from starlette.responses import JSONResponse
-
+from davy.errors import InvalidInput
 from davy.registry.models import list_versions
 from davy.tracking.experiments import list_experiments
 from davy.tracking.history import metric_history, metric_keys
 from davy.tracking.records import telling_metrics
 from davy.tracking.runs import get_run
-from davy.tracking.search import children, search_runs
+from davy.tracking.search import RunPage, children, search_runs
 from davy.web.artifacts import previews
-from davy.web.render import CONFINED, page
+from davy.web.charts import Chart, Series, chart
+from davy.web.render import page
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -26,18 +25,26 @@ if TYPE_CHECKING:
 PAGE = 100
 POINTS = 2000
 MOST_METRICS, MOST_PARAMS = 4, 3
+SYSTEM = "system"
 
 
 def all_runs(home: Home, request: Request) -> Response:
-    """`/runs?experiment=NAME&sort=METRIC&order=asc&after=TOKEN`: a page of runs."""
+    """`/runs?experiment=NAME&filter=FILTER&sort=METRIC&order=asc&after=TOKEN`: a page of runs. A filter that can't be read is shown with its fault."""
     query = request.query_params
-    experiment, sort, after = query.get("experiment") or None, query.get("sort") or None, query.get("after") or None
+    experiment, sort, after, text = query.get("experiment") or None, query.get("sort") or None, query.get("after") or None, query.get("filter", "").strip()
     ascending = query.get("order") == "asc"
+    fault: InvalidInput | None = None
     with home.database.read() as connection:
-        found = search_runs(connection, experiments=None if experiment is None else [experiment], order_by=_order(sort, ascending), limit=PAGE, after=after)
         experiments = list_experiments(connection)
+        chosen = next((found.name for found in experiments if str(found.id) == query.get("experiment_id")), experiment)
+        try:
+            found = search_runs(connection, experiments=None if chosen is None else [chosen], filter=text, order_by=_order(sort, ascending), limit=PAGE,
+                                after=after)
+        except InvalidInput as error:
+            fault, found = error, RunPage([], None)
     return page(request, "runs.html", project=home.config.project, now=home.clock.now(), runs=found.runs, following=found.next, experiments=experiments,
-                experiment=experiment, sort=sort, ascending=ascending, metrics=telling_metrics(found.runs, MOST_METRICS, sort), params=_telling(found.runs))
+                experiment=chosen, sort=sort, ascending=ascending, filter=text, fault=fault, status=200 if fault is None else fault.status,
+                metrics=telling_metrics(found.runs, MOST_METRICS, sort), params=_telling(found.runs))
 
 
 def _order(sort: str | None, ascending: bool) -> list[str]:
@@ -64,14 +71,33 @@ def run(home: Home, request: Request) -> Response:
         versions = list_versions(connection, run_id=found.id)
     tags = {key: value for key, value in found.tags.items() if not key.startswith("mlflow.")}
     return page(request, "run.html", project=home.config.project, now=home.clock.now(), run=found, counts=counts, files=files, children=nested,
-                versions=versions, tags=tags, curves=[key for key, count in counts.items() if count > 1], points=POINTS)
+                versions=versions, tags=tags, groups=_groups([key for key, count in counts.items() if count > 1]), points=POINTS)
 
 
 def metric(home: Home, request: Request) -> Response:
-    """`/runs/ID/metrics?key=KEY`: a curve as JSON, at most `POINTS` of its points with every slice's lowest and highest."""
-    key = request.query_params.get("key", "")
+    """`/runs/ID/metrics?key=KEY&first=STEP&last=STEP`: a curve, at most `POINTS` of its points with every slice's lowest and highest."""
+    query = request.query_params
+    key = query.get("key", "")
     with home.database.read() as connection:
-        curve = metric_history(connection, get_run(connection, request.path_params["run"]).id, key, points=POINTS)
-    body: dict[str, Any] = {"x": curve.steps, "y": [value if math.isfinite(value) else None for value in curve.values], "x_label": "step", "y_label": key,
-                            "total": curve.total}
-    return JSONResponse(body, headers=CONFINED | {"cache-control": "no-store"})
+        curve = metric_history(connection, get_run(connection, request.path_params["run"]).id, key, points=POINTS, first_step=_step(query.get("first")),
+                               last_step=_step(query.get("last")))
+    return chart(Chart(curve.steps, "step", key, [Series(key, curve.values)], total=curve.total))
+
+
+def _step(text: str | None) -> int | None:
+    if not text:
+        return None
+    try:
+        return max(-(2**63), min(int(text), 2**63 - 1))
+    except ValueError:
+        raise InvalidInput(f"{text[:40]!r} is not a step.", "A step is a whole number.", "Correct it.") from None
+
+
+def _groups(keys: list[str]) -> list[tuple[str, list[str]]]:
+    """Curves by what stands before their last slash; single ones first and together, the machine's own last."""
+    groups: dict[str, list[str]] = {}
+    for key in keys:
+        groups.setdefault(key.rpartition("/")[0], []).append(key)
+    single = [found[0] for name, found in groups.items() if len(found) == 1 and name != SYSTEM]
+    several = [(name, found) for name, found in groups.items() if found[0] not in single]
+    return [*([("", sorted(single))] if single else []), *sorted(several, key=lambda item: (item[0] == SYSTEM, item[0]))]

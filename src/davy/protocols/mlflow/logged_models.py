@@ -170,7 +170,7 @@ def set_tags(call: Call, asked: LoggedModelTags) -> dict[str, Any]:
     return {}
 
 
-@endpoint("DELETE", "logged-models/{model_id}/tags/{tag_key}", LoggedModelTag, required=("model_id", "tag_key"), write=True)
+@endpoint("DELETE", "logged-models/{model_id}/tags/{tag_key:path}", LoggedModelTag, required=("model_id", "tag_key"), write=True)
 def delete_tag(call: Call, asked: LoggedModelTag) -> dict[str, Any]:
     try:
         tracked.delete_model_tag(call.connection, asked.model_id or "", asked.tag_key or "")
