@@ -16,10 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
+from server_kit import Running
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).parents[1]
+PROGRAMS = ROOT / "tests" / "stock" / "programs"
 START_SECONDS = 60
 # A client that meets a 5xx would try again for minutes; here it says so at once.
 QUIET = {
@@ -104,6 +107,32 @@ class StockServer:
         except subprocess.TimeoutExpired:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
+
+
+def davy(root: Path, settings: str = "") -> Running:
+    """`davy up` on an empty project, in no one's environment."""
+    root.mkdir(exist_ok=True)
+    (root / "davy.toml").write_text(f'project = "shop"\n{settings}')
+    inherited = {name: os.environ.pop(name) for name in ("DAVY_HOME", "DAVY_PROJECT") if name in os.environ}
+    try:
+        return Running(root)
+    finally:
+        os.environ.update(inherited)
+
+
+def run(program: str, lock: str, port: int, folder: Path, more: dict[str, str] | None = None) -> list[str]:
+    """Run a client's program in a peer's environment against this port, to its end; the steps that it names."""
+    done = subprocess.run(
+        [peer(lock), PROGRAMS / f"{program}.py"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+        env={**environment(), "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}", "TMPDIR": str(folder), "HOME": str(folder), **(more or {})},
+    )
+    assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-6000:]}"
+    return [line for line in done.stdout.splitlines() if line.startswith("ok ")]
 
 
 @dataclass(frozen=True)

@@ -110,11 +110,8 @@ POLICY = [
         "page tokens",
         "opaque; Davy's say where to go on, so that a page neither skips nor repeats under writes",
         lambda d: (
-            (_field(d) == "next_page_token"
-            and None not in (d.stock, d.ours))
-            or (d.where == "message"
-            and "page token" in str(d.stock)
-            and d.statuses == (400, 400))
+            (_field(d) == "next_page_token" and None not in (d.stock, d.ours))
+            or (d.where == "message" and "page token" in str(d.stock) and d.statuses == (400, 400))
         ),
     ),
     Allowance("JSON in tags", "the same JSON in other spaces, without nulls", _json),

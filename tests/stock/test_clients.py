@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from stock_kit import environment, peer
+from stock_kit import PROGRAMS, run
 
 if TYPE_CHECKING:
     from server_kit import Running
 
-PROGRAMS = Path(__file__).parent / "programs"
 WITH = {
     "tracking": ("mlflow3", "mlflow2"),
     "registry": ("mlflow3", "mlflow2"),
@@ -22,21 +20,6 @@ WITH = {
     "models": ("mlflow3", "mlflow2"),
     "traces": ("mlflow3",),
 }
-
-
-def run(program: str, lock: str, port: int, folder: Path) -> list[str]:
-    """Run a program to its end; the steps that it names."""
-    done = subprocess.run(
-        [peer(lock), PROGRAMS / f"{program}.py"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-        env={**environment(), "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}", "TMPDIR": str(folder), "HOME": str(folder)},
-    )
-    assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-6000:]}"
-    return [line for line in done.stdout.splitlines() if line.startswith("ok ")]
 
 
 @pytest.mark.slow
