@@ -76,7 +76,7 @@ _VERBS: dict[str, str | None] = {
     "demo": None, "init": None, "up": None, "version": None,
     "runs": "read", "predict": "read", "status": "read", "monitor": "read", "alerts": "read", "replay": "read", "why": "read", "audit": "read",
     "traffic": "read", "alias": "read", "ingest": "events.push", "push": "events.push", "outcomes": "outcomes.push",
-    "train": "runs.write", "reproduce": "runs.write", "import": "runs.write", "gate": "gates.run",
+    "train": "runs.write", "reproduce": "runs.write", "import": "runs.write", "sync": "runs.write", "gate": "gates.run",
     "release": "releases.write", "promote": "releases.write", "pause": "releases.write", "resume": "releases.write", "abort": "releases.write",
     "rollback": "releases.write", "gc": "gc", "user": "users.write", "token": "users.write",
 }
