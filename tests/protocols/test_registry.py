@@ -231,7 +231,8 @@ def test_no_text_is_a_server_s_fault(say: Speaker) -> None:
     say.make("texts")
     for text in ("a\x00b", "\U0001f600" * 1000, "\u202e"):
         for method, path, given in (
-                ("POST", f"{MODELS}set-tag", {"name": "texts", "key": "k", "value": text}), ("PATCH", f"{MODELS}update", {"name": "texts", "description": text}),
+                ("POST", f"{MODELS}set-tag", {"name": "texts", "key": "k", "value": text}),
+                ("PATCH", f"{MODELS}update", {"name": "texts", "description": text}),
                 ("POST", f"{VERSIONS}create", {"name": "texts", "source": "s3://b/k", "run_link": text}), ("GET", ALIAS, {"name": text, "alias": "x"}),
                 ("PATCH", f"{VERSIONS}update", {"name": "texts", "version": "1", "description": text}), ("GET", ALIAS, {"name": "texts", "alias": text}),
                 ("POST", "logged-models", {"experiment_id": "0", "name": "net", "tags": [{"key": "k", "value": text}]})):
@@ -274,6 +275,11 @@ def test_native_versions_are_seen_and_what_takes_traffic_is_kept(say: Speaker) -
     say.make("empty", 0)
     assert say.client.request("GET", "/models/empty")[0] == 200
     assert say.client.request("GET", "/models/fraud/3")[0] == 200
+    say.make("many", 102)
+    say.ok("POST", ALIAS, name="many", alias="old", version="1")
+    page = say.client.request("GET", "/models/many")[1]
+    assert "101 of 102 versions" in page
+    assert ['href="/models/many/1"' in page, 'href="/models/many/2"' in page, 'href="/models/many/3"' in page] == [True, False, True]
 
 
 def test_a_logged_model_from_its_making_to_its_end(say: Speaker) -> None:

@@ -224,12 +224,19 @@ def find_newest(connection: sa.Connection, name: str) -> ModelVersion | None:
 
 def list_versions(connection: sa.Connection, name: str | None = None, *, run_id: str | None = None, limit: int | None = None) -> list[ModelVersion]:
     """Versions, the newest first: of one model, of one run, or all."""
-    query = sa.select(model_versions).where(_live).order_by(_VERSION.creation_time.desc(), _VERSION.name, _VERSION.version.desc())
+    query = sa.select(model_versions).where(_live)
     if name is not None:
-        query = query.where(_VERSION.name == name)
+        query = query.where(_VERSION.name == name).order_by(_VERSION.version.desc())
+    else:
+        query = query.order_by(_VERSION.creation_time.desc(), _VERSION.name, _VERSION.version.desc())
     if run_id is not None:
         query = query.where(_VERSION.run_id == run_id)
     return read_versions(connection, connection.execute(query.limit(limit)).all())
+
+
+def count_versions(connection: sa.Connection, name: str) -> int:
+    """How many versions the model has."""
+    return int(connection.scalar(sa.select(sa.func.count()).select_from(model_versions).where(_VERSION.name == name, _live)) or 0)
 
 
 def versions_of(connection: sa.Connection, keys: Sequence[tuple[str, int]]) -> list[ModelVersion]:
