@@ -51,8 +51,6 @@ _is_there = sa.select(sa.literal(1)).where(_VERSION.name == _NAME, _VERSION.vers
 _model_is_there = sa.select(sa.literal(1)).where(registered_models.c.name == _NAME)
 _last = sa.select(sa.func.max(_VERSION.version)).where(_VERSION.name == _NAME)
 _touch_model = sa.update(registered_models).where(registered_models.c.name == sa.bindparam("which")).values(last_update_time=sa.bindparam("now"))
-_touch_version = sa.update(model_versions).where(_VERSION.name == sa.bindparam("which"), _VERSION.version == sa.bindparam("number")).values(
-    last_update_time=sa.bindparam("now"))
 
 
 class ModelVersion(msgspec.Struct, frozen=True):
@@ -293,11 +291,9 @@ def next_number(connection: sa.Connection, name: str) -> int:
     return int(connection.scalar(_last, {"name": name}) or 0) + 1
 
 
-def touch(connection: sa.Connection, name: str, now: int, version: int | None = None) -> None:
-    """Write down when a model, and perhaps a version of it, was last changed (milliseconds)."""
+def touch(connection: sa.Connection, name: str, now: int) -> None:
+    """Write down when a model was last changed (milliseconds)."""
     connection.execute(_touch_model, {"which": name, "now": now})
-    if version is not None:
-        connection.execute(_touch_version, {"which": name, "number": version, "now": now})
 
 
 def read_versions(connection: sa.Connection, rows: Iterable[sa.Row[Any]]) -> list[ModelVersion]:
