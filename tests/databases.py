@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING
 
 from davy.schema import open_database
@@ -19,7 +20,11 @@ _made: dict[Path, str] = {}
 def write_settings(root: Path, text: str = "") -> None:
     """Write the project's davy.toml. Its database is the same however often that is done."""
     if ON_POSTGRES:
-        text = f'{text}\n[storage]\ndatabase = "{url_of(root / "davy.db")}"\n'
+        if "[storage]\n" not in text:
+            tables = re.search(r"^\[", text, re.M)
+            at = tables.start() if tables else len(text)  # before them, so that a test can go on with the last one
+            text = f"{text[:at]}\n[storage]\n{text[at:]}"
+        text = text.replace("[storage]\n", f'[storage]\ndatabase = "{url_of(root / "davy.db")}"\n')
     (root / "davy.toml").write_text(text)
 
 

@@ -26,7 +26,7 @@ LAYERS = (
     ("serving", "training"),
     ("monitoring",),
     ("gate",),
-    ("release", "api"),
+    ("release", "api", "importing"),
     ("protocols", "web"),
     ("server",),
     ("demo",),

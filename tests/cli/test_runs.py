@@ -103,7 +103,8 @@ def test_one_run_in_full(home: Home, ids: list[str], capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(("arguments", "hint"), [(["--experiment", "flihts"], "'flights'"), (["nosuchrun"], "davy runs"),
                                                 (["--order-by", "metrics.acu"], "did you mean 'auc'"),
                                                 (["--artifact", "a.txt"], "davy runs RUN --artifact a.txt"), (["--limit", "0"], "limit"),
-                                                (["--format", "parquet"], "-o runs.parquet"), (["-o", "x.csv"], "--format csv"), (["--format", "csv", "-o", "no/such/x.csv"], "can't be written"),
+                                                (["--format", "parquet"], "-o runs.parquet"), (["-o", "x.csv"], "--format csv"),
+                                                (["--format", "csv", "-o", "no/such/x.csv"], "can't be written"),
                                                 (["metrics.auc > 0.5 and statos = 'x'"], "at character 23: did you mean 'status'?"),
                                                 (["metrics.auc >"], "at character 14"), (["--order-by", "metrics.auc down"], "ASC or DESC")])
 def test_what_is_wrong_is_said(home: Home, ids: list[str], arguments: list[str], hint: str, capsys: pytest.CaptureFixture[str]) -> None:

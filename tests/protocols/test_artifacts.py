@@ -190,7 +190,7 @@ def test_no_path_leads_out(server: Tracking, run: str, root: str, path: str) -> 
         server.ask("GET", f"{API}/artifacts/list?run_id={run}&path={asked}"), server.ask("GET", f"/get-artifact?run_id={run}&path={asked}"),
         server.ask("GET", f"{PROXY}/artifacts?path={asked}"),
         server.ask("POST", f"/ajax-api/2.0/mlflow/upload-artifact?run_uuid={run}&path={asked}", b"x"),
-        server.ask("POST", f"{PROXY}/mpu/create/{root}", msgspec.json.encode({"path": path, "num_parts": 1}), {"content-type": "application/json"})]
+        server.ask("POST", f"{PROXY}/mpu/create/{asked}", b'{"path": "..", "num_parts": 1}', {"content-type": "application/json"})]
     if not path.startswith(("/", "..", "%2F", "file:")):  # beneath a run's folder these are names like others
         found.append(server.put(f"{root}/{asked}", b"x"))
     for number, answer in enumerate(found):
@@ -295,6 +295,28 @@ def test_a_page_uploads_and_reads(server: Tracking, run: str) -> None:
     assert server.ask("POST", "/ajax-api/2.0/mlflow/upload-artifact?path=x", b"x").error[2] == "Request must specify run_uuid."
 
 
+@pytest.mark.parametrize("location", ["", "mlflow-artifacts:/far/away"])
+def test_the_spans_of_a_deleted_trace_go_too(server: Tracking, location: str) -> None:
+    number = server.experiment(f"traced {location}", **({"artifact_location": location} if location else {}))
+    place = f"{location.removeprefix('mlflow-artifacts:/') or number}/traces"
+    for trace in ("tr-1", "tr-2"):
+        info = {"trace_id": trace, "trace_location": {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": number}},
+                "request_time": "2026-01-01T00:00:00Z", "state": "OK"}
+        answer = server.ask("POST", "/api/3.0/mlflow/traces", msgspec.json.encode({"trace": {"trace_info": info}}), {"content-type": "application/json"})
+        assert answer.status == 200, answer
+        assert server.put(f"{place}/{trace}/artifacts/traces.json", b"{}").status == 200
+    assert server.call("traces/delete-traces", experiment_id=number, request_ids=["tr-1"]) == {"traces_deleted": 1}
+    assert [item["path"] for item in server.listed(place)] == ["tr-2"]
+
+
+def test_a_large_file_of_a_page_is_streamed(server: Tracking, run: str, root: str) -> None:
+    large = BIG + BIG
+    server.put(f"{root}/a%20b.txt", large)
+    found = until(lambda: (answer := server.ask("GET", f"/runs/{run}/artifacts/a%20b.txt")).status != 503 and answer)
+    assert (found.status, found.headers["location"]) == (307, f"/get-artifact?run_id={run}&path=a+b.txt")
+    assert server.ask("GET", found.headers["location"]).body == large
+
+
 def test_files_of_logged_models_and_versions(server: Tracking) -> None:
     home = Home(server.root)
     digest = home.blobs.put(b"native")
@@ -370,7 +392,7 @@ class TestParts:
         assert server.fetch(f"{root}/big.bin").status == 404
         parts = [{"part_number": number + 1, "etag": tags[number]} for number in range(3)]
         for _ in range(2):
-            assert self._post(server, "complete", root, path="big.bin", upload_id=upload, parts=parts).status == 200
+            assert self._post(server, "complete", root, path="/home/ada/big.bin", upload_id=upload, parts=parts).status == 200
         assert server.fetch(f"{root}/big.bin").body == BIG
 
     def test_what_is_not_complete_is_not_completed(self, server: Tracking, root: str) -> None:

@@ -38,7 +38,7 @@ def _curves() -> dict[tuple[str, str], list[Row]]:
         return list(found)
 
     return {(ONE, "loss"): rows(2500, 0.1), (ONE, "exact"): rows(1000, 0.0), (ONE, "one more"): rows(1001, 0.0), (TWO, "loss"): rows(1, 0.0),
-            (TWO, "none"): rows(3, 1.0), (TWO, "step zero"): [(0, time, 0.5, False) for time in range(50)]}
+            (TWO, "none"): rows(3, 1.0), (TWO, "step zero"): [(0, time, 0.5, False) for time in range(-50, 0)]}
 
 
 def _old(path: Path, curves: dict[tuple[str, str], list[Row]]) -> None:

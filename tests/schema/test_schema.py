@@ -110,10 +110,10 @@ def test_what_alembic_reads_is_beside_the_code() -> None:
 
 @pytest.mark.parametrize(("query", "index"), [
     ("SELECT data FROM metric_chunks WHERE run_id = 'r' AND key = 'loss' ORDER BY number", "PRIMARY KEY"),
-    ("SELECT * FROM latest_metrics WHERE key = 'auc' ORDER BY value DESC LIMIT 10", "ix_latest_metrics_order"),
+    ("SELECT * FROM latest_metrics WHERE key = 'auc' AND is_nan = 0 ORDER BY value DESC LIMIT 10", "ix_latest_metrics_order"),
     ("SELECT * FROM latest_metrics WHERE key = 'auc' AND lowest < 0.5 ORDER BY lowest, run_id LIMIT 10", "ix_latest_metrics_lowest"),
     ("SELECT * FROM latest_metrics WHERE key = 'auc' AND highest > 0.5 ORDER BY highest DESC LIMIT 10", "ix_latest_metrics_highest"),
-    ("SELECT * FROM latest_metrics WHERE key = 'auc' AND last = 0.5 ORDER BY run_id LIMIT 10", "ix_latest_metrics_last"),
+    ("SELECT * FROM latest_metrics WHERE key = 'auc' AND last_is_nan = 0 AND last > 0.5 ORDER BY last, run_id LIMIT 10", "ix_latest_metrics_last"),
     ("SELECT * FROM runs WHERE experiment_id = 1 AND lifecycle_stage = 'active' ORDER BY start_time DESC LIMIT 10", "ix_runs_recent"),
     ("SELECT version FROM aliases WHERE name = 'late' AND alias = 'production'", "PRIMARY KEY"),
     ("SELECT run_id FROM tags WHERE key = 'mlflow.parentRunId' AND value = 'r'", "ix_tags_parent"),

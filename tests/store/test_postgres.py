@@ -19,7 +19,7 @@ from davy.core.clock import SystemClock
 from davy.errors import ConfigError, Conflict, InvalidInput, MissingExtra, StorageFull, Unavailable
 from davy.schema import open_database
 from davy.store import journal
-from davy.store.database import Database
+from davy.store.database import Database, insert
 from davy.store.postgres import WRITERS, PostgresBackend
 from postgres_kit import PASSWORD, Postgres, server
 from server_kit import until
@@ -331,6 +331,15 @@ def test_whole_numbers_have_64_bits_and_floats_all_their_own(database: Database)
     with database.read() as connection:
         assert connection.execute(sa.select(traffic.c.revision, traffic.c.updated)).one() == ((1 << 63) - 1, -(1 << 63))
         assert list(map(repr, connection.scalars(sa.select(alerts.c.value).order_by(alerts.c.rule)))) == list(map(repr, floats))
+
+
+def test_an_insert_tells_whether_it_has_changed_anything(database: Database) -> None:
+    from davy.schema.tables import traffic
+
+    row = {"model": "m", "revision": 0, "weights": "{}", "updated": 0, "actor": "a"}
+    with database.begin() as connection:
+        statement = insert(connection, traffic).on_conflict_do_nothing()
+        assert [connection.execute(statement, row).rowcount for _ in range(2)] == [1, 0]
 
 
 def test_sums_and_means_are_plain_numbers(database: Database) -> None:

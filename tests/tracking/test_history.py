@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from array import array
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +14,8 @@ from databases import open_at
 from davy.core.clock import SystemClock
 from davy.errors import InvalidInput
 from davy.tracking import runs
-from davy.tracking.history import FEWEST, metric_history, metric_keys
+from davy.tracking.history import FEWEST, LONG, metric_history, metric_keys
+from davy.tracking.points import Points, add_points
 from davy.tracking.records import Metric
 
 if TYPE_CHECKING:
@@ -49,7 +51,7 @@ def test_decimation_keeps_ends_peaks_and_order(database: Database, values: list[
     run_id = _log(database, values)
     whole, few = _history(database, run_id), _history(database, run_id, points)
     assert str(whole.values) == str(values)
-    assert len(few.steps) <= points
+    assert len(few.steps) == len(values) if len(values) <= points else len(few.steps) <= points
     assert few.total == len(values)
     assert few.decimated == (len(values) > len(few.steps))
     pairs = list(zip(few.steps, few.times, map(str, few.values), strict=True))
@@ -67,6 +69,26 @@ def test_each_slice_keeps_its_own_peak(database: Database) -> None:
     values = [float(step in (150, 450, 750)) - float(step in (250, 550)) for step in range(1000)]
     few = _history(database, _log(database, values), 22)
     assert {150, 250, 450, 550, 750} <= set(few.steps)
+
+
+def test_a_very_long_curve_keeps_the_peak_of_each_slice_too(database: Database) -> None:
+    run_id = _log(database, [])
+    count, slices = LONG + 200_000, 16
+    values = array("d", bytes(8 * count))
+    peaks = [count * (2 * index + 1) // (2 * slices) for index in range(slices)]
+    for number, step in enumerate(peaks):
+        values[step] = (-1.0) ** number * (number + 1)
+    values[700_000] = math.nan
+    steps = array("q", range(count))
+    with database.begin() as connection:
+        for part in (slice(0, 400_000), slice(800_000, count), slice(400_000, 800_000)):
+            add_points(connection, run_id, {"loss": Points(steps[part], steps[part], values[part])})
+    for first, total in ((None, count), (10, count - 10)):
+        few = _history(database, run_id, 3 * slices + 2, first)
+        assert {first or 0, *peaks, 700_000, count - 1} <= set(few.steps)
+        assert (few.total, few.steps) == (total, sorted(few.steps))
+        assert len(few.steps) <= 3 * slices + 2
+        assert all(str(values[step]) == str(value) for step, value in zip(few.steps, few.values, strict=True))
 
 
 def test_a_range_of_steps(database: Database) -> None:

@@ -217,6 +217,16 @@ def test_many_keys_at_once(writers: list[Database]) -> None:
         assert metric_keys(connection, run_id) == {f"m{number}": 2 for number in range(1300)}
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1), (2, 1, 0)])
+@pytest.mark.parametrize("limit", [FEW // 4, FEW, FEW + 50, 3 * FEW])
+def test_pages_that_end_with_a_chunk_and_chunks_out_of_order(writers: list[Database], order: tuple[int, ...], limit: int) -> None:
+    run_id = _run(writers[0])
+    for part in order:
+        _add(writers[0], run_id, {"loss": [(0, time, 0.5) for time in range(part * FEW, (part + 1) * FEW)]})
+    with writers[0].read() as connection:
+        assert [time for _, time, *_ in _walk(connection, run_id, "loss", limit)] == list(range(3 * FEW))
+
+
 def test_points_added_meanwhile_neither_hide_nor_repeat_others(writers: list[Database]) -> None:
     run_id = _run(writers[0])
     _add(writers[0], run_id, {"loss": [(step, step, 0.0) for step in range(0, 100, 2)]})

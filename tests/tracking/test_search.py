@@ -14,9 +14,9 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from databases import open_at
 from davy.core.clock import DrivenClock
 from davy.errors import Conflict, InvalidInput, NotFound
-from davy.schema import open_database
 from davy.schema.tables import datasets, input_tags, inputs, latest_metrics
 from davy.store import journal
 from davy.tracking import experiments, plan, runs
@@ -31,13 +31,14 @@ if TYPE_CHECKING:
     from davy.store.database import Database
 
 WALKING = plan.Limits(small=-1, bound=3, patience=6, stretch=1)
-PATIENT = plan.Limits(small=-1, bound=0, patience=10**9, stretch=1)
-KINDS = [plan.LIMITS, WALKING, PATIENT]
+PATIENT = plan.Limits(small=-1, bound=0, patience=10**8, stretch=1)
+IMPATIENT = plan.Limits(small=-1, bound=0, patience=0, stretch=1)
+KINDS = [plan.LIMITS, WALKING, PATIENT, IMPATIENT]
 
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
-    opened = open_database(f"sqlite:///{tmp_path_factory.mktemp('search') / 'davy.db'}")
+    opened = open_at(tmp_path_factory.mktemp("search") / "davy.db")
     yield opened
     opened.close()
 
@@ -128,8 +129,8 @@ LIKES: dict[str, Callable[[str, str], bool]] = {
 
 @st.composite
 def _number_test(draw: st.DrawFn) -> Test:
-    name = draw(st.sampled_from(["metrics.x", "metric.y", "metrics.`z`", "max(metrics.x)", "min(metrics.y)", "last(metrics.x)", "latest(metrics.x)", "start_time", "end_time",
-                                 "attributes.created"]))
+    name = draw(st.sampled_from(["metrics.x", "metric.y", "metrics.`z`", "max(metrics.x)", "min(metrics.y)", "last(metrics.x)", "latest(metrics.x)",
+                                 "start_time", "end_time", "attributes.created"]))
     pool = ["0.5", "0", "-1", "1e300", "inf", ".25", "-2.5e-1"] if "metric" in name else ["1000", "2000", "2000.5", "5000", "99999999999999999999"]
     op = draw(st.sampled_from([*list(COMPARE), "IS NULL", "IS NOT NULL"]))
     values = draw(st.lists(st.sampled_from(pool), min_size=2, max_size=3))
@@ -151,8 +152,8 @@ def _number_test(draw: st.DrawFn) -> Test:
 
 @st.composite
 def _text_test(draw: st.DrawFn) -> Test:
-    name = draw(st.sampled_from(["params.a", "params.`b c`", 'param."b c"', "tags.t", "tag.`mlflow.runName`", "run_name", "attr.status", "user_id", "dataset.name",
-                                 "datasets.context", "parameter.none"]))
+    name = draw(st.sampled_from(["params.a", "params.`b c`", 'param."b c"', "tags.t", "tag.`mlflow.runName`", "run_name", "attr.status", "user_id",
+                                 "dataset.name", "datasets.context", "parameter.none"]))
     op = draw(st.sampled_from(["=", "!=", "IN", "NOT IN", *LIKES, "IS NULL", "IS NOT NULL"]))
     pool = [text for text in TEXTS if "\\" not in text] + ["L%", "%R", "_r", "%", "FINISHED", "ADA", "ada", "flights", "train", "%änderung", "[%"]
     values = draw(st.lists(st.sampled_from(pool), min_size=1, max_size=3))
@@ -190,8 +191,8 @@ FILTERS = st.just(("", lambda run: True)) | LEAVES | st.lists(LEAVES, min_size=2
     lambda tests: (" and ".join(text for text, _ in tests), lambda run: all(holds(run) for _, holds in tests))) | st.recursive(
     LEAVES, lambda inner: st.lists(inner, min_size=2, max_size=3).map(_either) | st.lists(inner, min_size=2, max_size=3).map(_both) | inner.map(_neither),
     max_leaves=6)
-ORDERS = ["metrics.x", "metric.y", "metrics.none", "max(metrics.x)", "min(metrics.x)", "last(metrics.y)", "params.a", "params.`b c`", "tags.t", "start_time", "end_time",
-          "status", "user_id", "run_id"]
+ORDERS = ["metrics.x", "metric.y", "metrics.none", "max(metrics.x)", "min(metrics.x)", "last(metrics.y)", "params.a", "params.`b c`", "tags.t", "start_time",
+          "end_time", "status", "user_id", "run_id"]
 
 
 def _value(run: Known, field: str) -> Any:
@@ -224,18 +225,17 @@ def _pages(connection: sa.Connection, limit: int, **asked: Any) -> list[str]:
         assert len(page.ids) == limit
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(test=FILTERS, order=st.lists(st.tuples(st.sampled_from(ORDERS), st.booleans()), max_size=3, unique_by=lambda item: item[0]), limit=st.integers(1, 30),
-       names=st.sampled_from([None, ["e"], ["e", "f"], ["f", "nothing"], []]), view=st.sampled_from(["active", "deleted", "all"]), limits=st.sampled_from(KINDS))
-def test_a_search_is_the_obvious_one(database: Database, world: list[Known], monkeypatch: pytest.MonkeyPatch, test: Test, order: list[tuple[str, bool]], limit: int,
-                                     names: list[str] | None, view: str, limits: plan.Limits) -> None:
+       names=st.sampled_from([["e", "f", "g"], ["e"], ["e", "f"], ["f", "nothing"], []]), view=st.sampled_from(["active", "deleted", "all"]),
+       limits=st.sampled_from(KINDS))
+def test_a_search_is_the_obvious_one(database: Database, world: list[Known], monkeypatch: pytest.MonkeyPatch, test: Test, order: list[tuple[str, bool]],
+                                     limit: int, names: list[str], view: str, limits: plan.Limits) -> None:
     monkeypatch.setattr(plan, "LIMITS", limits)
     text, holds = test
-    wanted = [run for run in world if (names is None or run.facts["experiment"] in names) and holds(run)
-              and view in ("all", "deleted" if run.facts["deleted"] else "active")]
+    wanted = [run for run in world if run.facts["experiment"] in names and holds(run) and view in ("all", "deleted" if run.facts["deleted"] else "active")]
     with database.read() as connection:
-        everywhere = names if names is not None else ["e", "f", "g"]
-        found = _pages(connection, limit, experiments=everywhere, filter=text, order_by=[f"{field} {'DESC' if down else 'asc'}" for field, down in order],
+        found = _pages(connection, limit, experiments=names, filter=text, order_by=[f"{field} {'DESC' if down else 'asc'}" for field, down in order],
                        view=view)
     assert found == _sorted(wanted, order)
 
@@ -250,16 +250,36 @@ def test_not_binds_closer_than_and_and_closer_than_or(database: Database, world:
         assert search_run_ids(connection, filter="params.a like 'l!%' escape '!'").ids == search_run_ids(connection, filter="params.a = 'l%'").ids != []
 
 
+@pytest.mark.parametrize("limits", [plan.LIMITS, WALKING])
+def test_what_is_large_is_taken(database: Database, world: list[Known], monkeypatch: pytest.MonkeyPatch, limits: plan.Limits) -> None:
+    monkeypatch.setattr(plan, "LIMITS", limits)
+    with database.read() as connection:
+        numbers = [*range(1, 20_000), *(10**18 + number for number in range(20_000))]
+        wanted = search_run_ids(connection, experiments=["e", "f", "g"], limit=500).ids
+        many = ",".join([*(f"'{run_id}'" for run_id in wanted[:5]), *["'x'"] * 19_000])
+        assert search_run_ids(connection, experiments=["e", "f", "g", *numbers], filter=f"run_id in ({many})").ids == wanted[:5]
+        few, long = (search_run_ids(connection, experiments=["e", "f"], filter=f"metrics.x in ({','.join(['0.5'] * count)})", order_by=["metrics.x"]).ids
+                     for count in (1, 19_000))
+        assert few == long != []
+        conditions = " and ".join(["not (metrics.x > 1e300 or params.a like '%x%x%x%')"] * 120)
+        assert search_run_ids(connection, experiments=["e"], filter=conditions).ids
+        for pattern in ("%" * 9_999, "[*" * 4_999, "\U0001f600" * 9_999):
+            assert search_run_ids(connection, experiments=["e"], filter=f"params.a not like '{pattern}x'").ids
+        keys = [f"{name}(metrics.k{number})" for name in ("max", "min", "last", "latest") for number in range(4)]
+        assert search_run_ids(connection, experiments=["e"], order_by=keys).ids
+
+
 CHANGES = st.lists(st.tuples(st.sampled_from(["new", "move", "delete", "lose"]), st.integers(0, 30), st.sampled_from(NUMBERS)), max_size=4)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(rows=st.lists(st.tuples(st.integers(1, 5), st.none() | st.sampled_from(NUMBERS)), min_size=1, max_size=14), between=st.lists(CHANGES, min_size=3, max_size=3),
+@given(rows=st.lists(st.tuples(st.integers(1, 5), st.none() | st.sampled_from(NUMBERS)), min_size=1, max_size=14),
+       between=st.lists(CHANGES, min_size=3, max_size=3),
        order=st.sampled_from(["metrics.auc DESC", "metrics.auc", "max(metrics.auc)", "last(metrics.auc) desc", "tags.team", "start_time", "end_time", ""]),
        limit=st.integers(1, 4), limits=st.sampled_from(KINDS))
 def test_pages_neither_skip_nor_repeat_what_stays_while_others_write(database: Database, clock: DrivenClock, monkeypatch: pytest.MonkeyPatch,
-                                                                     rows: list[tuple[int, float | None]], between: list[list[tuple[str, int, float]]], order: str,
-                                                                     limit: int, limits: plan.Limits) -> None:
+                                                                     rows: list[tuple[int, float | None]], between: list[list[tuple[str, int, float]]],
+                                                                     order: str, limit: int, limits: plan.Limits) -> None:
     monkeypatch.setattr(plan, "LIMITS", limits)
     name, made = _fill(database, clock, [(start, value, "RUNNING", "ab"[start % 2]) for start, value in rows])
     with database.read() as connection:

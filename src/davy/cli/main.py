@@ -38,7 +38,7 @@ VERBS = tuple(Verb(*row) for row in (
     ("push", "Events", "Append events to a stream.", "davy push flights events.jsonl"),
     ("outcomes", "Events", "Tell what turned out to be true.", "davy outcomes push outcomes.parquet"),
     ("train", "Training", "Train a model and register the version.", "davy train late -p learning_rate=0.05"),
-    ("runs", "Training", "List runs, or show one.", "davy runs"),
+    ("runs", "Training", "Find runs, or show one.", "davy runs --order-by metrics.loss"),
     ("gc", "Training", "Purge what was deleted, with its files.", "davy gc --older-than 30d"),
     ("import", "Training", "Bring runs and models along from MLflow.", "davy import mlflow http://127.0.0.1:5000"),
     ("reproduce", "Training", "Train a run again from its record and grade it.", "davy reproduce RUN"),

@@ -120,7 +120,7 @@ latest_metrics = Table(
     Index("ix_latest_metrics_order", "key", "is_nan", "value", "run_id"),
     Index("ix_latest_metrics_lowest", "key", "lowest", "run_id"),
     Index("ix_latest_metrics_highest", "key", "highest", "run_id"),
-    Index("ix_latest_metrics_last", "key", "last", "run_id"),
+    Index("ix_latest_metrics_last", "key", "last_is_nan", "last", "run_id"),
     sqlite_with_rowid=False,
 )
 artifacts = Table(

@@ -82,11 +82,11 @@ class Compiler:
 
     def compare(self, column: sa.ColumnElement[Any], check: Check) -> sa.ColumnElement[bool]:
         """The comparison itself, of a value that is there."""
-        op, values = check.op, [sa.literal(value, sa.Float(53)) if isinstance(value, float) else value for value in check.values]
+        op = check.op
         if op in ("IN", "NOT IN"):
-            if any(isinstance(value, float) for value in check.values):
-                values = [float(value) for value in check.values]
-            return column.in_(values) if op == "IN" else column.not_in(values)
+            listed = _listed(check.values)
+            return column.in_(listed) if op == "IN" else column.not_in(listed)
+        values = [bound(value) for value in check.values]
         if op in ("BETWEEN", "NOT BETWEEN"):
             held = sa.and_(column >= values[0], column <= values[1])
             return held if op == "BETWEEN" else sa.not_(held)
@@ -111,6 +111,21 @@ _COMPARE: dict[str, Any] = {
     "=": lambda column, value: column == value, "!=": lambda column, value: column != value, "<": lambda column, value: column < value,
     "<=": lambda column, value: column <= value, ">": lambda column, value: column > value, ">=": lambda column, value: column >= value,
 }
+
+
+def bound(value: Any) -> Any:
+    """The value as a parameter that is not narrowed to the column's type."""
+    if isinstance(value, float):
+        return sa.literal(value, sa.Float(53))
+    return sa.literal(value, sa.BigInteger) if isinstance(value, int) else value
+
+
+def _listed(values: tuple[Any, ...]) -> sa.BindParameter[Any]:
+    if isinstance(values[0], str):
+        return sa.bindparam("values", values, sa.Text, expanding=True, unique=True)
+    if all(isinstance(value, int) for value in values):
+        return sa.bindparam("values", values, sa.BigInteger, expanding=True, unique=True)
+    return sa.bindparam("values", [float(value) for value in values], sa.Float(53), expanding=True, unique=True)
 
 
 def value_and_nan(rows: sa.FromClause, field: Keyed, function: str) -> tuple[sa.ColumnElement[Any], sa.ColumnElement[bool], sa.ColumnElement[bool]]:

@@ -187,7 +187,7 @@ def _parser() -> Any:
             return joined if stray is None else msgspec.structs.replace(joined, stray=stray)
 
         def negation(self, part: _Part) -> _Part:
-            return _deeper(_Part(Not(part.node), part.at, part.count, part.depth + 1, True, part.stray))
+            return _deeper(_Part(Not(part.node), part.at, part.count, part.values, part.depth + 1, True, part.stray))
 
         def group(self, part: _Part) -> _Part:
             return msgspec.structs.replace(part, nested=True)
@@ -224,13 +224,20 @@ class _Part(msgspec.Struct, frozen=True):
     node: Node
     at: int
     count: int
+    values: int = 0
     depth: int = 1
     nested: bool = False
     stray: int | None = None
 
 
 def _condition(left: Term, op: Any, right: tuple[Term, ...], escape: Term | None = None) -> _Part:
-    return _Part(Condition(left, _SPACES.sub(" ", op).upper(), right, op.start_pos, escape), left.at, 1 + len(right) // 2000)
+    _check_values(len(right), op.start_pos)
+    return _Part(Condition(left, _SPACES.sub(" ", op).upper(), right, op.start_pos, escape), left.at, 1, len(right))
+
+
+def _check_values(count: int, at: int) -> None:
+    if count > MOST_VALUES:
+        raise Unreadable(at, f"the lists of a filter have at most {MOST_VALUES:,} values together")
 
 
 def _joined(parts: Collection[_Part], kind: type[And] | type[Or], nested: bool) -> _Part:
@@ -238,8 +245,10 @@ def _joined(parts: Collection[_Part], kind: type[And] | type[Or], nested: bool) 
     count = sum(part.count for part in made)
     if count > MOST_CONDITIONS:
         raise Unreadable(made[-1].at, f"a filter has at most {MOST_CONDITIONS} conditions; write x IN (...) for many values of one field")
+    values = sum(part.values for part in made)
+    _check_values(values, made[-1].at)
     strays = [part.stray for part in made if part.stray is not None]
-    return _deeper(_Part(kind(tuple(part.node for part in made)), made[0].at, count, max(part.depth for part in made) + 1, nested,
+    return _deeper(_Part(kind(tuple(part.node for part in made)), made[0].at, count, values, max(part.depth for part in made) + 1, nested,
                          strays[0] if strays else None))
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from davy.errors import InvalidInput, nearest
 from davy.search.fields import IDENTITY_OPS, NUMBER_OPS, TEXT_OPS, Attribute, Keyed, Kind, Linked, Target
-from davy.search.grammar import MOST_VALUES, Unreadable, ordering, parse, refused
+from davy.search.grammar import Unreadable, ordering, parse, refused
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 OPS: dict[Kind, tuple[str, ...]] = {"text": TEXT_OPS, "number": NUMBER_OPS, "identity": IDENTITY_OPS}
 _LARGEST = 2**63
-MOST_KEYS = 16
+MOST_KEYS, LONGEST_PATTERN = 16, 10_000
 
 
 class Check(NamedTuple):
@@ -93,8 +93,6 @@ class Language:
             raise refused(text, condition.left.at, f"Invalid comparison clause. Expected 'Identifier' found '{condition.left.text}'",
                           "the field stands left, the value right")
         target = self.find(text, condition.left)
-        if len(condition.right) > MOST_VALUES:
-            raise refused(text, condition.at, f"A list of {len(condition.right):,} values came.", f"at most {MOST_VALUES:,}")
         listed = condition.op in ("IN", "NOT IN")
         if listed and not condition.right:
             raise refused(text, condition.at, "While parsing a list in the query, expected a non-empty list of string values, but got empty list")
@@ -102,6 +100,8 @@ class Language:
         allowed = OPS[target.kind]
         if condition.op not in allowed:
             raise refused(text, condition.at, self.bad_comparator(target, condition.op, allowed), ", ".join(allowed))
+        if condition.op.endswith("LIKE") and len(values[0]) > LONGEST_PATTERN:
+            raise refused(text, condition.right[0].at, f"A pattern of {len(values[0]):,} characters came.", f"at most {LONGEST_PATTERN:,}")
         return Check(target, condition.op, values, self._escape(text, condition))
 
     def find(self, text: str, term: Term, *, ordering: bool = False) -> Target:

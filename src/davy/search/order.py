@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
@@ -16,7 +17,7 @@ import sqlalchemy as sa
 
 from davy.core.digest import digest_json
 from davy.errors import InvalidInput
-from davy.search.compiler import value_and_nan
+from davy.search.compiler import bound, value_and_nan
 from davy.search.fields import Attribute, Keyed
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 Kind = Literal["integer", "float", "text"]
 _DEFAULTS: dict[Kind, Any] = {"integer": 0, "float": 0.0, "text": ""}
-_TYPES: dict[Kind, type] = {"integer": int, "float": float, "text": str}
 
 
 class Part(NamedTuple):
@@ -64,7 +64,7 @@ class Order(NamedTuple):
         """Rows that sort strictly behind `last`. Its first conjunct alone is a range that an index can walk."""
         found: sa.ColumnElement[bool] = sa.false()
         for part, value in reversed(list(zip(self.parts, last, strict=True))):
-            given = sa.literal(value, sa.Float(53)) if part.kind == "float" else value
+            given = bound(value)
             behind = part.column < given if part.down else part.column > given
             if part is self.parts[-1]:
                 found = behind
@@ -129,13 +129,13 @@ def binding(*asked: Any) -> str:
     return digest_json(asked)[7:23]
 
 
-def encode(bound: str, last: Sequence[Any]) -> str:
+def encode(tied: str, last: Sequence[Any]) -> str:
     """The token that goes on behind a row with these sort keys."""
     parts = [value.hex() if isinstance(value, float) else value for value in last]
-    return base64.urlsafe_b64encode(msgspec.json.encode([bound, *parts])).decode()
+    return base64.urlsafe_b64encode(msgspec.json.encode([tied, *parts])).decode()
 
 
-def decode(token: str, bound: str, kinds: Sequence[Kind]) -> list[Any]:
+def decode(token: str, tied: str, kinds: Sequence[Kind]) -> list[Any]:
     """The sort keys in a token.
 
     Raises:
@@ -143,7 +143,7 @@ def decode(token: str, bound: str, kinds: Sequence[Kind]) -> list[Any]:
     """
     try:
         found = msgspec.json.decode(base64.urlsafe_b64decode(token), type=list[Any])
-        if len(found) != len(kinds) + 1 or found[0] != bound:
+        if len(found) != len(kinds) + 1 or found[0] != tied:
             raise ValueError
         values = [float.fromhex(value) if kind == "float" else value for value, kind in zip(found[1:], kinds, strict=True)]
         if not all(_sound(value, kind) for value, kind in zip(values, kinds, strict=True)):
@@ -156,16 +156,18 @@ def decode(token: str, bound: str, kinds: Sequence[Kind]) -> list[Any]:
 
 def _sound(value: Any, kind: Kind) -> bool:
     """Whether any database takes it."""
-    if type(value) is not _TYPES[kind]:
-        return False
-    return "\0" not in value if kind == "text" else value == value and (kind == "float" or abs(value) < 2**63)
+    if kind == "text":
+        return isinstance(value, str) and "\0" not in value
+    if kind == "float":
+        return isinstance(value, float) and not math.isnan(value)
+    return type(value) is int and abs(value) < 2**63
 
 
-def page_of(rows: Sequence[Any], limit: int, bound: str, parts: int) -> tuple[Sequence[Any], str | None]:
+def page_of(rows: Sequence[Any], limit: int, tied: str, parts: int) -> tuple[Sequence[Any], str | None]:
     """The first `limit` of `limit + 1` rows, and the token of what follows. A row's first columns are its sort keys."""
     if len(rows) <= limit:
         return rows, None
-    return rows[:limit], encode(bound, rows[limit - 1][:parts])
+    return rows[:limit], encode(tied, rows[limit - 1][:parts])
 
 
 def check_limit(limit: int, most: int) -> None:

@@ -125,7 +125,7 @@ class SpooledIncoming(Incoming):
         if self._folder is not None:
             self._folder.mkdir(parents=True, exist_ok=True)
         # Up to a megabyte it stays in memory.
-        return tempfile.SpooledTemporaryFile(1 << 20, dir=self._folder)  # type: ignore[return-value] # a file in all but name
+        return tempfile.SpooledTemporaryFile(1 << 20, dir=None if self._folder is None else str(self._folder))  # type: ignore[return-value] # a file in all but name
 
     def _keep(self, file: BinaryIO, digest: str) -> None:
         self._send(file, self.size, digest)

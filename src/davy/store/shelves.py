@@ -20,13 +20,14 @@ from davy.errors import ConfigError, DavyError, StorageFull, Unavailable
 from davy.store.incoming import Incoming, LocalIncoming, SpooledIncoming
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 PIECE = 1 << 20
 INCOMING = "incoming"
 ABANDONED_SECONDS = 86_400
 _CLOCK = SystemClock()
+_from_url: Callable[..., obstore.store.ObjectStore] = from_url  # whose types know each kind of store, but not that a setting may name any
 _PART, _MOST_PARTS, _FETCH = 8 << 20, 9_000, 16 << 20
 _HEX, _CODE = re.compile(r"[0-9a-f]{64}"), re.compile(r"<Code>(\w+)</Code>")
 _REFUSED = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "ExpiredToken", "InvalidToken", "403 Forbidden"}
@@ -202,7 +203,7 @@ def open_store(url: str, options: Mapping[str, Any], setting: str) -> obstore.st
         if endpoint:
             given["endpoint"] = endpoint
     try:
-        return from_url(url, config=given, client_options={"allow_http": endpoint.startswith("http://"), "timeout": "120s", "connect_timeout": "5s"},
+        return _from_url(url, config=given, client_options={"allow_http": endpoint.startswith("http://"), "timeout": "120s", "connect_timeout": "5s"},
                         retry_config={"max_retries": 5, "retry_timeout": timedelta(seconds=60)})
     except (BaseError, ValueError, TypeError) as error:
         raise ConfigError(f"Blobs can't be kept at {url!r}: {str(error).splitlines()[0]}.", "It is file:///folder, or an object store such as s3://bucket/prefix.",

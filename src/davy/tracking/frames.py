@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 BATCH = 5_000
 _LOOKUP = 500
-_HEAD = {"run_id": pl.String, "name": pl.String, "status": pl.String, "experiment": pl.String, "user": pl.String,
+_HEAD: dict[str, Any] = {"run_id": pl.String, "name": pl.String, "status": pl.String, "experiment": pl.String, "user": pl.String,
          "started": pl.Datetime("us", "UTC"), "ended": pl.Datetime("us", "UTC")}
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+import itertools
 from array import array
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     import numpy as np
 
 FEWEST = 5
+LONG = 1_000_000
 _CHUNK = metric_chunks.c
-_BLOCK = 100_000
+_FINER = 16
 _LOOKUP = 500
 _LARGEST = 2**63 - 1
 
@@ -61,15 +62,19 @@ def metric_history(connection: sa.Connection, run_id: str, key: str, *, points: 
 
     Args:
         points: at most so many. The curve is cut into equal slices of its points and each keeps its lowest and its
-            highest (and a NaN, where there is one); the first and the last point are always kept.
+            highest (and a NaN, where there is one); the first and the last point are always kept. Of more than `LONG`
+            points that many are read at a time, and slices are equal within a sixteenth.
         first_step: leave out what lies before.
         last_step: leave out what lies after.
     """
     if points is not None and points < FEWEST:
         raise InvalidInput(f"points={points} was asked for.", f"A decimated curve has at least {FEWEST} points.", f"Pass points={FEWEST} or more.")
-    found = _curve(connection, run_id, key, first_step, last_step)
-    few = found if points is None else _decimate(found, points)
-    return History(key, few["step"].tolist(), [time * 1000 for time in few["time"].tolist()], few["value"].tolist(), len(found))
+    if points is None:
+        found = _joined(list(_between(connection, run_id, key, first_step, last_step)))
+        total = len(found)
+    else:
+        found, total = _sampled(connection, run_id, key, points, first_step, last_step)
+    return History(key, found["step"].tolist(), [time * 1000 for time in found["time"].tolist()], found["value"].tolist(), total)
 
 
 def metric_keys(connection: sa.Connection, run_id: str) -> dict[str, int]:
@@ -91,7 +96,7 @@ def history_page(connection: sa.Connection, run_id: str, key: str, *, limit: int
     last = None if after is None else _read_token(after, bound)
     blocks: list[np.ndarray[Any, Any]] = []
     count = 0
-    for block in _blocks(connection, run_id, key, "time", since=None if last is None else last[0], size=_BLOCK if limit is None else limit + 1):
+    for block in _blocks(connection, run_id, key, "time", since=None if last is None else last[0], size=LONG if limit is None else limit + 1):
         blocks.append(block if last is None else block[_beyond(block, last)])
         count += len(blocks[-1])
         if limit is not None and count > limit:
@@ -123,22 +128,42 @@ def sampled_histories(connection: sa.Connection, run_ids: Sequence[str], key: st
     """
     if points < 1:
         raise InvalidInput(f"points={points} was asked for.", "A curve has at least one point.", "Ask for more.")
-    curves = [(run_id, _decimate(_curve(connection, run_id, key, first_step, last_step), points)) for run_id in dict.fromkeys(run_ids)]
+    curves = [(run_id, _sampled(connection, run_id, key, points, first_step, last_step)[0]) for run_id in dict.fromkeys(run_ids)]
     return [(run_id, _points(curve)) for run_id, curve in curves if len(curve)]
 
 
-def _curve(connection: sa.Connection, run_id: str, key: str, first_step: int | None, last_step: int | None) -> np.ndarray[Any, Any]:
-    """All points, or those of a range of steps, by (step, time, value)."""
+def _sampled(connection: sa.Connection, run_id: str, key: str, points: int, first_step: int | None,
+             last_step: int | None) -> tuple[np.ndarray[Any, Any], int]:
+    """So many points of a curve, or of a range of its steps, by (step, time, value), and how many there are."""
+    import numpy as np
+
+    blocks = _between(connection, run_id, key, first_step, last_step)
+    first, second = next(blocks, _joined([])), next(blocks, None)
+    if second is None:
+        return first[_chosen(first["value"], points)], len(first)
+    kept: list[np.ndarray[Any, Any]] = []
+    places: list[np.ndarray[Any, Any]] = []
+    total = 0
+    for found in itertools.chain((first, second), blocks):
+        few = _chosen(found["value"], max(FEWEST, _FINER * points * len(found) // LONG))
+        kept.append(found[few])
+        places.append(np.array(few, np.int64) + total)
+        total += len(found)
+    joined = _joined(kept)
+    return joined[_chosen(joined["value"], points, np.concatenate(places))], total
+
+
+def _between(connection: sa.Connection, run_id: str, key: str, first_step: int | None, last_step: int | None) -> Iterator[np.ndarray[Any, Any]]:
+    """The curve, or a range of its steps, in sorted pieces."""
     if (first_step is not None and first_step > _LARGEST) or (last_step is not None and last_step < -_LARGEST - 1):
-        return _joined([])
+        return
     low, high = max(-_LARGEST - 1, -_LARGEST - 1 if first_step is None else first_step), min(_LARGEST, _LARGEST if last_step is None else last_step)
-    found = _joined(list(_blocks(connection, run_id, key, "step", since=low, until=high)))
-    steps = found["step"]
-    return found if first_step is None and last_step is None else found[(steps >= low) & (steps <= high)]
+    for block in _blocks(connection, run_id, key, "step", since=low, until=high, size=LONG):
+        yield block if first_step is None and last_step is None else block[(block["step"] >= low) & (block["step"] <= high)]
 
 
 def _blocks(connection: sa.Connection, run_id: str, key: str, order: Literal["step", "time"], *, since: int | None = None, until: int | None = None,
-            size: int = _BLOCK) -> Iterator[np.ndarray[Any, Any]]:
+            size: int) -> Iterator[np.ndarray[Any, Any]]:
     """The curve in sorted pieces of at least `size` points, each wholly before the next; only chunks that reach into the range are read."""
     first, last = (_CHUNK.first_step, _CHUNK.last_step) if order == "step" else (_CHUNK.first_time, _CHUNK.last_time)
     query = sa.select(_CHUNK.number, _CHUNK.count, first, last).where(_CHUNK.run_id == run_id, _CHUNK.key == key)
@@ -165,7 +190,7 @@ def _read(connection: sa.Connection, run_id: str, key: str, numbers: Sequence[in
     query = sa.select(_CHUNK.data).where(_CHUNK.run_id == run_id, _CHUNK.key == key).order_by(_CHUNK.number)
     rest = iter(sorted(numbers))
     found: list[bytes] = []
-    while some := list(islice(rest, _LOOKUP)):
+    while some := list(itertools.islice(rest, _LOOKUP)):
         asked = _CHUNK.number.between(some[0], some[-1]) if some[-1] - some[0] == len(some) - 1 else _CHUNK.number.in_(some)
         found.extend(connection.scalars(query.where(asked)))
     return np.frombuffer(b"".join(found), _layout())
@@ -181,23 +206,28 @@ def _sorted(found: np.ndarray[Any, Any], order: Literal["step", "time"]) -> np.n
     return found[np.lexsort((missing, np.where(missing, 0.0, found["value"]), minor, major))]
 
 
-def _decimate(found: np.ndarray[Any, Any], points: int) -> np.ndarray[Any, Any]:
-    """The first and last point, and of each slice between them the lowest, the highest and the first NaN, in their order."""
+def _chosen(column: np.ndarray[Any, Any], points: int, places: np.ndarray[Any, Any] | None = None) -> list[int]:
+    """Which `points` of these values to show: the first and the last, and of each slice between them the lowest, the highest and the first NaN.
+
+    Args:
+        places: where each of them stands among all, if some are left out already; then it is those that are cut into equal slices.
+    """
     import numpy as np
 
-    total = len(found)
-    if total <= points:
-        return found
+    count = len(column)
+    if count <= points:
+        return list(range(count))
     if points == 1:
-        return found[-1:]
-    values = np.ascontiguousarray(found["value"])
+        return [count - 1]
+    values = np.ascontiguousarray(column)
     missing = np.isnan(values)
     holes = bool(missing.any())
     slices = (points - 2) // (3 if points >= FEWEST and holes else 2)
-    kept = {0, total - 1}
+    between = (count if places is None else int(places[-1]) + 1) - 2
+    ends = [1 + between * index // slices for index in range(1, slices + 1)]
+    kept = {0, count - 1}
     start = 1
-    for index in range(1, slices + 1):
-        end = 1 + (total - 2) * index // slices
+    for end in ends if places is None else np.searchsorted(places, ends).tolist():
         part = values[start:end]
         if holes and missing[start:end].any():
             numbers = np.flatnonzero(~missing[start:end])
@@ -205,10 +235,10 @@ def _decimate(found: np.ndarray[Any, Any], points: int) -> np.ndarray[Any, Any]:
                 kept.add(start + int(np.argmax(missing[start:end])))
             if len(numbers):
                 kept |= {start + int(numbers[np.argmin(part[numbers])]), start + int(numbers[np.argmax(part[numbers])])}
-        else:
+        elif len(part):
             kept |= {start + int(np.argmin(part)), start + int(np.argmax(part))}
         start = end
-    return found[sorted(kept)]
+    return sorted(kept)
 
 
 def _layout() -> np.dtype[Any]:

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from davy.errors import Conflict, NotFound
 from davy.schema.tables import artifacts, experiments, logged_models, runs
-from davy.tracking.artifacts import list_artifacts
+from davy.tracking.artifacts import list_artifacts, remove_artifacts
 from davy.tracking.records import Artifact
 
 if TYPE_CHECKING:
@@ -93,6 +93,15 @@ def list_place(connection: sa.Connection, path: str) -> list[Artifact]:
         for name in _leading(connection, path):
             found.setdefault(name, Artifact(name, is_dir=True))
     return [msgspec.structs.replace(found[name], path=name) for name in sorted(found)]
+
+
+def remove_below(connection: sa.Connection, uri: str) -> int:
+    """Take all files beneath a URI out of the index; returns how many. Beneath a URI outside the proxy nothing is indexed."""
+    path = uri_path(uri)
+    if not path:
+        return 0
+    place = locate(connection, path)
+    return remove_artifacts(connection, place.owner, place.path)
 
 
 def uri_path(uri: str) -> str | None:

@@ -24,10 +24,10 @@ from davy.tracking.languages import METRICS, RUNS, TAGS
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from davy.search.language import SortKey
+    from davy.search.language import Check, SortKey
     from davy.search.tree import Node
 
-FEW_SCOPES = 8
+FEW_SCOPES, FEW_VALUES = 8, 100
 TIES = (Part(runs.c.start_time, True, "integer"), Part(runs.c.run_id, False, "text"))
 _RANGES = ("=", "<", "<=", ">", ">=", "IN", "BETWEEN")
 _PRESENT = ("!=", "NOT IN", "NOT BETWEEN", "IS NOT NULL", *_RANGES)
@@ -39,13 +39,15 @@ class Limits(NamedTuple):
     Attributes:
         small: so few candidates are sorted at once.
         bound: how far candidates are counted.
-        patience: how many index entries are walked where there are more, before sorting them after all.
+        patience: how many entries of a metric's index are walked where there are more candidates, before sorting them after all.
+        scattered: how many runs are read in the order of their start, one behind the other, while one is read from anywhere.
         stretch: how many entries the first stretch of a walk has at least.
     """
 
     small: int = 2_000
     bound: int = 10_000
-    patience: int = 200_000
+    patience: int = 20_000
+    scattered: int = 10
     stretch: int = 1_000
 
 
@@ -63,10 +65,15 @@ class Scope(NamedTuple):
         found: list[sa.ColumnElement[bool]] = []
         if self.experiments is not None:
             column = runs.c.experiment_id if walked else runs.c.experiment_id + 0
-            found.append(column == self.experiments[0] if len(self.experiments) == 1 else column.in_(self.experiments))
+            found.append(column == self.experiments[0] if len(self.experiments) == 1 else column.in_(_written(self.experiments)))
         if len(self.stages) == 1:
             found.append(runs.c.lifecycle_stage == self.stages[0])
         return found
+
+
+def _written(numbers: tuple[int, ...]) -> sa.BindParameter[int]:
+    """Numbers as part of the statement, of which there may be more than parameters."""
+    return sa.bindparam("experiments", numbers, sa.BigInteger, expanding=True, literal_execute=True, unique=True)
 
 
 class Driver(NamedTuple):
@@ -74,7 +81,7 @@ class Driver(NamedTuple):
 
     rows: sa.FromClause | None
     where: tuple[sa.ColumnElement[bool], ...]
-    count: int
+    size: int
 
 
 class Walk(NamedTuple):
@@ -85,6 +92,11 @@ class Walk(NamedTuple):
     column: sa.ColumnElement[Any]
     source: sa.FromClause
     where: tuple[sa.ColumnElement[bool], ...]
+
+
+def _is_range(check: Check) -> bool:
+    """Whether it is a small part of a metric's index; a long list is not, and would come twice."""
+    return check.op in _RANGES and len(check.values) <= FEW_VALUES
 
 
 class Plan:
@@ -112,32 +124,44 @@ class Plan:
         if self.scope.experiments == ():
             return []
         drivers = list(self._drivers())
-        driver = min(drivers, key=lambda found: found.count)
+        driver = min(drivers, key=lambda found: found.size)
         starts = not self.keys or self.keys[0].target.field is RUNS.attributes["start_time"]
-        if driver.count <= LIMITS.small or not (self.metric or starts):
+        if driver.size <= LIMITS.small or not (self.metric or starts):
             return self._sorted(driver, count, last)
-        patience = driver.count if driver.count <= LIMITS.bound else LIMITS.patience if len(drivers) > 1 else None
+        few = driver.size <= LIMITS.bound
         if self.metric:
-            return self._by_metric(driver, patience, count, last)
-        return self._by_start(driver, patience, count, last)
+            return self._by_metric(drivers, driver.size if few else LIMITS.patience, count, last)
+        patience = driver.size if few else LIMITS.patience * LIMITS.scattered if len(drivers) > 1 else None
+        return self._by_start(drivers, patience, count, last)
 
     def _drivers(self) -> Iterator[Driver]:
-        yield Driver(None, (), self._count(runs, self.scope.conditions()))
+        yield Driver(None, (), self._count(runs, self.scope.conditions(), LIMITS.bound + 1))
         for check in self.checks:
             field = check.target.field
-            if field is METRICS and check.op in _RANGES:
+            if field is METRICS and _is_range(check):
                 rows = latest_metrics.alias()
-                where = (self.compiler.within(rows, check, METRICS, check.target.key),)
-                yield Driver(rows, where, self._count(rows, where))
+                where: tuple[sa.ColumnElement[bool], ...] = (self.compiler.within(rows, check, METRICS, check.target.key),)
+                yield Driver(rows, where, self._count(rows, where, LIMITS.bound + 1))
             elif field is TAGS and check.target.key == PARENT_TAG and check.op == "=":
                 rows = tags.alias()
                 where = (rows.c.key == sa.literal_column(f"'{PARENT_TAG}'"), rows.c.value == check.values[0])
-                yield Driver(rows, where, self._count(rows, where))
+                yield Driver(rows, where, self._count(rows, where, LIMITS.bound + 1))
             elif field is RUNS.attributes["run_id"] and check.op in ("=", "IN"):
                 yield Driver(runs, (), len(check.values))
 
-    def _count(self, table: sa.FromClause, where: Sequence[sa.ColumnElement[bool]]) -> int:
-        some = sa.select(sa.literal_column("1")).select_from(table).where(*where).limit(LIMITS.bound + 1).subquery()
+    def _cheapest(self, drivers: Sequence[Driver]) -> Driver:
+        """The candidates that cost least to sort. Those of the scope lie side by side, the others anywhere."""
+        def cost(driver: Driver) -> int:
+            if driver.size <= LIMITS.bound:
+                return driver.size * LIMITS.scattered
+            if driver.rows is None:
+                return self._count(runs, self.scope.conditions(), None)
+            return self._count(driver.rows, driver.where, None) * LIMITS.scattered
+
+        return min(drivers, key=cost)
+
+    def _count(self, table: sa.FromClause, where: Sequence[sa.ColumnElement[bool]], most: int | None) -> int:
+        some = sa.select(sa.literal_column("1")).select_from(table).where(*where).limit(most).subquery()
         return int(self.connection.scalar(sa.select(sa.func.count()).select_from(some)) or 0)
 
     def _sorted(self, driver: Driver, count: int, last: Sequence[Any] | None) -> list[Any]:
@@ -151,7 +175,7 @@ class Plan:
         query = sa.select(*(part.column for part in self.order.parts)).select_from(self.order.joined(source)).where(*where)
         return list(self.connection.execute(query.order_by(*self.order.sorting()).limit(count)))
 
-    def _by_start(self, driver: Driver, patience: int | None, count: int, last: Sequence[Any] | None) -> list[Any]:
+    def _by_start(self, drivers: Sequence[Driver], patience: int | None, count: int, last: Sequence[Any] | None) -> list[Any]:
         found: list[Any] = []
         scopes = list(itertools.product(self.scope.experiments or (None,), self.scope.stages))
         if self.scope.experiments is None or len(scopes) > FEW_SCOPES:
@@ -162,33 +186,34 @@ class Plan:
         for walk in walks:
             walked = self._walk(walk, self.order, (), patience, count, last)
             if walked is None:
-                return self._sorted(driver, count, last)
+                return self._sorted(self._cheapest(drivers), count, last)
             found += walked
         if len(walks) > 1:
             for index, part in reversed(list(enumerate(self.order.parts))):
                 found.sort(key=itemgetter(index), reverse=part.down)
         return found[:count]
 
-    def _by_metric(self, driver: Driver, patience: int | None, count: int, last: Sequence[Any] | None) -> list[Any]:
+    def _by_metric(self, drivers: Sequence[Driver], patience: int, count: int, last: Sequence[Any] | None) -> list[Any]:
         """First the runs whose metric is a number, in its index's order; then those with NaN; then those without it."""
         key = self.keys[0]
         rest = make_order(self.keys[1:], TIES, self.dialect)
         same = [check for check in self.checks if check.target == key.target]
         rank = 0 if last is None else last[0]
+        absent = any(check.op == "IS NULL" for check in same)
         behind = None if last is None else last[2:]
         found: list[Any] = []
         rows = latest_metrics.alias()
         value, nan, number = value_and_nan(rows, METRICS, key.target.function)
         curve = rows.c.key == key.target.key
-        if rank == 0:
-            prefix = (curve, number, *(self.compiler.compare(value, check) for check in same if check.op in _RANGES))
+        if rank == 0 and not absent:
+            prefix = (curve, number, *(self.compiler.compare(value, check) for check in same if _is_range(check)))
             walk = Walk(rows, prefix, value, Walked(rows, runs, rows.c.run_id == runs.c.run_id), tuple(self.scope.conditions(walked=False)))
             order = Order((Part(value, key.down, "float"), *rest.parts), rest.joins)
             walked = self._walk(walk, order, (0,), patience, count, last)
             if walked is None:
-                return self._sorted(driver, count, last)
+                return self._sorted(self._cheapest(drivers), count, last)
             found = walked
-        if len(found) < count and rank <= 1 and not any(check.op in _RANGES for check in same):
+        if len(found) < count and rank <= 1 and not absent and not any(check.op in _RANGES for check in same):
             equals = self._rest()._sorted(Driver(rows, (curve, nan), 0), count - len(found), behind if rank == 1 else None)
             found += [(1, 0.0, *row) for row in equals]
         if len(found) < count and not any(check.op in _PRESENT for check in same):

@@ -155,7 +155,7 @@ def _empty(connection: sa.Connection, doomed: dict[int, str], free_runs: Collect
     """The experiments that hold nothing else, and those that do."""
     going, empty, full = {*free_runs, *free_models}, {}, []
     for number, name in doomed.items():
-        inside = [*connection.scalars(sa.select(runs.c.run_id).where(runs.c.experiment_id == number)),
+        inside: list[str] = [*connection.scalars(sa.select(runs.c.run_id).where(runs.c.experiment_id == number)),
                   *connection.scalars(sa.select(logged_models.c.model_id).where(logged_models.c.experiment_id == number))]
         left = sum(owner not in going for owner in inside)
         if left:
@@ -165,7 +165,7 @@ def _empty(connection: sa.Connection, doomed: dict[int, str], free_runs: Collect
     return empty, full
 
 
-def _going_models(models: Sequence[str]) -> sa.Select[tuple[str]]:
+def _going_models(models: Sequence[str]) -> sa.Select[Any]:
     """Of these logged models, those that are deleted still, or whose experiment is."""
     over = sa.select(experiments.c.experiment_id).where(experiments.c.lifecycle_stage == "deleted")
     return sa.select(logged_models.c.model_id).where(

@@ -7,8 +7,9 @@ artifact_roots` allows: otherwise whoever may make an experiment could read ever
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import msgspec
@@ -17,8 +18,9 @@ from davy.errors import Forbidden, NotFound, Unavailable
 from davy.tracking.records import Artifact
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
+T = TypeVar("T")
 _PIECE, _FETCH = 1 << 20, 16 << 20
 
 
@@ -126,9 +128,9 @@ class StoreRoot:
         import obstore
 
         for begin in range(start, end, _FETCH):
-            yield bytes(self._asked(lambda begin=begin: obstore.get_range(self._store, path, start=begin, end=min(begin + _FETCH, end))))
+            yield bytes(self._asked(partial(obstore.get_range, self._store, path, start=begin, end=min(begin + _FETCH, end))))
 
-    def _asked(self, ask):  # type: ignore[no-untyped-def] # whatever the store answers
+    def _asked(self, ask: Callable[[], T]) -> T:
         from davy.store.shelves import explained
 
         with explained(self._uri):

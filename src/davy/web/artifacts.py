@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
-from davy.tracking.artifacts import list_artifacts, read_artifact
+from davy.tracking.artifacts import find_artifact, list_artifacts
 from davy.tracking.runs import get_run
 
 if TYPE_CHECKING:
@@ -27,11 +27,14 @@ LONGEST_TEXT, LARGEST_IMAGE, MOST_TEXTS = 20_000, 8 << 20, 12
 
 
 def artifact(home: Home, request: Request) -> Response:
-    """`/runs/ID/artifacts/PATH`: its bytes; images and texts to look at, everything else to download."""
+    """`/runs/ID/artifacts/PATH`: its bytes; images and texts to look at, everything else to download. What is large is sent by who streams it."""
     path = request.path_params["path"]
     with home.database.read() as connection:
         run = get_run(connection, request.path_params["run"])
-        body = read_artifact(connection, home.blobs, run.id, path)
+        found = find_artifact(connection, run.id, path)
+    if (found.size or 0) > LARGEST_IMAGE:
+        return RedirectResponse(f"/get-artifact?{urlencode({'run_id': run.id, 'path': path})}", 307, SEALED)
+    body = home.blobs.get(str(found.digest))
     kind = kind_of(path)
     name = quote(PurePosixPath(path).name, safe="")
     if kind == "image":

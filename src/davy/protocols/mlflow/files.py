@@ -40,7 +40,7 @@ T = TypeVar("T")
 BATCH = 1 << 20
 WORKERS = 8
 _UNIQUE = SystemClock()
-_DRAIN = 32 << 20
+_DRAIN = 256 << 20
 _MOST_DECODINGS = 10
 _TURNS = 200
 _PATIENCE_SECONDS = 1.0
@@ -149,9 +149,6 @@ async def receive(exchange: Exchange, incoming: Incoming, most: int) -> tuple[st
             if told is None:
                 await drain(exchange)
                 raise invalid("The body came without Content-Length, so that its end can't be told from a broken connection. Send the length.")
-            if incoming.size + len(piece) > most:
-                await drain(exchange)
-                raise invalid(f"The artifact has more than {most} bytes, the most that are taken. Raise tracking.largest_artifact in davy.toml.")
             writing = start(incoming.write, piece)
         if writing is not None:
             await writing
@@ -159,6 +156,9 @@ async def receive(exchange: Exchange, incoming: Incoming, most: int) -> tuple[st
         if incoming.size != (told or 0):
             raise MlflowError("BAD_REQUEST", f"The body ended after {incoming.size} of {told} bytes; nothing was kept.")
         return await start(incoming.finish)
+    except DavyError:
+        await drain(exchange)
+        raise
     finally:
         if writing is not None:
             await asyncio.wait([writing])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import posixpath
+import re
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -159,8 +160,8 @@ def _unsigned(call: Call, asked: Sign, what: str, proxied: str) -> MlflowError:
 
 
 def _whole(path: str, asked: Create | Complete) -> str:
-    """The path of the file: the folder of the URL, then the file's own."""
-    return posixpath.join(path, safe_path(asked.path or ""))
+    """The path of the file: the folder in the URL, then the file's own name. Clients send its whole path on their machine."""
+    return posixpath.join(path, safe_path(re.split(r"[/\\]", asked.path or "")[-1]))
 
 
 async def _same(exchange: Exchange, path: str, asked: Complete) -> str:

@@ -19,6 +19,7 @@ from davy.protocols.mlflow.experiments import active, find
 from davy.protocols.mlflow.runs import head
 from davy.protocols.mlflow.wire import Int64, KeyValue, Message, error_body, invalid, missing, required_missing, some
 from davy.tracking import traces
+from davy.tracking.places import remove_below
 from davy.tracking.traces import STATES, State, Trace
 
 if TYPE_CHECKING:
@@ -180,8 +181,10 @@ def delete(call: Call, asked: DeleteTraces) -> dict[str, Any]:
         raise invalid("`max_traces` can't be specified if `trace_ids` is specified.")
     if asked.max_traces is not None and asked.max_traces <= 0:
         raise invalid(f"`max_traces` must be a positive integer, received {asked.max_traces}.")
-    found = traces.delete_traces(call.connection, find(call, asked.experiment_id).id, until=asked.max_timestamp_millis, most=asked.max_traces,
-                                 ids=asked.request_ids)
+    experiment = find(call, asked.experiment_id)
+    found = traces.delete_traces(call.connection, experiment.id, until=asked.max_timestamp_millis, most=asked.max_traces, ids=asked.request_ids)
+    for trace_id in found:
+        remove_below(call.connection, f"{experiment.artifact_location}/traces/{trace_id}")
     return {"traces_deleted": len(found)}
 
 

@@ -75,7 +75,7 @@ def _extend(curve: dict[str, Any], number: int, points: list[tuple[int, int, flo
         known = curve.get(name)
         curve[name] = choose(numbers if known is None else [*numbers, known], default=None)
     curve |= {"step": step, "timestamp": time, "value": shown, "is_nan": is_nan, "last": shown, "last_is_nan": is_nan,
-              "newest": max(curve.get("newest", 0), *(time for _, time, _ in points)), "count": curve.get("count", 0) + len(points),
+              "newest": max(curve.get("newest", time), *(time for _, time, _ in points)), "count": curve.get("count", 0) + len(points),
               "chunk": number, "filled": len(points)}
 
 
@@ -116,5 +116,6 @@ def _make() -> None:
         sqlite_with_rowid=False,
     )
     op.create_index("ix_latest_metrics_order", "latest_metrics", ["key", "value", "run_id"], unique=False)
-    for name in ("lowest", "highest", "last"):
-        op.create_index(f"ix_latest_metrics_{name}", "latest_metrics", ["key", name, "run_id"], unique=False)
+    op.create_index("ix_latest_metrics_lowest", "latest_metrics", ["key", "lowest", "run_id"], unique=False)
+    op.create_index("ix_latest_metrics_highest", "latest_metrics", ["key", "highest", "run_id"], unique=False)
+    op.create_index("ix_latest_metrics_last", "latest_metrics", ["key", "last_is_nan", "last", "run_id"], unique=False)
