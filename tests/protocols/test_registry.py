@@ -262,6 +262,8 @@ def test_searches_turn_pages(say: Speaker) -> None:
 def test_native_versions_are_seen_and_what_takes_traffic_is_kept(say: Speaker) -> None:
     found = say.ok("GET", f"{VERSIONS}get", name="fraud", version="1")["model_version"]
     assert (found["status"], found["current_stage"], found["source"]) == ("READY", "None", "models:/fraud/1")
+    say.missing("no run has them", "GET", f"{VERSIONS}get-download-uri", name="fraud", version="1")
+    say.invalid("no files that MLflow's clients could read", "POST", f"{VERSIONS}create", name="fraud", source="models:/fraud/1")
     assert [version["version"] for version in say.ok("GET", f"{MODELS}get", name="fraud")["registered_model"]["latest_versions"]] == ["2"]
     say.ok("POST", ALIAS, name="fraud", alias="champ", version="1")
     say.invalid("the traffic", "DELETE", f"{VERSIONS}delete", name="fraud", version="1")

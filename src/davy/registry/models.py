@@ -103,9 +103,9 @@ class ModelVersion(msgspec.Struct, frozen=True):
         return self.location or f"models:/{self.name}/{self.version}"
 
     @property
-    def download_uri(self) -> str:
-        """Where a client finds its files."""
-        return self.location or self.source
+    def download_uri(self) -> str | None:
+        """Where a client finds its files; None for a native version whose run does not have them."""
+        return self.location or (self.origin if self.format is None else None)
 
 
 class ModelSummary(msgspec.Struct, frozen=True):
