@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 LARGEST_BODY = 32 << 20
 READERS = 4
-JSON = [("content-type", "application/json")]
+JSON = [("content-type", "application/json"), ("x-content-type-options", "nosniff")]
 _encoder = msgspec.json.Encoder()
 
 
@@ -133,7 +133,7 @@ def _register(found: Endpoint) -> None:
         ENDPOINTS[found.method, found.path] = found
         return
     pattern = re.sub(r"\\{(\w+):path\\}", r"(?P<\1>.*)", re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(found.path)))
-    PATTERNS.append((found.method, re.compile(pattern), found))
+    PATTERNS.append((found.method, re.compile(pattern, re.DOTALL), found))
 
 
 class Api:
