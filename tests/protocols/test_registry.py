@@ -16,7 +16,7 @@ from davy.home import Home
 from davy.registry.alias_history import alias_history
 from davy.schema.tables import traffic
 from davy.store import journal
-from server_kit import Running
+from server_kit import Running, until
 from serving_kit import add_version
 
 if TYPE_CHECKING:
@@ -270,13 +270,15 @@ def test_native_versions_are_seen_and_what_takes_traffic_is_kept(say: Speaker) -
     say.invalid("takes traffic", "DELETE", f"{MODELS}delete", name="fraud")
     say.invalid("takes traffic", "POST", f"{MODELS}rename", name="fraud", new_name="other")
     assert say.ok("POST", f"{VERSIONS}create", name="fraud", source="s3://b/k")["model_version"]["version"] == "3"
-    status, page = say.client.request("GET", "/models/fraud")
+    status, page = until(lambda: found if (found := say.client.request("GET", "/models/fraud"))[0] != 503 else None)
     assert status == 200
     assert "champ" in page
     assert "gate passed" in page
     say.make("empty", 0)
     assert say.client.request("GET", "/models/empty")[0] == 200
-    assert say.client.request("GET", "/models/fraud/3")[0] == 200
+    status, page = say.client.request("GET", "/models/fraud/3")
+    assert status == 200
+    assert page.count("s3://b/k") >= 2
     say.make("many", 102)
     say.ok("POST", ALIAS, name="many", alias="old", version="1")
     page = say.client.request("GET", "/models/many")[1]

@@ -8,6 +8,7 @@ from davy.features.describe import describe, describe_view
 from davy.gate.record import standing
 from davy.registry.alias_history import alias_history
 from davy.registry.aliases import read_aliases
+from davy.registry.catalog import find_model
 from davy.registry.definitions import get_feature_set, get_training_set
 from davy.registry.lineage import lineage
 from davy.registry.models import count_versions, get_version, list_models, list_versions, require_model, versions_of
@@ -47,6 +48,7 @@ def model(home: Home, request: Request) -> Response:
     now = home.clock.now()
     with home.database.read() as connection:
         require_model(connection, name)
+        registered = find_model(connection, name)
         traffic = _traffic(read_traffic(connection, name))
         versions, count = _shown(connection, name, traffic), count_versions(connection, name)
         moves = alias_history(connection, name)[:MOVES]
@@ -55,7 +57,7 @@ def model(home: Home, request: Request) -> Response:
         runs = {run.id: run.name for run in read_runs(connection, [version.run_id for version in versions if version.run_id])}
     return page(request, "model.html", project=home.config.project, now=now, name=name, versions=versions, traffic=traffic, history=history, moves=moves,
                 answered=requests(home, name, now - PERIOD), newest=newest_predictions(home, name, now), runs=runs, gates=gates,
-                live=traffic.versions if traffic else {}, count=count)
+                live=traffic.versions if traffic else {}, count=count, registered=registered)
 
 
 def _shown(connection: Connection, name: str, traffic: Traffic | None) -> list[ModelVersion]:
