@@ -82,7 +82,8 @@ _VERBS: dict[str, str | None] = {
 }
 _SUBCOMMANDS = {("user", "list"): "read", ("token", "list"): "read", ("token", "revoke"): "account"}
 # What a verb is when it got this argument: more than without it.
-_GIVEN = {("traffic", "weights"): "traffic.move", ("alias", "name"): "aliases.write", ("gate", "override"): "gates.override"}
+_GIVEN = {("traffic", "weights"): "traffic.move", ("alias", "version"): "aliases.write", ("alias", "delete"): "aliases.write",
+          ("gate", "override"): "gates.override"}
 
 
 class Identity(msgspec.Struct, frozen=True):
