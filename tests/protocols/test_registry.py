@@ -231,6 +231,7 @@ def test_no_text_is_a_server_s_fault(say: Speaker) -> None:
     say.make("texts")
     for text in ("a\x00b", "\U0001f600" * 1000, "\u202e"):
         for method, path, given in (
+                
                 ("POST", f"{MODELS}set-tag", {"name": "texts", "key": "k", "value": text}), ("PATCH", f"{MODELS}update", {"name": "texts", "description": text}),
                 ("POST", f"{VERSIONS}create", {"name": "texts", "source": "s3://b/k", "run_link": text}), ("GET", ALIAS, {"name": text, "alias": "x"}),
                 ("PATCH", f"{VERSIONS}update", {"name": "texts", "version": "1", "description": text}), ("GET", ALIAS, {"name": "texts", "alias": text}),
