@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
-from server_kit import Running
+
 from stock.calls import artifacts, experiments, logged_models, metrics, registry, runs, searches
 from stock.policy import POLICY
-from stock_kit import Difference, Pair, Side, StockServer, unexplained
+from stock_kit import Difference, Pair, Side, StockServer, davy, unexplained
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
+
+    from server_kit import Running
 
 SCRIPTS = [script for module in (experiments, runs, metrics, searches, logged_models, registry, artifacts) for script in module.SCRIPTS]
-
-
-def davy(root: Path) -> Running:
-    """`davy up` on an empty project, in no one's environment."""
-    root.mkdir()
-    (root / "davy.toml").write_text('project = "shop"\n')
-    inherited = {name: os.environ.pop(name) for name in ("DAVY_HOME", "DAVY_PROJECT") if name in os.environ}
-    try:
-        return Running(root)
-    finally:
-        os.environ.update(inherited)
 
 
 @pytest.fixture(scope="session", autouse=True)
