@@ -59,6 +59,8 @@ VERBS = tuple(Verb(*row) for row in (
     ("replay", "Proof", "Recompute logged vectors; they must be equal.", "davy replay late"),
     ("why", "Proof", "Walk from a prediction back to its commit.", "davy why PREDICTION"),
     ("audit", "Proof", "Verify the journal's chain.", "davy audit"),
+    ("user", "Sharing", "Who may log in, and with which role.", "davy user add ada --role scientist"),
+    ("token", "Sharing", "Secrets for programs.", "davy token new --name ci --user ada"),
     ("version", "Begin", "Versions of Davy and of what it stands on.", "davy version"),
 ))
 BY_NAME = {verb.name: verb for verb in VERBS}

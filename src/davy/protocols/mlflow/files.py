@@ -38,12 +38,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 BATCH = 1 << 20
-WORKERS = 8
+WORKERS, MOST_DOWNLOADS = 8, 256
 _UNIQUE = SystemClock()
 _DRAIN = 256 << 20
 _MOST_DECODINGS = 10
 _TURNS = 200
 _PATIENCE_SECONDS = 1.0
+_SENDING = threading.BoundedSemaphore(MOST_DOWNLOADS)
 _STALE_SECONDS = 3600
 _TEXTS = frozenset(("txt", "log", "err", "cfg", "conf", "cnf", "cf", "ini", "properties", "prop", "hocon", "toml", "yaml", "yml", "xml", "json", "js", "py",
                     "py3", "csv", "tsv", "md", "rst", "ipynb", "MLmodel", "MLproject"))
@@ -243,6 +244,8 @@ async def _stream(exchange: Exchange, status: int, headers: list[tuple[str, str]
     if len(first) == size:
         exchange.answer(status, headers, first)
         return
+    if not _SENDING.acquire(blocking=False):
+        raise MlflowError("TEMPORARILY_UNAVAILABLE", f"{MOST_DOWNLOADS} large files are being sent at this moment. Try again.")
     pipe = _pipes(exchange.home.path) / _UNIQUE.token(16).hex()
     os.mkfifo(pipe, 0o600)
     threading.Thread(target=_pour, args=(pipe, first, pieces), name="download", daemon=True).start()
@@ -252,12 +255,12 @@ async def _stream(exchange: Exchange, status: int, headers: list[tuple[str, str]
 def _pour(pipe: Path, first: bytes, pieces: Iterator[bytes]) -> None:
     """Write the pieces into the pipe until they end or its reader goes away."""
     try:
-        descriptor = _opened(pipe)
-    finally:
-        pipe.unlink()
-    if descriptor is None:
-        return
-    try:
+        try:
+            descriptor = _opened(pipe)
+        finally:
+            pipe.unlink()
+        if descriptor is None:
+            return
         with open(descriptor, "wb", buffering=0) as file:
             for piece in chain((first,), pieces):
                 rest = memoryview(piece)
@@ -267,6 +270,8 @@ def _pour(pipe: Path, first: bytes, pieces: Iterator[bytes]) -> None:
         return  # the client has gone
     except DavyError as error:
         print(f"A download broke off. {error}", file=sys.stderr)
+    finally:
+        _SENDING.release()
 
 
 def _opened(pipe: Path) -> int | None:
