@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     import sqlalchemy as sa
 
+    from davy.auth.permissions import Identity
     from davy.core.clock import Clock
     from davy.home import Home
     from davy.store.writer import GroupWriter
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 LARGEST_BODY = 32 << 20
 READERS = 4
-JSON = [("content-type", "application/json")]
+JSON = [("content-type", "application/json"), ("x-content-type-options", "nosniff")]
 _encoder = msgspec.json.Encoder()
 
 
@@ -44,12 +45,17 @@ class Call(msgspec.Struct):
     home: Home
     connection: sa.Connection
     actor: str
-    identity: Any = None
+    identity: Identity | None = None
 
     @property
     def clock(self) -> Clock:
         """The home's clock."""
         return self.home.clock
+
+    def owner(self, claimed: str | None) -> str:
+        """Whose a run is: of who is logged in, or, where nobody is asked, of whom the client names."""
+        asked = self.identity is not None and self.identity.means != "local"
+        return self.actor if asked or not claimed else claimed
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -134,7 +140,7 @@ def _register(found: Endpoint) -> None:
         ENDPOINTS[found.method, found.path] = found
         return
     pattern = re.sub(r"\\{(\w+):path\\}", r"(?P<\1>.*)", re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(found.path)))
-    PATTERNS.append((found.method, re.compile(pattern), found))
+    PATTERNS.append((found.method, re.compile(pattern, re.DOTALL), found))
 
 
 class Api:
