@@ -56,7 +56,7 @@ class StockServer:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
-        self.log = folder / "server.log"
+        self._log = folder / "server.log"
         python = peer("mlflow3")
         command = [
             python,
@@ -74,7 +74,7 @@ class StockServer:
             "--artifacts-destination",
             str(folder / "artifacts"),
         ]
-        with self.log.open("wb") as log:
+        with self._log.open("wb") as log:
             self.process = subprocess.Popen(
                 command,
                 cwd=folder,
@@ -97,7 +97,11 @@ class StockServer:
                 finally:
                     connection.close()
             time.sleep(0.1)
-        raise AssertionError(f"stock MLflow is not up: {self.log.read_text()[-2000:]}")
+        raise AssertionError(f"stock MLflow is not up: {self.log()[-2000:]}")
+
+    def log(self) -> str:
+        """What it has said."""
+        return self._log.read_text()
 
     def stop(self) -> None:
         with suppress(ProcessLookupError):

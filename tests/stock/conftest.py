@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -44,8 +45,18 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Fut
 
 
 @pytest.fixture(scope="session")
-def davys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Running]]:
-    """A Davy for the clients of each version."""
-    folder = tmp_path_factory.mktemp("davys")
-    with davy(folder / "three") as three, davy(folder / "two") as two:
-        yield {"mlflow3": three, "mlflow2": two}
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Running | StockServer]]:
+    """A Davy for the clients of each version, or a stock server if that is asked for."""
+    folder = tmp_path_factory.mktemp("servers")
+    make = StockServer if os.environ.get("DAVY_TEST_STOCK") else davy
+    running: dict[str, Running | StockServer] = {}
+    try:
+        for lock in ("mlflow3", "mlflow2"):
+            running[lock] = make(folder / lock)
+        for server in running.values():
+            if isinstance(server, StockServer):
+                server.wait()
+        yield running
+    finally:
+        for server in running.values():
+            server.stop()

@@ -40,8 +40,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lock", ["mlflow3", "mlflow2"])
-@pytest.mark.parametrize("way", ["token", "password"])
+@pytest.mark.parametrize(("way", "lock"), [("token", "mlflow3"), ("password", "mlflow2")])
 def test_a_client_logs_in(way: str, lock: str, guarded: tuple[Running, dict[str, str]], tmp_path: Path) -> None:
     server, tokens = guarded
     mine = {"MLFLOW_TRACKING_TOKEN": tokens["kim"]} if way == "token" else {"MLFLOW_TRACKING_USERNAME": "kim", "MLFLOW_TRACKING_PASSWORD": f"{PASSWORD} of kim"}
