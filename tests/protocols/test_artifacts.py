@@ -214,6 +214,7 @@ def test_too_large_is_refused_before_it_is_stored(server: Tracking, root: str) -
     connection.endheaders()
     for _ in range(20):
         connection.send(b"x" * MB)
+    connection.sock.shutdown(socket.SHUT_WR)
     answer = connection.getresponse()
     assert (answer.status, msgspec.json.decode(answer.read())["error_code"]) == (400, "INVALID_PARAMETER_VALUE")
     connection.close()
@@ -267,7 +268,7 @@ def test_a_full_disk_is_told_and_nothing_is_half_there(tmp_path: Path) -> None:
         with Tracking(tmp_path) as server:
             root = f"0/{server.run()}/artifacts"
             assert server.put(f"{root}/small", b"x" * MB).status == 200
-            refused = server.put(f"{root}/large", os.urandom(12 * MB))
+            refused = server.put(f"{root}/large", os.urandom(30 * MB))
             assert refused.error[:2] == (503, "TEMPORARILY_UNAVAILABLE")
             assert "No space is left" in refused.error[2]
             assert [item["path"] for item in server.listed(root)] == ["small"]

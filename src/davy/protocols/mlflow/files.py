@@ -43,7 +43,7 @@ _UNIQUE = SystemClock()
 _DRAIN = 256 << 20
 _MOST_DECODINGS = 10
 _TURNS = 200
-_PATIENCE_SECONDS = 1.0
+_PATIENCE_SECONDS = 5.0
 _SENDING = threading.BoundedSemaphore(MOST_DOWNLOADS)
 _STALE_SECONDS = 3600
 _TEXTS = frozenset(("txt", "log", "err", "cfg", "conf", "cnf", "cf", "ini", "properties", "prop", "hocon", "toml", "yaml", "yml", "xml", "json", "js", "py",
@@ -169,7 +169,7 @@ async def receive(exchange: Exchange, incoming: Incoming, most: int) -> tuple[st
 async def _batches(exchange: Exchange) -> AsyncIterator[bytes]:
     """The body in pieces of about a megabyte."""
     held, size = [], 0
-    async for piece in exchange.protocol:
+    while (piece := await _next(exchange.pieces)) is not None:
         held.append(piece)
         size += len(piece)
         if size >= BATCH:
@@ -183,13 +183,16 @@ async def drain(exchange: Exchange) -> None:
     """Read and drop what a client still sends, so that it hears the answer, unless it is far too much, or the client waits for us."""
     size = 0
     with suppress(Exception):  # the client may have gone, or sent all, which is no news here
-        pieces = aiter(exchange.protocol)
-        while size <= _DRAIN:
-            size += len(await asyncio.wait_for(_next(pieces), _PATIENCE_SECONDS))
+        while size <= _DRAIN and (piece := await asyncio.wait_for(_next(exchange.pieces), _PATIENCE_SECONDS)) is not None:
+            size += len(piece)
 
 
-async def _next(pieces: AsyncIterator[bytes]) -> bytes:
-    return await anext(pieces)
+async def _next(pieces: AsyncIterator[bytes]) -> bytes | None:
+    """The next piece of a body; None at its end."""
+    try:
+        return await anext(pieces)
+    except StopAsyncIteration:
+        return None
 
 
 class Source(msgspec.Struct, frozen=True):
