@@ -9,6 +9,7 @@ import sqlite3
 import struct
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from davy.tracking.spool import FOLDER, spools
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from davy.home import Home
 
