@@ -16,14 +16,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
+from server_kit import Running
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).parents[1]
-START_SECONDS = 60
+PROGRAMS = ROOT / "tests" / "stock" / "programs"
+START_SECONDS = 110
 # A client that meets a 5xx would try again for minutes; here it says so at once.
-QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "GIT_PYTHON_REFRESH": "quiet", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "GIT_PYTHON_REFRESH": "quiet",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
 _PROXIES = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 
 
@@ -48,13 +56,33 @@ class StockServer:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
-        self.log = folder / "server.log"
+        self._log = folder / "server.log"
         python = peer("mlflow3")
-        command = [python, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1",
-                   "--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "artifacts")]
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, start_new_session=True, env={
-                **environment(), "PATH": f"{python.parent}:{os.environ['PATH']}", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})
+        command = [
+            python,
+            "-m",
+            "mlflow",
+            "server",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(self.port),
+            "--workers",
+            "1",
+            "--backend-store-uri",
+            f"sqlite:///{folder}/mlflow.db",
+            "--artifacts-destination",
+            str(folder / "artifacts"),
+        ]
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                command,
+                cwd=folder,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env={**environment(), "PATH": f"{python.parent}:{os.environ['PATH']}", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            )
 
     def wait(self) -> StockServer:
         """Until it answers."""
@@ -69,7 +97,11 @@ class StockServer:
                 finally:
                     connection.close()
             time.sleep(0.1)
-        raise AssertionError(f"stock MLflow is not up: {self.log.read_text()[-2000:]}")
+        raise AssertionError(f"stock MLflow is not up: {self.log()[-2000:]}")
+
+    def log(self) -> str:
+        """What it has said."""
+        return self._log.read_text()
 
     def stop(self) -> None:
         with suppress(ProcessLookupError):
@@ -79,6 +111,32 @@ class StockServer:
         except subprocess.TimeoutExpired:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
+
+
+def davy(root: Path, settings: str = "") -> Running:
+    """`davy up` on an empty project, in no one's environment."""
+    root.mkdir(exist_ok=True)
+    (root / "davy.toml").write_text(f'project = "shop"\n{settings}')
+    inherited = {name: os.environ.pop(name) for name in ("DAVY_HOME", "DAVY_PROJECT") if name in os.environ}
+    try:
+        return Running(root)
+    finally:
+        os.environ.update(inherited)
+
+
+def run(program: str, lock: str, port: int, folder: Path, more: dict[str, str] | None = None) -> list[str]:
+    """Run a client's program in a peer's environment against this port, to its end; the steps that it names."""
+    done = subprocess.run(
+        [peer(lock), PROGRAMS / f"{program}.py"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+        env={**environment(), "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}", "TMPDIR": str(folder), "HOME": str(folder), **(more or {})},
+    )
+    assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-6000:]}"
+    return [line for line in done.stdout.splitlines() if line.startswith("ok ")]
 
 
 @dataclass(frozen=True)
@@ -134,7 +192,12 @@ class Side:
                 if len(given) >= 20:
                     value = value.replace(given, f"${name}")
                 elif given.isdigit():
-                    value = re.sub(rf"(?<=mlflow-artifacts:/){given}(?![^/'])|(?<=id=){given}(?!\w)|(?<=[Ee]xperiment ){given}(?!\w)|(?<=[Ee]xperiment '){given}(?=')|(?<='){given}(?=/)", f"${name}", value)
+                    value = re.sub(
+                        rf"(?<=mlflow-artifacts:/){given}(?![^/'])|(?<=id=){given}(?!\w)|(?<=[Ee]xperiment ){given}(?!\w)"
+                        rf"|(?<=[Ee]xperiment '){given}(?=')|(?<='){given}(?=/)",
+                        f"${name}",
+                        value,
+                    )
                     value = f"${name}" if field == "experiment_id" and value == given else value
             return value
         if isinstance(value, dict):
@@ -173,8 +236,18 @@ class Pair:
     differences: list[Difference] = field(default_factory=list)
     asked: int = 0
 
-    def ask(self, method: str, path: str, body: Any = None, /, *, headers: dict[str, str] | None = None, known: str | None = None,
-            keep: dict[str, str] | None = None, **query: Any) -> Any:
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        /,
+        *,
+        headers: dict[str, str] | None = None,
+        known: str | None = None,
+        keep: dict[str, str] | None = None,
+        **query: Any,
+    ) -> Any:
         """Send one call to both.
 
         Args:
@@ -236,9 +309,12 @@ class Pair:
         token: dict[str, Any] = {}
         for page in range(most):
             sent = {**body, **token}
-            answer = self.ask(method, path, sent, keep={"token": "next_page_token"}) if method == "POST" else self.ask(
-                method, path, keep={"token": "next_page_token"}, **sent)
-            assert isinstance(answer, dict) and (page == 0 or items in answer), (path, answer)
+            answer = (
+                self.ask(method, path, sent, keep={"token": "next_page_token"})
+                if method == "POST"
+                else self.ask(method, path, keep={"token": "next_page_token"}, **sent)
+            )
+            assert page == 0 or items in answer, (path, answer)
             if "next_page_token" not in answer:
                 return
             token = {"page_token": "$token"}

@@ -174,6 +174,21 @@ def test_a_run_belongs_to_who_is_logged_in_whatever_the_client_claims(server: Sh
     assert answer.json["run"]["info"]["user_id"] == "scientist"
 
 
+def test_davys_own_runs_are_sent_with_a_name_or_a_token(server: Shared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import davy
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    address = f"127.0.0.1:{server.port}"
+    with davy.run("by name", server=f"http://scientist:{PASSWORD.replace(' ', '%20')}@{address}", system_metrics=False) as named:
+        named.log(loss=0.3)
+    monkeypatch.setenv("DAVY_TOKEN", server.tokens["releaser"])
+    with davy.run("by token", server=f"http://{address}", system_metrics=False) as known:
+        known.log(loss=0.3)
+    for run, user in ((named, "scientist"), (known, "releaser")):
+        answer = Asked(server, "GET", f"/api/2.0/mlflow/runs/get?run_id={run.id}", **server.bearer("viewer"))
+        assert (answer.json["run"]["info"]["user_id"], answer.json["run"]["info"]["status"]) == (user, "FINISHED")
+
+
 @pytest.mark.parametrize("value", [
     "", "Basic", "Basic ", "Bearer", "Bearer ", "Basic \xff\xfe", "\xff", "Basic !!!!", "Basic YQ==", "Digest x", "Bearer \xff", "Bearer davy_",
     "Bearer davy_" + "x" * 43,

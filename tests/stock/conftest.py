@@ -7,27 +7,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
-from server_kit import Running
-from stock.calls import artifacts, experiments, logged_models, metrics, registry, runs, searches
+
+from stock.calls import artifacts, experiments, logged_models, metrics, others, registry, runs, searches
 from stock.policy import POLICY
-from stock_kit import Difference, Pair, Side, StockServer, unexplained
+from stock_kit import Difference, Pair, Side, StockServer, davy, unexplained
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
-SCRIPTS = [script for module in (experiments, runs, metrics, searches, logged_models, registry, artifacts) for script in module.SCRIPTS]
+    from server_kit import Running
 
-
-def davy(root: Path) -> Running:
-    """`davy up` on an empty project, in no one's environment."""
-    root.mkdir()
-    (root / "davy.toml").write_text('project = "shop"\n')
-    inherited = {name: os.environ.pop(name) for name in ("DAVY_HOME", "DAVY_PROJECT") if name in os.environ}
-    try:
-        return Running(root)
-    finally:
-        os.environ.update(inherited)
+SCRIPTS = [script for module in (experiments, runs, metrics, searches, logged_models, registry, artifacts, others) for script in module.SCRIPTS]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -55,8 +45,18 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Fut
 
 
 @pytest.fixture(scope="session")
-def davys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Running]]:
-    """A Davy for the clients of each version."""
-    folder = tmp_path_factory.mktemp("davys")
-    with davy(folder / "three") as three, davy(folder / "two") as two:
-        yield {"mlflow3": three, "mlflow2": two}
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Running | StockServer]]:
+    """A Davy for the clients of each version, or a stock server if that is asked for."""
+    folder = tmp_path_factory.mktemp("servers")
+    make = StockServer if os.environ.get("DAVY_TEST_STOCK") else davy
+    running: dict[str, Running | StockServer] = {}
+    try:
+        for lock in ("mlflow3", "mlflow2"):
+            running[lock] = make(folder / lock)
+        for server in running.values():
+            if isinstance(server, StockServer):
+                server.wait()
+        yield running
+    finally:
+        for server in running.values():
+            server.stop()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
 from stock.policy import POLICY
 from stock_kit import ROOT
 
@@ -32,7 +33,9 @@ def test_every_script_is_run(compared: dict[str, Future[list[Difference]]]) -> N
 def test_answers_are_stocks(compared: dict[str, Future[list[Difference]]]) -> None:
     left = {name: found for name, future in compared.items() if (found := future.result())}
 
-    assert not left, "\n".join(f"## {name}: {len(found)} differences that the policy doesn't name\n" + "\n".join(map(str, found[:20])) for name, found in left.items())
+    assert not left, "\n".join(
+        f"## {name}: {len(found)} differences that the policy doesn't name\n" + "\n".join(map(str, found[:20])) for name, found in left.items()
+    )
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from davy.errors import InvalidInput, NotFound
+from davy.features.training_set import frame_digest
 from davy.tracking import run as start_run
 from davy.tracking.artifacts import read_artifact
 from davy.tracking.datasets import describe
@@ -102,4 +103,5 @@ def test_a_run_knows_what_it_read(home: Home, tmp_path: Path) -> None:
         ("flights", describe(frame.head(10), "d").digest, (("mlflow.data.context", "test"),))}
     first = next(item.dataset for item in found if item.dataset.digest == digest)
     assert first.source == '{"uri":"s3://bucket/flights"}'
-    assert first.profile == f'{{"num_columns":3,"num_rows":{ROWS}}}'
+    assert first.profile == f'{{"digest":"{frame_digest(frame)}","num_columns":3,"num_rows":{ROWS}}}'
+    assert digest == frame_digest(frame)[7:39]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import math
 import os
 import subprocess
@@ -13,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from davy.errors import ConfigError, Conflict, InvalidInput
+from davy.errors import ConfigError, Conflict, InvalidInput, StorageFull
 from davy.tracking import run as start_run
 from davy.tracking.spool import spools
 from davy.tracking.sync import sync, waiting
+from store.disk import small_disk
 from tracking.server_stub import Server
 
 if TYPE_CHECKING:
@@ -73,7 +75,7 @@ def test_a_run_on_a_server_has_all_that_was_logged(server: Server, elsewhere: Pa
     assert found["params"] == {"trees": "100", **{f"p{number}": str(number) for number in range(150)}}
     assert {"team": "ops", "stage": "final", "mlflow.runName": "late"}.items() <= found["tags"].items()
     assert found["files"] == {"model/ü 1.bin": b"\x00" * 3_000_000, "notes.txt": b"hello"}
-    assert found["datasets"][0]["dataset"]["digest"].startswith("sha256:")
+    assert found["datasets"][0]["dataset"]["digest"] == hashlib.sha256(b"\x00" * 3_000_000).hexdigest()[:32]
     assert server.runs[inner.id]["tags"]["mlflow.parentRunId"] == run.id
     assert spools(elsewhere) == []
 
@@ -233,6 +235,25 @@ def test_a_server_that_does_not_know_who_writes_gets_nothing_until_it_does(serve
     assert "password" not in (spool / "head.json").read_text()
     assert [outcome.state for outcome in sync(waiting())] == ["sent"]
     assert _steps(server.runs[done.stdout.strip()], "loss") == list(range(5000))
+
+
+def test_a_full_disk_delays_a_run_on_a_server_but_loses_nothing(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with small_disk(tmp_path / "small", "8m") as disk:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(disk.folder))
+        with start_run(server=server.url) as run:
+            run.log(loss=0.0, step=0)
+            run.flush()
+            with disk.full():
+                for step in range(1, 50_000):
+                    run.log(loss=float(step), step=step)
+                for refused in (run.flush, lambda: run.param("a", "x" * 6000), lambda: run.artifact(b"x" * 100_000, "x.bin")):
+                    with pytest.raises(StorageFull):
+                        refused()
+            run.param("a", "y")
+        found = server.runs[run.id]
+        assert _steps(found, "loss") == list(range(50_000))
+        assert (found["params"], found["files"], found["status"]) == ({"a": "y"}, {}, "FINISHED")
+        assert spools(disk.folder / "davy" / "spool") == []
 
 
 def test_a_forked_child_logs_to_the_server_too(server: Server, elsewhere: Path) -> None:

@@ -76,13 +76,14 @@ _VERBS: dict[str, str | None] = {
     "demo": None, "init": None, "up": None, "version": None,
     "runs": "read", "predict": "read", "status": "read", "monitor": "read", "alerts": "read", "replay": "read", "why": "read", "audit": "read",
     "traffic": "read", "alias": "read", "ingest": "events.push", "push": "events.push", "outcomes": "outcomes.push",
-    "train": "runs.write", "reproduce": "runs.write", "import": "runs.write", "gate": "gates.run",
+    "train": "runs.write", "reproduce": "runs.write", "import": "runs.write", "sync": "runs.write", "gate": "gates.run",
     "release": "releases.write", "promote": "releases.write", "pause": "releases.write", "resume": "releases.write", "abort": "releases.write",
     "rollback": "releases.write", "gc": "gc", "user": "users.write", "token": "users.write",
 }
 _SUBCOMMANDS = {("user", "list"): "read", ("token", "list"): "read", ("token", "revoke"): "account"}
 # What a verb is when it got this argument: more than without it.
-_GIVEN = {("traffic", "weights"): "traffic.move", ("alias", "name"): "aliases.write", ("gate", "override"): "gates.override"}
+_GIVEN = {("traffic", "weights"): "traffic.move", ("alias", "version"): "aliases.write", ("alias", "delete"): "aliases.write",
+          ("gate", "override"): "gates.override"}
 
 
 class Identity(msgspec.Struct, frozen=True):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     import polars as pl
 
-_CHUNK = 1 << 20
+DIGITS = 32
 
 
 def describe(data: Any, name: str, source: str = "") -> Dataset:
@@ -85,9 +85,11 @@ def _bytes(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _dataset(name: str, digest: str, kind: str, source: str, schema: dict[str, Any] | None, profile: dict[str, int]) -> Dataset:
+def _dataset(name: str, digest: str, kind: str, source: str, schema: dict[str, Any] | None, profile: dict[str, Any]) -> Dataset:
+    """The record: its digest is the beginning of the whole one, which stands in the profile; the protocol has room for 36 characters."""
+    profile = {**profile, "digest": digest}
     place = {"uri": source} if source else {}
-    return Dataset(name, digest, kind, canonical_json(place).decode(), None if schema is None else canonical_json(schema).decode(),
+    return Dataset(name, digest.removeprefix("sha256:")[:DIGITS], kind, canonical_json(place).decode(), None if schema is None else canonical_json(schema).decode(),
                    canonical_json(profile).decode())
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from davy.tracking.points import Points
     from davy.tracking.records import Status
 
-RETRY_SECONDS = 1.0
+RETRY_SECONDS = 0.05
 WAIT_SECONDS = 10.0
 
 

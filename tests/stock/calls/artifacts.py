@@ -9,9 +9,31 @@ if TYPE_CHECKING:
 
 PROXY = "/api/2.0/mlflow-artifacts/artifacts"
 RAW = {"Content-Type": "application/octet-stream"}
-FILES = {"notes.txt": b"hello\n", "data.csv": b"a,b\n1,2\n", "report.html": b"<html></html>", "model/MLmodel": b"flavors: {}\n", "model/weights.bin": bytes(range(256)), "empty.json": b"", "plot.png": b"\x89PNG",
-         "a b/c%20d.txt": b"spaces", "日本/ünï.txt": b"unicode", "config.yaml": b"a: 1", "script.py": b"pass", "log.log": b"", "no extension": b"x", "deep/er/and/deeper.txt": b"x", "x.svg": b"<svg/>", "a+b&c=d.txt": b"odd",
-         "quote'\".txt": b"q", "archive.tar.gz": b"z", "book.ipynb": b"{}", "page.xml": b"<a/>", "style.css": b"a{}", "movie.mp4": b"m", "table.parquet": b"PAR1"}
+FILES = {
+    "notes.txt": b"hello\n",
+    "data.csv": b"a,b\n1,2\n",
+    "report.html": b"<html></html>",
+    "model/MLmodel": b"flavors: {}\n",
+    "model/weights.bin": bytes(range(256)),
+    "empty.json": b"",
+    "plot.png": b"\x89PNG",
+    "a b/c%20d.txt": b"spaces",
+    "日本/ünï.txt": b"unicode",
+    "config.yaml": b"a: 1",
+    "script.py": b"pass",
+    "log.log": b"",
+    "no extension": b"x",
+    "deep/er/and/deeper.txt": b"x",
+    "x.svg": b"<svg/>",
+    "a+b&c=d.txt": b"odd",
+    "quote'\".txt": b"q",
+    "archive.tar.gz": b"z",
+    "book.ipynb": b"{}",
+    "page.xml": b"<a/>",
+    "style.css": b"a{}",
+    "movie.mp4": b"m",
+    "table.parquet": b"PAR1",
+}
 
 
 def files(pair: Pair) -> None:
@@ -36,8 +58,14 @@ def files(pair: Pair) -> None:
         pair.get("artifacts/list", **query)
     for path in ("nothing", "model", "nothing/deeper.txt", "model/"):
         pair.ask("GET", f"{root}/{path}")
-    for query in ({"run_id": "$files", "known": "missing parameters"}, {"path": "notes.txt", "known": "missing parameters"}, {"run_id": "nobody", "path": "notes.txt"},
-                  {"run_id": "$files", "path": "nothing", "known": "paths within the run"}, {"run_id": "$files", "path": "../x"}, {"run_id": "$files", "path": "model", "known": "paths within the run"}):
+    for query in (
+        {"run_id": "$files", "known": "missing parameters"},
+        {"path": "notes.txt", "known": "missing parameters"},
+        {"run_id": "nobody", "path": "notes.txt"},
+        {"run_id": "$files", "path": "nothing", "known": "paths within the run"},
+        {"run_id": "$files", "path": "../x"},
+        {"run_id": "$files", "path": "model", "known": "paths within the run"},
+    ):
         pair.ask("GET", "/get-artifact", **query)
     for path in ("notes.txt", "notes.txt", "model", "nothing"):
         pair.ask("DELETE", f"{root}/{path}")

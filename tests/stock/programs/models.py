@@ -34,7 +34,7 @@ with step("autolog, scikit-learn"):
     found = client.get_run(run.info.run_id)
     same((found.data.params["C"], found.info.status), ("0.5", "FINISHED"))
     true({"training_accuracy_score", "training_f1_score", "training_score", "LogisticRegression_score_X"} <= set(found.data.metrics), found.data.metrics)
-    same([one.tags[0].value for one in found.inputs.dataset_inputs][0], "train")
+    same(found.inputs.dataset_inputs[0].tags[0].value, "train")
     true("training_confusion_matrix.png" in files(run.info.run_id), "plots are artifacts")
     loaded = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/model")
     same(loaded.predict(X).tolist(), model.predict(X).tolist())
@@ -75,20 +75,26 @@ with step("log_model and load_model by run"):
 
 with step("register_model, and by version, alias and stage"):
     version = mlflow.register_model(f"runs:/{run.info.run_id}/regression", "regression", tags={"a": "b"})
-    same((version.version, version.name, client.get_model_version("regression", "1").status), ("1" if isinstance(version.version, str) else 1, "regression", "READY"))
+    same(
+        (version.version, version.name, client.get_model_version("regression", "1").status),
+        ("1" if isinstance(version.version, str) else 1, "regression", "READY"),
+    )
     client.set_registered_model_alias("regression", "champion", "1")
     for uri in ("models:/regression/1", "models:/regression@champion", "models:/regression/latest"):
         same(mlflow.pyfunc.load_model(uri).predict(X).tolist(), wanted, uri)
     client.transition_model_version_stage("regression", "1", "Production")
     same(mlflow.pyfunc.load_model("models:/regression/Production").predict(X).tolist(), wanted)
     with mlflow.start_run(run_name="registered at once") as run:
-        mlflow.sklearn.log_model(LinearRegression().fit(X, X.a), **{"name" if new else "artifact_path": "again"}, registered_model_name="regression", pip_requirements=requirements)
+        mlflow.sklearn.log_model(
+            LinearRegression().fit(X, X.a), **{"name" if new else "artifact_path": "again"}, registered_model_name="regression", pip_requirements=requirements
+        )
     same(sorted(int(one.version) for one in client.search_model_versions("name = 'regression'")), [1, 2])
     same(client.get_model_version("regression", "2").run_id, run.info.run_id)
 
 with step("a Python model of one's own"):
+
     class Twice(mlflow.pyfunc.PythonModel):
-        def predict(self, context, model_input, params=None):  # noqa: ANN001, ANN202, PLR6301
+        def predict(self, context, model_input, params=None):
             return model_input["a"] * 2
 
     with mlflow.start_run(run_name="own") as run:
@@ -111,9 +117,25 @@ if new:
             mlflow.log_metrics({"mae": 0.125, "r2": 1.0}, model_id=one.model_id)
         found = mlflow.get_logged_model(one.model_id)
         same((found.tags["k"], "l" in found.tags, found.params["depth"]), ("v", False, "3"))
-        same({metric.key: (metric.value, metric.dataset_name) for metric in found.metrics}, {"rmse": (0.25, "held out"), "mae": (0.125, None), "r2": (1.0, None)})
-        same([one.name for one in mlflow.search_logged_models([experiment.experiment_id], filter_string="metrics.rmse < 0.5 AND tags.k = 'v'", output_format="list")], ["regression"])
-        same([one.name for one in mlflow.search_logged_models([experiment.experiment_id], order_by=[{"field_name": "name", "ascending": False}], max_results=2, output_format="list")], ["twice", "regression"])
+        same(
+            {metric.key: (metric.value, metric.dataset_name) for metric in found.metrics}, {"rmse": (0.25, "held out"), "mae": (0.125, None), "r2": (1.0, None)}
+        )
+        same(
+            [
+                one.name
+                for one in mlflow.search_logged_models([experiment.experiment_id], filter_string="metrics.rmse < 0.5 AND tags.k = 'v'", output_format="list")
+            ],
+            ["regression"],
+        )
+        same(
+            [
+                one.name
+                for one in mlflow.search_logged_models(
+                    [experiment.experiment_id], order_by=[{"field_name": "name", "ascending": False}], max_results=2, output_format="list"
+                )
+            ],
+            ["twice", "regression"],
+        )
         frame = mlflow.search_logged_models([experiment.experiment_id], filter_string="name = 'regression'")
         same((len(frame), frame["name"][0]), (1, "regression"))
         true("mlflow.modelVersions" in found.tags, "the model knows its versions")

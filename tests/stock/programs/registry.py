@@ -34,7 +34,9 @@ with step("registered models"):
 with step("versions"):
     run = client.create_run("0", run_name="trainer")
     for number in range(1, 5):
-        version = client.create_model_version("later", f"s3://bucket/{number}", run_id=run.info.run_id if number < 3 else None, tags={"n": str(number)}, description=f"number {number}")
+        version = client.create_model_version(
+            "later", f"s3://bucket/{number}", run_id=run.info.run_id if number < 3 else None, tags={"n": str(number)}, description=f"number {number}"
+        )
         same((int(version.version), version.current_stage, version.status), (number, "None", "READY"))
     client.update_model_version("later", "1", "first")
     client.set_model_version_tag("later", "1", "k", "v")
@@ -64,7 +66,10 @@ with step("stages"):
     client.transition_model_version_stage("later", "2", "Production")
     client.transition_model_version_stage("later", "3", "Production", archive_existing_versions=True)
     same(client.get_model_version("later", "2").current_stage, "Archived")
-    same(sorted((one.current_stage, int(one.version)) for one in client.get_latest_versions("later", ["Staging", "Production"])), [("Production", 3), ("Staging", 1)])
+    same(
+        sorted((one.current_stage, int(one.version)) for one in client.get_latest_versions("later", ["Staging", "Production"])),
+        [("Production", 3), ("Staging", 1)],
+    )
 
 with step("searches"):
     for number in range(3):
@@ -72,8 +77,13 @@ with step("searches"):
     same([one.name for one in client.search_registered_models("name LIKE 'search-%'", order_by=["name DESC"])], ["search-2", "search-1", "search-0"])
     same([one.name for one in client.search_registered_models("tags.parity = '0'")], ["search-0", "search-2"])
     page = client.search_registered_models("name LIKE 'search-%'", max_results=2)
-    same(([one.name for one in page], [one.name for one in client.search_registered_models("name LIKE 'search-%'", max_results=2, page_token=page.token)]), (["search-0", "search-1"], ["search-2"]))
-    same([int(one.version) for one in client.search_model_versions(f"name = 'later' AND run_id = '{run.info.run_id}'", order_by=["version_number ASC"])], [1, 2])
+    same(
+        ([one.name for one in page], [one.name for one in client.search_registered_models("name LIKE 'search-%'", max_results=2, page_token=page.token)]),
+        (["search-0", "search-1"], ["search-2"]),
+    )
+    same(
+        [int(one.version) for one in client.search_model_versions(f"name = 'later' AND run_id = '{run.info.run_id}'", order_by=["version_number ASC"])], [1, 2]
+    )
     same([int(one.version) for one in client.search_model_versions("tags.n = '3'")], [3])
     with refused("INVALID_PARAMETER_VALUE"):
         client.search_model_versions("nothing = 'x'")

@@ -36,7 +36,10 @@ with step("fluent logging"):
     same(found.data.params, {"lr": "0.1", "depth": "3", "empty": "", "ünï": "日本"})
     same({key: value for key, value in found.data.metrics.items() if key != "nan"}, {"loss": 0.5, "acc": 0.75, "inf like": 1e308, "late": 5.0})
     true(math.isnan(found.data.metrics["nan"]), "NaN comes back")
-    same({key: found.data.tags[key] for key in ("team", "b", "mlflow.runName", "mlflow.note.content")}, {"team": "air", "b": "2", "mlflow.runName": "fluent", "mlflow.note.content": "a note"})
+    same(
+        {key: found.data.tags[key] for key in ("team", "b", "mlflow.runName", "mlflow.note.content")},
+        {"team": "air", "b": "2", "mlflow.runName": "fluent", "mlflow.note.content": "a note"},
+    )
     true("a" not in found.data.tags, "a tag was deleted")
     same((found.info.status, found.info.run_name, found.info.lifecycle_stage), ("FINISHED", "fluent", "active"))
     true(found.info.end_time >= found.info.start_time > 1_600_000_000_000, "times")
@@ -68,8 +71,12 @@ with step("nested runs"):
 
 with step("batches, larger than one request takes"):
     with mlflow.start_run(run_name="batch") as run:
-        client.log_batch(run.info.run_id, metrics=[Metric("m", number / 2, 1000 + number, number) for number in range(900)], params=[Param(f"p{number}", "v") for number in range(50)],
-                         tags=[RunTag(f"t{number}", "v") for number in range(50)])
+        client.log_batch(
+            run.info.run_id,
+            metrics=[Metric("m", number / 2, 1000 + number, number) for number in range(900)],
+            params=[Param(f"p{number}", "v") for number in range(50)],
+            tags=[RunTag(f"t{number}", "v") for number in range(50)],
+        )
         mlflow.log_params({f"q{number}": number for number in range(250)})
         mlflow.log_metrics({f"many{number}": number for number in range(1500)})
     found = client.get_run(run.info.run_id)
@@ -112,7 +119,11 @@ with step("datasets"):
     same(len(mlflow.search_runs(filter_string="dataset.name = 'flights' AND dataset.context = 'training'")), 1)
 
 with step("search_runs gives a data frame"):
-    frame = mlflow.search_runs(experiment_names=["tracking"], filter_string="metrics.loss < 1 AND params.depth = '3' AND tags.team ILIKE 'AIR'", order_by=["metrics.acc DESC", "attributes.start_time ASC"])
+    frame = mlflow.search_runs(
+        experiment_names=["tracking"],
+        filter_string="metrics.loss < 1 AND params.depth = '3' AND tags.team ILIKE 'AIR'",
+        order_by=["metrics.acc DESC", "attributes.start_time ASC"],
+    )
     same((len(frame), frame["metrics.loss"][0], frame["params.lr"][0], frame["tags.team"][0], frame["status"][0]), (1, 0.5, "0.1", "air", "FINISHED"))
     same(len(mlflow.search_runs(search_all_experiments=True)) >= 9, True)
     page = client.search_runs([experiment.experiment_id], max_results=2)
@@ -122,7 +133,9 @@ with step("search_runs gives a data frame"):
         walked += page
     every = client.search_runs([experiment.experiment_id])
     same([one.info.run_id for one in walked], [one.info.run_id for one in every])
-    same([one.info.run_id for one in every], [one.info.run_id for one in sorted(every, key=lambda one: (-one.info.start_time, one.info.run_id))], "default order")
+    same(
+        [one.info.run_id for one in every], [one.info.run_id for one in sorted(every, key=lambda one: (-one.info.start_time, one.info.run_id))], "default order"
+    )
 
 with step("search_experiments"):
     for number in range(4):
@@ -185,7 +198,7 @@ with step("asynchronous logging"):
 
 with step("many threads"):
     run = client.create_run(experiment.experiment_id, run_name="threads")
-    failures: list[BaseException] = []
+    failures: list[Exception] = []
 
     def work(thread: int) -> None:
         try:
@@ -193,7 +206,7 @@ with step("many threads"):
                 client.log_metric(run.info.run_id, f"t{thread}", number, step=number)
                 client.set_tag(run.info.run_id, f"t{thread}", str(number))
                 client.log_param(run.info.run_id, f"t{thread}-{number}", number)
-        except BaseException as error:
+        except Exception as error:  # noqa: BLE001 - told in the main thread
             failures.append(error)
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]

@@ -11,6 +11,7 @@ import re
 import sys
 import traceback
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,7 +23,7 @@ from davy.errors import DavyError
 from davy.protocols.mlflow.wire import Message, MlflowError, error_body, invalid, read_json, read_query, translated
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
     import sqlalchemy as sa
 
@@ -90,6 +91,12 @@ class Exchange:
     async def thread(self, work: Callable[[], T]) -> T:
         """What `work` returns, done on a thread."""
         return await asyncio.get_running_loop().run_in_executor(self._api.pool, work)
+
+    @cached_property
+    def pieces(self) -> AsyncIterator[bytes]:
+        """The body as it comes, by `anext`: Granian gives one iterator of it, once, and `async for` would ask again."""
+        found: AsyncIterator[bytes] = aiter(self.protocol)
+        return found
 
     async def body(self, most: int = LARGEST_BODY) -> bytes:
         """The whole body of a small request."""
