@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from davy.config import FILE, Config
+from davy.config import FILE, Config, Storage
 from davy.core.clock import Clock, DrivenClock, SystemClock
 from davy.errors import NotFound
 
@@ -41,17 +41,20 @@ class Home:
 
     @classmethod
     def open(cls, start: Path | None = None, *, home: Path | None = None) -> Home:
-        """The home of the project that `start` (default: the working directory) lies in.
+        """The home of the project that `start` (default: the working directory) lies in; where there is none, the one that `start` itself holds,
+        as `davy up --only tracking` makes it.
 
         Raises:
-            NotFound: no davy.toml there or in any folder above.
+            NotFound: no davy.toml there or in any folder above, and no home there.
         """
         begin = (start or Path.cwd()).resolve()
         for folder in (begin, *begin.parents):
             if (folder / FILE).exists():
                 return cls(folder, path=home)
+        if (begin / Storage().home).is_dir():
+            return cls(begin, path=home)
         raise NotFound(f"There is no {FILE} in {begin} or above it.", "A project is a folder with a davy.toml.",
-                       "Go to your project's folder, or make one: davy init DIR")
+                       "Go to your project's folder, or make one: davy init DIR; for runs and models alone: davy up --only tracking")
 
     def place(self, *parts: str) -> Path:
         """A path inside the `.davy` folder; its parent folder exists afterwards."""

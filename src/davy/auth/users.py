@@ -131,7 +131,7 @@ def get_user(connection: sa.Connection, name: str) -> User:
     row = _row(connection, name.strip().lower())
     if row is None:
         raise NotFound(f"There is no user {name!r}.", nearest(name, [user.name for user in list_users(connection)]),
-                       f"See them: davy user list, or make one: davy user add {name if _NAME.fullmatch(name) else 'NAME'}")
+                       f"See them: davy user list, or make one: davy user add {name if _NAME.fullmatch(name) else 'NAME'} --role ROLE")
     return _user(row)
 
 

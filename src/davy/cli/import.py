@@ -40,7 +40,7 @@ def command(kind: str, uri: str, experiments: tuple[str, ...], artifacts: Path |
     from davy.importing.source import Source
 
     logging.basicConfig(format="%(message)s", handlers=[_Lines(logging.WARNING)], force=True)
-    home = open_home()
+    home = open_home(anywhere=True)
     try:
         with closing(Source(uri, home.blobs, artifacts=artifacts)) as source:
             found = import_mlflow(home, source, only=experiments, watch=lambda total: progress("runs and models", total))

@@ -30,10 +30,7 @@ class Unreadable(Exception):
 
 
 class Found:
-    """A file at the source: its path under the root, its size if the source tells it, and how a copy of it is stored.
-
-    >>> digest, size = found.store()
-    """
+    """A file at the source: its path under the root, its size if the source tells it, and how a copy of it is stored."""
 
     def __init__(self, path: str, size: int | None, store: Callable[[], tuple[str, int]]) -> None:
         self.path, self.size, self.store = path, size, store
@@ -53,7 +50,7 @@ class Places:
 
     def __init__(self, tracking_uri: str, blobs: Blobs, *, beside: Path | None = None, kept: Path | None = None) -> None:
         self._uri, self._blobs, self._beside = tracking_uri, blobs, beside
-        self._bases = [base for base in (kept, *((beside / "mlartifacts", beside / "mlruns", beside, beside / ".trash") if beside else ())) if base is not None]
+        self._bases: list[Path] = [base for base in (kept, *((beside / "mlartifacts", beside / "mlruns", beside, beside / ".trash") if beside else ())) if base is not None]
         self._kept = kept
         self.missing: set[str] = set()
 

@@ -193,7 +193,8 @@ class _Import:
         run_id = run.info.run_id
         files = self._files(run.info.artifact_uri, run_id)
         with self.home.database.read() as connection:
-            here = {row.key: row.count for row in connection.execute(sa.select(latest_metrics).where(latest_metrics.c.run_id == run_id))}
+            here: dict[str, int] = dict(iter(connection.execute(
+                sa.select(latest_metrics.c.key, latest_metrics.c["count"]).where(latest_metrics.c.run_id == run_id))))
         more = {key: points for key, points in curves.items() if here.get(key) != len(points)}
         with self.home.database.begin(lazy=True) as connection:
             _put(connection, params, {"run_id": run_id}, given, over=False)
