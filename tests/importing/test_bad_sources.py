@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from davy.home import Home
+    from importing.conftest import Filled
 
 
 @pytest.fixture(autouse=True)
@@ -54,3 +55,15 @@ def test_without_mlflow_it_says_what_to_install(project: Path) -> None:
     assert ended.returncode != 0
     assert "pip install 'davy[mlflow]'" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_any_folder_will_do_and_is_a_home_from_then_on(old_folder: Filled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                       capsys: pytest.CaptureFixture[str]) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    monkeypatch.chdir(empty)
+    assert davy(["runs"]) == 2
+    assert "davy up --only tracking" in capsys.readouterr().err
+    assert davy(["import", "mlflow", str(old_folder.path)]) == 0
+    assert davy(["runs", "--format", "csv"]) == 0
+    assert old_folder.ids["child"] in capsys.readouterr().out

@@ -20,28 +20,31 @@ if TYPE_CHECKING:
 SCRIPTS = [script for module in (experiments, runs, metrics, searches, logged_models, registry, artifacts, others) for script in module.SCRIPTS]
 
 
+@pytest.fixture(scope="session")
+def stock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StockServer]:
+    """The stock server, which may still be starting."""
+    server = StockServer(tmp_path_factory.mktemp("stock"))
+    yield server
+    server.stop()
+
+
 @pytest.fixture(scope="session", autouse=True)
-def compared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[list[Difference]]]]:
+def compared(tmp_path_factory: pytest.TempPathFactory, stock: StockServer) -> Iterator[dict[str, Future[list[Difference]]]]:
     """By script of calls: the differences that nothing explains, once they are known."""
-    folder = tmp_path_factory.mktemp("compared")
-    stock = StockServer(folder / "stock")
     pool = ThreadPoolExecutor(1)
-    try:
-        with davy(folder / "davy") as ours:
-            pair = pool.submit(lambda: Pair(Side(stock.wait().port), Side(ours.port)))
+    with davy(tmp_path_factory.mktemp("compared") / "davy") as ours:
+        pair = pool.submit(lambda: Pair(Side(stock.wait().port), Side(ours.port)))
 
-            def compare(script: Callable[[Pair], None]) -> list[Difference]:
-                asked = pair.result()
-                asked.differences.clear()
-                script(asked)
-                assert "Traceback" not in ours.log(), ours.log()
-                return unexplained(asked.differences, POLICY)
+        def compare(script: Callable[[Pair], None]) -> list[Difference]:
+            asked = pair.result()
+            asked.differences.clear()
+            script(asked)
+            assert "Traceback" not in ours.log(), ours.log()
+            return unexplained(asked.differences, POLICY)
 
-            yield {script.__name__: pool.submit(compare, script) for script in SCRIPTS}
-            pool.shutdown(cancel_futures=True)
-            pair.result().close()
-    finally:
-        stock.stop()
+        yield {script.__name__: pool.submit(compare, script) for script in SCRIPTS}
+        pool.shutdown(cancel_futures=True)
+        pair.result().close()
 
 
 @pytest.fixture(scope="session")

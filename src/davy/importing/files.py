@@ -50,7 +50,8 @@ class Places:
 
     def __init__(self, tracking_uri: str, blobs: Blobs, *, beside: Path | None = None, kept: Path | None = None) -> None:
         self._uri, self._blobs, self._beside = tracking_uri, blobs, beside
-        self._bases: list[Path] = [base for base in (kept, *((beside / "mlartifacts", beside / "mlruns", beside, beside / ".trash") if beside else ())) if base is not None]
+        near = () if beside is None else (beside / "mlartifacts", beside / "mlruns", beside, beside / ".trash")
+        self._bases = list(near) if kept is None else [kept, *near]
         self._kept = kept
         self.missing: set[str] = set()
 
