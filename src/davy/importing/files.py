@@ -113,13 +113,16 @@ class Places:
         with _told(root):
             repository: Any = get_artifact_repository(root, tracking_uri=self._uri)
         folders: list[str | None] = [None]
+        seen = {""}  # a name that a server decodes once too often may lead back to where it stands
         while folders:
             folder = folders.pop()
             with _told(root):
                 entries = repository.list_artifacts(folder)
             for entry in entries:
                 if entry.is_dir:
-                    folders.append(entry.path)
+                    if entry.path.strip("/.") not in seen:
+                        seen.add(entry.path.strip("/."))
+                        folders.append(entry.path)
                 else:
                     yield Found(entry.path, entry.file_size, partial(self._fetched, repository, root, entry.path))
 
