@@ -7,6 +7,7 @@ A database or a folder that was brought here from elsewhere names paths that are
 from __future__ import annotations
 
 import os
+import posixpath
 import tempfile
 from contextlib import contextmanager
 from functools import partial
@@ -113,15 +114,16 @@ class Places:
         with _told(root):
             repository: Any = get_artifact_repository(root, tracking_uri=self._uri)
         folders: list[str | None] = [None]
-        seen = {""}  # a name that a server decodes once too often may lead back to where it stands
+        seen = {"."}  # a name that a server decodes once too often may lead back to where it stands
         while folders:
             folder = folders.pop()
             with _told(root):
                 entries = repository.list_artifacts(folder)
             for entry in entries:
                 if entry.is_dir:
-                    if entry.path.strip("/.") not in seen:
-                        seen.add(entry.path.strip("/."))
+                    inside = posixpath.normpath(entry.path)
+                    if inside not in seen and not inside.startswith("../"):
+                        seen.add(inside)
                         folders.append(entry.path)
                 else:
                     yield Found(entry.path, entry.file_size, partial(self._fetched, repository, root, entry.path))
