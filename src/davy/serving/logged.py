@@ -154,5 +154,5 @@ def _skops() -> Any:
         import skops.io
     except ImportError as error:
         raise MissingExtra("This version is a skops file, and skops is not installed.", "MLflow 3 writes scikit-learn's models so.",
-                           "pip install 'davy[mlflow,sklearn]'") from error
+                           "pip install 'davy[sklearn]'") from error
     return skops.io
