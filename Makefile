@@ -16,7 +16,7 @@ help:
 	@echo "make bench   the figures of docs/benchmarks.md"
 	@echo "make docs    write the generated reference pages anew"
 	@echo "make lock    resolve the dependencies anew"
-	@echo "make clean   remove .venv and caches"
+	@echo "make clean   remove the environments and caches"
 
 .venv/installed-%: requirements/%.txt requirements/build.txt pyproject.toml scripts/venv
 	@scripts/venv $*
@@ -27,6 +27,7 @@ demo: .venv/installed-demo
 
 test: .venv/installed-test lint
 	@scripts/need chromium test -x /usr/bin/chromium
+	@scripts/peers mlflow3 mlflow2
 	@scripts/need postgresql sh -c 'ls /usr/lib/postgresql/*/bin/initdb || command -v initdb'
 	@$(BIN)/python -m pytest
 	@$(MAKE) --no-print-directory test-postgres
@@ -50,4 +51,4 @@ lock:
 	@scripts/lock $(LOCK)
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache build dist
+	rm -rf .venv .venv-mlflow3 .venv-mlflow2 .mypy_cache .ruff_cache .pytest_cache build dist

@@ -41,7 +41,10 @@ def cli() -> str:
     for section in dict.fromkeys(verb.section for verb in VERBS):
         parts += ["", f"## {section}"]
         for verb in (verb for verb in VERBS if verb.section == section):
-            parts += ["", f"### davy {verb.name}", "", *_verb(import_module(f"davy.cli.{verb.name}").command, verb.name), "", "```sh", verb.example, "```"]
+            command = import_module(f"davy.cli.{verb.name}").command
+            parts += ["", f"### davy {verb.name}", "", *_verb(command, verb.name), "", "```sh", verb.example, "```"]
+            for name, inner in (command.commands if isinstance(command, click.Group) else {}).items():
+                parts += ["", f"#### davy {verb.name} {name}", "", *_verb(inner, f"{verb.name} {name}")]
     return "\n".join(parts) + "\n"
 
 

@@ -22,6 +22,7 @@ LAYERS = (
     ("search",),
     ("schema",),
     ("engines", "events", "features", "home", "project"),
+    ("auth",),
     ("registry", "tracking"),
     ("serving", "training"),
     ("monitoring",),

@@ -51,6 +51,24 @@ class Serving(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     allow_pyfunc: bool = False
 
 
+class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[server]: the names it is reached by from elsewhere, its certificate, and the proxies whose word on a client's address is taken."""
+
+    hosts: tuple[str, ...] = ()
+    certificate: str = ""
+    key: str = ""
+    proxies: tuple[str, ...] = ()
+
+
+class Auth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[auth]: whether a login is needed on this machine too, whether it may cross a network in the clear, and how long a session lasts."""
+
+    required: bool = False
+    insecure: bool = False
+    session: str = "7d"
+    idle: str = "12h"
+
+
 class Tracking(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """[tracking]: what an acknowledged write of runs and models has survived: the end of every process (and within 100 ms the loss of power), or both.
 
@@ -161,6 +179,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     events: Events = Events()
     predictions: Predictions = Predictions()
     serving: Serving = Serving()
+    server: Server = Server()
+    auth: Auth = Auth()
     tracking: Tracking = Tracking()
     registry: Registry = Registry()
     release: Release = Release()

@@ -57,9 +57,15 @@ class UnsafeModel(InvalidInput):
 
 
 class Forbidden(InvalidInput):
-    """A request from where none is taken."""
+    """A request from where none is taken, or for which its sender's role does not suffice."""
 
     status = 403
+
+
+class Unauthenticated(InvalidInput):
+    """A request of nobody that is known here."""
+
+    status = 401
 
 
 class TooLarge(InvalidInput):
@@ -116,6 +122,13 @@ class StorageFull(Unavailable):
     """The disk takes no more; what was acknowledged before is safe."""
 
     status = 507
+
+
+class TooManyAttempts(Unavailable):
+    """Logins that failed one after another; `after` is the number of seconds until the next is looked at."""
+
+    status = 429
+    after = 1
 
 
 class ModelFailed(DavyError):

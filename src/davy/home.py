@@ -35,6 +35,7 @@ class Home:
         self.config = Config.load(self.root)
         self.path = (path or self.root / self.config.storage.home).resolve()
         self.path.mkdir(parents=True, exist_ok=True)
+        self._actor: str | None = None
         driven = self.path / CLOCK_FILE
         self.clock: Clock = clock or (DrivenClock(driven) if driven.exists() else SystemClock())
 
@@ -89,8 +90,14 @@ class Home:
 
     @property
     def actor(self) -> str:
-        """Who acts, for the journal: DAVY_ACTOR, or the operating system's user."""
-        return os.environ.get("DAVY_ACTOR") or getpass.getuser()
+        """Who acts, for the journal: who was identified, or DAVY_ACTOR, or the operating system's user."""
+        if self._actor is not None:
+            return self._actor
+        return actor()
+
+    def act_as(self, name: str) -> None:
+        """What is done from now on is done by this user, whose identity the caller has checked."""
+        self._actor = name
 
     def close(self) -> None:
         """Close what was opened."""
@@ -98,3 +105,8 @@ class Home:
             part = self.__dict__.pop(name, None)
             if part is not None:
                 part.close()
+
+
+def actor() -> str:
+    """Who acts: DAVY_ACTOR, or the operating system's user."""
+    return os.environ.get("DAVY_ACTOR") or getpass.getuser()

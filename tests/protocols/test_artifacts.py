@@ -7,6 +7,7 @@ import http.client
 import itertools
 import os
 import socket
+import threading
 import time
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
@@ -17,6 +18,7 @@ import pytest
 from databases import write_settings
 from davy.home import Home
 from davy.schema.tables import logged_models, model_versions, registered_models
+from davy.tracking.sweep import sweep
 from protocols.artifacts_kit import API, PROXY, Answer, Tracking
 from server_kit import until
 from store.disk import small_disk
@@ -212,6 +214,7 @@ def test_too_large_is_refused_before_it_is_stored(server: Tracking, root: str) -
     connection.endheaders()
     for _ in range(20):
         connection.send(b"x" * MB)
+    connection.sock.shutdown(socket.SHUT_WR)
     answer = connection.getresponse()
     assert (answer.status, msgspec.json.decode(answer.read())["error_code"]) == (400, "INVALID_PARAMETER_VALUE")
     connection.close()
@@ -265,7 +268,7 @@ def test_a_full_disk_is_told_and_nothing_is_half_there(tmp_path: Path) -> None:
         with Tracking(tmp_path) as server:
             root = f"0/{server.run()}/artifacts"
             assert server.put(f"{root}/small", b"x" * MB).status == 200
-            refused = server.put(f"{root}/large", os.urandom(12 * MB))
+            refused = server.put(f"{root}/large", os.urandom(30 * MB))
             assert refused.error[:2] == (503, "TEMPORARILY_UNAVAILABLE")
             assert "No space is left" in refused.error[2]
             assert [item["path"] for item in server.listed(root)] == ["small"]
@@ -293,6 +296,33 @@ def test_a_page_uploads_and_reads(server: Tracking, run: str) -> None:
                              ("x", b"x" * (10 * MB + 1), "Artifact size is too large. Max size is 10MB.")):
         assert server.ask("POST", f"{asked}&path={path}", body).error == (400, "INVALID_PARAMETER_VALUE", told)
     assert server.ask("POST", "/ajax-api/2.0/mlflow/upload-artifact?path=x", b"x").error[2] == "Request must specify run_uuid."
+
+
+def test_a_purge_beside_uploads_loses_none_that_was_acknowledged(server: Tracking, root: str) -> None:
+    """The same few contents come and go while a collector that spares nothing runs without a pause."""
+    stop, collected = threading.Event(), [0]
+
+    def collect() -> None:
+        home = Home(server.root)
+        while not stop.is_set():
+            collected[0] += sum(found.blobs for found in sweep(home, freed=(), grace=0, actor="collector"))
+        home.close()
+
+    collector = threading.Thread(target=collect)
+    collector.start()
+    taken = 0
+    for turn in range(60):
+        body = b"content %d" % (turn % 3)
+        answer = server.put(f"{root}/x", body)
+        assert answer.status in (200, 503), answer
+        if answer.status == 200:
+            taken += 1
+            assert server.fetch(f"{root}/x").body == body
+            server.ask("DELETE", f"{PROXY}/artifacts/{root}/x")
+    stop.set()
+    collector.join()
+    assert taken > 30
+    assert collected[0] > 0
 
 
 @pytest.mark.parametrize("location", ["", "mlflow-artifacts:/far/away"])

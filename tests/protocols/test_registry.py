@@ -16,7 +16,7 @@ from davy.home import Home
 from davy.registry.alias_history import alias_history
 from davy.schema.tables import traffic
 from davy.store import journal
-from server_kit import Running
+from server_kit import Running, until
 from serving_kit import add_version
 
 if TYPE_CHECKING:
@@ -231,7 +231,8 @@ def test_no_text_is_a_server_s_fault(say: Speaker) -> None:
     say.make("texts")
     for text in ("a\x00b", "\U0001f600" * 1000, "\u202e"):
         for method, path, given in (
-                ("POST", f"{MODELS}set-tag", {"name": "texts", "key": "k", "value": text}), ("PATCH", f"{MODELS}update", {"name": "texts", "description": text}),
+                ("POST", f"{MODELS}set-tag", {"name": "texts", "key": "k", "value": text}),
+                ("PATCH", f"{MODELS}update", {"name": "texts", "description": text}),
                 ("POST", f"{VERSIONS}create", {"name": "texts", "source": "s3://b/k", "run_link": text}), ("GET", ALIAS, {"name": text, "alias": "x"}),
                 ("PATCH", f"{VERSIONS}update", {"name": "texts", "version": "1", "description": text}), ("GET", ALIAS, {"name": "texts", "alias": text}),
                 ("POST", "logged-models", {"experiment_id": "0", "name": "net", "tags": [{"key": "k", "value": text}]})):
@@ -261,19 +262,28 @@ def test_searches_turn_pages(say: Speaker) -> None:
 def test_native_versions_are_seen_and_what_takes_traffic_is_kept(say: Speaker) -> None:
     found = say.ok("GET", f"{VERSIONS}get", name="fraud", version="1")["model_version"]
     assert (found["status"], found["current_stage"], found["source"]) == ("READY", "None", "models:/fraud/1")
+    say.missing("no run has them", "GET", f"{VERSIONS}get-download-uri", name="fraud", version="1")
+    say.invalid("no files that MLflow's clients could read", "POST", f"{VERSIONS}create", name="fraud", source="models:/fraud/1")
     assert [version["version"] for version in say.ok("GET", f"{MODELS}get", name="fraud")["registered_model"]["latest_versions"]] == ["2"]
     say.ok("POST", ALIAS, name="fraud", alias="champ", version="1")
     say.invalid("the traffic", "DELETE", f"{VERSIONS}delete", name="fraud", version="1")
     say.invalid("takes traffic", "DELETE", f"{MODELS}delete", name="fraud")
     say.invalid("takes traffic", "POST", f"{MODELS}rename", name="fraud", new_name="other")
     assert say.ok("POST", f"{VERSIONS}create", name="fraud", source="s3://b/k")["model_version"]["version"] == "3"
-    status, page = say.client.request("GET", "/models/fraud")
+    status, page = until(lambda: found if (found := say.client.request("GET", "/models/fraud"))[0] != 503 else None)
     assert status == 200
     assert "champ" in page
     assert "gate passed" in page
     say.make("empty", 0)
     assert say.client.request("GET", "/models/empty")[0] == 200
-    assert say.client.request("GET", "/models/fraud/3")[0] == 200
+    status, page = say.client.request("GET", "/models/fraud/3")
+    assert status == 200
+    assert page.count("s3://b/k") >= 2
+    say.make("many", 102)
+    say.ok("POST", ALIAS, name="many", alias="old", version="1")
+    page = say.client.request("GET", "/models/many")[1]
+    assert "101 of 102 versions" in page
+    assert ['href="/models/many/1"' in page, 'href="/models/many/2"' in page, 'href="/models/many/3"' in page] == [True, False, True]
 
 
 def test_a_logged_model_from_its_making_to_its_end(say: Speaker) -> None:

@@ -133,7 +133,7 @@ def test_a_second_server_on_one_home_is_refused(shop: Path) -> None:
 
 @pytest.mark.parametrize(("arguments", "message"), [
     (["--host", "0.0.0.0"], "will not listen on 0.0.0.0"),
-    (["--host", "example.com"], "Without a login"),
+    (["--host", "example.com"], "davy user add NAME --role admin"),
     (["--port", "70000"], "not a port"),
     (["--port", "taken"], "can't be had"),
 ])

@@ -17,9 +17,10 @@ from davy.errors import Conflict, CorruptData, InvalidInput, NotFound, StorageFu
 from davy.home import Home
 from davy.tracking import artifacts, runs
 from davy.tracking import run as start_run
+from davy.tracking.buffer import MOST_HELD
 from davy.tracking.history import metric_history
 from davy.tracking.search import children, search_runs
-from davy.tracking.writer import BATCH, current
+from davy.tracking.writer import current
 from store.disk import small_disk
 
 if TYPE_CHECKING:
@@ -113,13 +114,20 @@ def test_a_point_that_comes_twice_is_taken_once(home: Home) -> None:
 
 def test_threads_log_into_one_run(home: Home) -> None:
     with start_run(home=home) as run:
-        threads = [threading.Thread(target=lambda name=f"m{number}": [run.log({name: step}, step=step) for step in range(BATCH)]) for number in range(4)]
+        threads = [threading.Thread(target=lambda name=f"m{number}": [run.log({name: step}, step=step) for step in range(1000)]) for number in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
     for number in range(4):
-        assert _values(home, run.id, f"m{number}") == [float(step) for step in range(BATCH)]
+        assert _values(home, run.id, f"m{number}") == [float(step) for step in range(1000)]
+
+
+def test_a_home_that_was_given_stays_open(home: Home) -> None:
+    database = home.database
+    with start_run(home=home), start_run():
+        pass
+    assert home.database is database
 
 
 def test_params_are_set_once(home: Home) -> None:
@@ -249,7 +257,7 @@ def test_a_damaged_artifact_is_never_read(home: Home) -> None:
 
 
 def test_a_full_disk_delays_but_loses_nothing(tmp_path: Path) -> None:
-    with small_disk(tmp_path / "small") as disk:
+    with small_disk(tmp_path / "small", "64m") as disk:
         (disk.folder / "davy.toml").write_text("")
         home = Home(disk.folder)
         with start_run(home=home) as run:
@@ -259,9 +267,9 @@ def test_a_full_disk_delays_but_loses_nothing(tmp_path: Path) -> None:
 
             def log_on() -> None:
                 nonlocal logged
-                while logged < 50_000:
+                while logged < 2 * MOST_HELD:
+                    run.log({"a_key_that_takes_some_room_on_the_disk": float(logged)}, step=logged)
                     logged += 1
-                    run.log({"a_key_that_takes_some_room_on_the_disk": logged}, step=logged)
 
             with disk.full():
                 for refused in (log_on, run.flush):
@@ -269,7 +277,7 @@ def test_a_full_disk_delays_but_loses_nothing(tmp_path: Path) -> None:
                         refused()
             run.flush()
         assert _values(home, run.id, "loss") == [1.0]
-        assert _values(home, run.id, "a_key_that_takes_some_room_on_the_disk") == [float(step) for step in range(1, logged + 1)]
+        assert _values(home, run.id, "a_key_that_takes_some_room_on_the_disk") == [float(step) for step in range(logged)]
         assert _read(home, run.id).status == "FINISHED"
         home.close()
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from davy.cli import open_home
+from davy.cli import open_home, role
 from davy.cli.output import print_json, table, when
 from davy.core.time import UNITS, format_time, to_micros
 from davy.errors import InvalidInput
@@ -64,7 +64,7 @@ def _move(home: Home, model: str, name: str | None, version: str | None, delete:
         return
     if version is None and not delete:
         raise InvalidInput(f"The alias {name!r} came without the version that it means.", "", f"Write: davy alias {model} {name} 1")
-    who: dict[str, Any] = {"clock": home.clock, "actor": home.actor, "protection": Protection.of(home.config.registry.protected, "admin"),
+    who: dict[str, Any] = {"clock": home.clock, "actor": home.actor, "protection": Protection.of(home.config.registry.protected, role()),
                            "evidence": {"reason": reason} if reason else None}
     with home.database.begin() as connection:
         if delete:

@@ -39,6 +39,7 @@ VERBS = tuple(Verb(*row) for row in (
     ("outcomes", "Events", "Tell what turned out to be true.", "davy outcomes push outcomes.parquet"),
     ("train", "Training", "Train a model and register the version.", "davy train late -p learning_rate=0.05"),
     ("runs", "Training", "Find runs, or show one.", "davy runs --order-by metrics.loss"),
+    ("sync", "Training", "Send what runs could not, while their server was away.", "davy sync"),
     ("gc", "Training", "Purge what was deleted, with its files.", "davy gc --older-than 30d"),
     ("import", "Training", "Bring runs and models along from MLflow.", "davy import mlflow http://127.0.0.1:5000"),
     ("reproduce", "Training", "Train a run again from its record and grade it.", "davy reproduce RUN"),
@@ -58,6 +59,8 @@ VERBS = tuple(Verb(*row) for row in (
     ("replay", "Proof", "Recompute logged vectors; they must be equal.", "davy replay late"),
     ("why", "Proof", "Walk from a prediction back to its commit.", "davy why PREDICTION"),
     ("audit", "Proof", "Verify the journal's chain.", "davy audit"),
+    ("user", "Sharing", "Who may log in, and with which role.", "davy user add ada --role scientist"),
+    ("token", "Sharing", "Secrets for programs.", "davy token new --name ci --user ada"),
     ("version", "Begin", "Versions of Davy and of what it stands on.", "davy version"),
 ))
 BY_NAME = {verb.name: verb for verb in VERBS}

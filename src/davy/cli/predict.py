@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import os
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -40,9 +41,14 @@ def command(model: str, fields: tuple[str, ...], key: str | None, address: str |
 def post(address: str, path: str, body: bytes, key: str | None = None) -> Any:
     """The decoded answer; an error answer is raised as the error it was."""
     parts = urlsplit(address if "://" in address else f"http://{address}")
-    connection = http.client.HTTPConnection(parts.hostname or "127.0.0.1", parts.port, timeout=30)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = kind(parts.hostname or "127.0.0.1", parts.port, timeout=30)
+    headers = {"content-type": "application/json", **({"davy-routing-key": key} if key is not None else {})}
+    token = os.environ.get("DAVY_TOKEN", "").strip()
+    if token:
+        headers["authorization"] = f"Bearer {token}"
     try:
-        connection.request("POST", path, body, {"content-type": "application/json", **({"davy-routing-key": key} if key is not None else {})})
+        connection.request("POST", path, body, headers)
         response = connection.getresponse()
         found = msgspec.json.decode(response.read())
     except (OSError, http.client.HTTPException, msgspec.DecodeError) as error:
@@ -50,8 +56,8 @@ def post(address: str, path: str, body: bytes, key: str | None = None) -> Any:
     finally:
         connection.close()
     if response.status != 200:
-        kind = getattr(errors, found.get("error", ""), DavyError)
-        raise kind(found.get("message", f"The server answered {response.status}."), found.get("allowed", ""), found.get("fix", ""))
+        raised = getattr(errors, found.get("error", ""), DavyError)
+        raise raised(found.get("message", f"The server answered {response.status}."), found.get("allowed", ""), found.get("fix", ""))
     return found
 
 

@@ -8,7 +8,7 @@ from davy.cli import open_home
 
 
 @click.command
-@click.option("--host", help="The address to listen on: this machine's own (default: [serving] host, 127.0.0.1).")
+@click.option("--host", help="The address to listen on; beyond this machine it takes a login (default: [serving] host, 127.0.0.1).")
 @click.option("--port", type=int, help="The port; 0 picks a free one (default: [serving] port, 8080).")
 @click.option("--only", type=click.Choice(["tracking"]), help="Runs and models alone: no events, predictions and releases; needs no davy.toml.")
 def command(host: str | None, port: int | None, only: str | None) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import sqlalchemy as sa
 
+from davy.auth.permissions import allows
 from davy.errors import Forbidden, InvalidInput
 from davy.registry.models import require_model, require_version
 from davy.registry.reference import LONGEST_ALIAS
@@ -22,10 +23,10 @@ from davy.store.database import insert
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from davy.auth.permissions import Role
     from davy.core.clock import Clock
 
 _ALIAS = aliases.c
-_MOVERS = frozenset(("releaser", "admin"))
 _WORD = re.compile(r"[\w\-]+")
 _TAKEN = re.compile(r"v\d+|latest", re.IGNORECASE)
 _target = sa.select(_ALIAS.version).where(_ALIAS.name == sa.bindparam("name"), _ALIAS.alias == sa.bindparam("alias"))
@@ -47,9 +48,9 @@ class Protection(msgspec.Struct, frozen=True):
     lifted: bool = False
 
     @classmethod
-    def of(cls, names: Iterable[str], role: str | None) -> Protection:
+    def of(cls, names: Iterable[str], role: Role | None) -> Protection:
         """The protection that somebody with this role meets; without roles (None) it holds."""
-        return cls(frozenset(names), role in _MOVERS)
+        return cls(frozenset(names), role is not None and allows(role, "aliases.protected"))
 
     def check(self, name: str, alias: str) -> None:
         """Refuse to move or take away a protected alias.

@@ -51,8 +51,6 @@ _is_there = sa.select(sa.literal(1)).where(_VERSION.name == _NAME, _VERSION.vers
 _model_is_there = sa.select(sa.literal(1)).where(registered_models.c.name == _NAME)
 _last = sa.select(sa.func.max(_VERSION.version)).where(_VERSION.name == _NAME)
 _touch_model = sa.update(registered_models).where(registered_models.c.name == sa.bindparam("which")).values(last_update_time=sa.bindparam("now"))
-_touch_version = sa.update(model_versions).where(_VERSION.name == sa.bindparam("which"), _VERSION.version == sa.bindparam("number")).values(
-    last_update_time=sa.bindparam("now"))
 
 
 class ModelVersion(msgspec.Struct, frozen=True):
@@ -105,9 +103,9 @@ class ModelVersion(msgspec.Struct, frozen=True):
         return self.location or f"models:/{self.name}/{self.version}"
 
     @property
-    def download_uri(self) -> str:
-        """Where a client finds its files."""
-        return self.location or self.source
+    def download_uri(self) -> str | None:
+        """Where a client finds its files; None for a native version whose run does not have them."""
+        return self.location or (self.origin if self.format is None else None)
 
 
 class ModelSummary(msgspec.Struct, frozen=True):
@@ -224,12 +222,19 @@ def find_newest(connection: sa.Connection, name: str) -> ModelVersion | None:
 
 def list_versions(connection: sa.Connection, name: str | None = None, *, run_id: str | None = None, limit: int | None = None) -> list[ModelVersion]:
     """Versions, the newest first: of one model, of one run, or all."""
-    query = sa.select(model_versions).where(_live).order_by(_VERSION.creation_time.desc(), _VERSION.name, _VERSION.version.desc())
+    query = sa.select(model_versions).where(_live)
     if name is not None:
-        query = query.where(_VERSION.name == name)
+        query = query.where(_VERSION.name == name).order_by(_VERSION.version.desc())
+    else:
+        query = query.order_by(_VERSION.creation_time.desc(), _VERSION.name, _VERSION.version.desc())
     if run_id is not None:
         query = query.where(_VERSION.run_id == run_id)
     return read_versions(connection, connection.execute(query.limit(limit)).all())
+
+
+def count_versions(connection: sa.Connection, name: str) -> int:
+    """How many versions the model has."""
+    return int(connection.scalar(sa.select(sa.func.count()).select_from(model_versions).where(_VERSION.name == name, _live)) or 0)
 
 
 def versions_of(connection: sa.Connection, keys: Sequence[tuple[str, int]]) -> list[ModelVersion]:
@@ -286,11 +291,9 @@ def next_number(connection: sa.Connection, name: str) -> int:
     return int(connection.scalar(_last, {"name": name}) or 0) + 1
 
 
-def touch(connection: sa.Connection, name: str, now: int, version: int | None = None) -> None:
-    """Write down when a model, and perhaps a version of it, was last changed (milliseconds)."""
+def touch(connection: sa.Connection, name: str, now: int) -> None:
+    """Write down when a model was last changed (milliseconds)."""
     connection.execute(_touch_model, {"which": name, "now": now})
-    if version is not None:
-        connection.execute(_touch_version, {"which": name, "number": version, "now": now})
 
 
 def read_versions(connection: sa.Connection, rows: Iterable[sa.Row[Any]]) -> list[ModelVersion]:

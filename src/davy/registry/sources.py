@@ -111,6 +111,8 @@ def _through_registry(connection: sa.Connection, uri: str, run_id: str | None, m
     version = _version(connection, meant)
     if (run_id is not None and run_id != (version.run_id or "")) or (model_id is not None and model_id != (version.model_id or "")):
         raise InvalidInput(f"Invalid model version source: '{uri}'. The run_id and model_id request parameters must match the referenced model version.")
+    if version.download_uri is None:
+        raise InvalidInput(f"Invalid model version source: '{uri}'. The referenced model version has no files that MLflow's clients could read.")
     return Source(f"models:/{version.name}/{version.version}", run_id if run_id is not None else version.run_id,
                   model_id if model_id is not None else version.model_id, version.download_uri)
 

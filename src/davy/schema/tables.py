@@ -360,6 +360,42 @@ journal = Table(
     Column("digest", _Digest, nullable=False),
     Index("ix_journal_subject", "subject", "seq"),
 )
+
+# Who may ask. Secrets are never stored: a password is kept as scrypt's record, tokens and sessions as the SHA-256 of 256 random bits. Times are microseconds.
+# Whatever changes one of these tables raises `revision`, so that who keeps them in memory reads them again only then.
+users = Table(
+    "users", metadata,
+    Column("name", String(64), primary_key=True),
+    Column("role", String(16), nullable=False),
+    Column("password", Text),
+    Column("created", BigInteger, nullable=False),
+    Column("disabled", BigInteger),
+)
+tokens = Table(
+    "tokens", metadata,
+    Column("token_id", String(32), primary_key=True),
+    Column("digest", _Digest, nullable=False, unique=True),
+    Column("owner", String(64), ForeignKey("users.name", ondelete="CASCADE"), nullable=False, index=True),
+    Column("name", String(100), nullable=False),
+    Column("role", String(16)),
+    Column("created", BigInteger, nullable=False),
+    Column("expires", BigInteger),
+    Column("used", BigInteger),
+    Column("revoked", BigInteger),
+)
+sessions = Table(
+    "sessions", metadata,
+    Column("digest", _Digest, primary_key=True),
+    Column("owner", String(64), ForeignKey("users.name", ondelete="CASCADE"), nullable=False, index=True),
+    Column("created", BigInteger, nullable=False),
+    Column("used", BigInteger, nullable=False),
+    Column("expires", BigInteger, nullable=False),
+)
+auth_revision = Table(
+    "auth_revision", metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("revision", BigInteger, nullable=False),
+)
 log_segments = Table(
     "log_segments", metadata,
     Column("stream", _Name, primary_key=True),

@@ -9,6 +9,8 @@ from urllib.parse import quote
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
 
+    from davy.auth.permissions import Identity
+
     Message = MutableMapping[str, Any]
     AsgiApp = Callable[[Message, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]]
 
@@ -19,11 +21,11 @@ class Adapter:
     def __init__(self, app: AsgiApp) -> None:
         self._app = app
 
-    async def __call__(self, scope: Any, protocol: Any, body: bytes) -> None:
-        """Let the application answer."""
+    async def __call__(self, scope: Any, protocol: Any, body: bytes, identity: Identity | None) -> None:
+        """Let the application answer; it finds who asks in `request.state.identity`, and RSGI's own scope in `request.state.exchange`."""
         exchange = _Exchange(protocol, body)
         try:
-            await self._app(_scope(scope), exchange.receive, exchange.send)
+            await self._app(_scope(scope, identity), exchange.receive, exchange.send)
         finally:
             exchange.close()
 
@@ -69,12 +71,13 @@ class _Exchange:
             self._gone.cancel()
 
 
-def _scope(scope: Any) -> Message:
+def _scope(scope: Any, identity: Identity | None) -> Message:
     client, _, client_port = scope.client.rpartition(":")
     server, _, server_port = scope.server.rpartition(":")
     return {
         "type": "http", "asgi": {"version": "3.0", "spec_version": "2.4"}, "http_version": scope.http_version, "method": scope.method, "scheme": scope.scheme,
         "path": scope.path, "raw_path": quote(scope.path).encode(), "query_string": scope.query_string.encode(), "root_path": "",
         "headers": [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in scope.headers.items()],
-        "client": (client, int(client_port or 0)), "server": (server, int(server_port or 0)), "state": {}, "extensions": {},
+        "client": (client, int(client_port or 0)), "server": (server, int(server_port or 0)),
+        "state": {"identity": identity, "exchange": scope}, "extensions": {},
     }

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import sys
 import traceback
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import msgspec
 
-from davy.errors import DavyError, Forbidden, InvalidInput, NotFound, TooLarge, Unavailable
+from davy.errors import DavyError, InvalidInput, NotFound, TooLarge, Unavailable
+from davy.server.refusals import JSON, refusal
 from davy.serving.requests import LARGEST_BODY
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from davy.auth.permissions import Identity
     from davy.protocols.mlflow.api import Api
     from davy.server.adapter import Adapter
+    from davy.server.door import Door
     from davy.server.events import EventsClient
     from davy.serving.gateway import Gateway
 
-JSON = [("content-type", "application/json")]
 MLFLOW = ("/api/", "/ajax-api/", "/get-artifact", "/model-versions/get-artifact", "/v1/traces", "/version")
-LOOPBACK = frozenset(("127.0.0.1", "localhost", "::1"))
 _BUG = "Please report it with what .davy/run/up.log says."
 _DECODER = msgspec.json.Decoder()
 
@@ -34,13 +33,15 @@ class App:
 
     Args:
         gateway: what predicts, if this process does. events: what takes events, if this process does.
+        door: who may come in.
 
     Attributes:
         pages: the ASGI application behind all other paths, once it is loaded.
     """
 
-    def __init__(self, gateway: Gateway | None, events: EventsClient | None, hosts: frozenset[str] = LOOPBACK) -> None:
-        self._gateway, self._events, self._hosts = gateway, events, hosts
+    def __init__(self, gateway: Gateway | None, events: EventsClient | None, door: Door) -> None:
+        self._gateway, self._events = gateway, events
+        self._origins, self._guard, self._local = door.origins, door.guard, door.local
         self.pages: Adapter | None = None
         self._mlflow: Api | None = None
         self._ready, self._tracking = asyncio.Event(), asyncio.Event()
@@ -76,26 +77,27 @@ class App:
             protocol.close(403)
             return
         try:
-            self._check_origin(scope)
+            self._origins.check(scope)
+            identity = self._local if self._guard is None else await self._guard.admit(scope)
             parts = scope.path.split("/")
             answer = self._posts.get(parts[1]) if len(parts) > 1 else None
             if answer is None and scope.path.startswith(MLFLOW):
                 await self._tracking.wait()
                 assert self._mlflow is not None
-                await self._mlflow(scope, protocol)
+                await self._mlflow(scope, protocol, identity)
             elif answer is not None:
                 if scope.method != "POST":
                     raise InvalidInput(f"{scope.method} {scope.path} is not there.", "It is asked with POST and a JSON body.", f"curl -X POST … {scope.path}")
                 body = await read_body(scope, protocol)
                 protocol.response_bytes(200, JSON, await answer(parts[2:], scope, body))
             elif scope.path == "/health":
-                self._health(protocol)
+                self._health(protocol, identity)
             elif self.pages is not None:
-                await self.pages(scope, protocol, await read_body(scope, protocol))
+                await self.pages(scope, protocol, await read_body(scope, protocol), identity)
             else:
-                raise Unavailable("The pages are being loaded.", "", "Try again in a moment.") if not self.ready else nowhere(scope.path)
+                raise Unavailable("The pages are being loaded.", "", "Try again in a moment.")
         except DavyError as error:
-            protocol.response_bytes(error.status, JSON, error_body(error))
+            protocol.response_bytes(*refusal(scope, error))
         except Exception as error:  # noqa: BLE001 - the last line of defence: a bug becomes a 500 and a trace in the server's log
             traceback.print_exception(error, file=sys.stderr)
             protocol.response_bytes(500, JSON, msgspec.json.encode(
@@ -127,10 +129,10 @@ class App:
             raise _elsewhere("takes outcomes")
         return msgspec.json.encode(await self._events.outcomes(names[0], _rows(body)))
 
-    def _health(self, protocol: Any) -> None:
-        """200 once everything that can be up is; what can't be is named."""
+    def _health(self, protocol: Any, identity: Identity | None) -> None:
+        """200 once everything that can be up is; what can't be is named, to whom is known."""
         found: dict[str, Any] = {"status": "ok" if self.ready else "starting"}
-        if self._gateway is not None:
+        if self._gateway is not None and identity is not None:
             found |= self._served(self._gateway)
         protocol.response_bytes(200 if self.ready else 503, JSON, msgspec.json.encode(found))
 
@@ -141,24 +143,6 @@ class App:
             "shadow": {"asked": gateway.shadows.asked, "dropped": gateway.shadows.dropped},
             "problems": {name: problem.came for name, problem in sorted(routes.problems.items())},
         }
-
-    def _check_origin(self, scope: Any) -> None:
-        """Refuse what another site's page, or another site's name for this machine, sends."""
-        host = scope.headers.get("host") or scope.authority or ""
-        if not self._is_here(_hostname(host)):
-            raise Forbidden(f"The request is addressed to {host!r}.", f"This server answers as {', '.join(sorted(self._hosts))}.",
-                            "Use the address that davy up printed.")
-        origin = scope.headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
-            raise Forbidden(f"The request comes from a page of {origin}.", "Only this server's own pages may send requests.", "Send it from a program instead.")
-
-    def _is_here(self, name: str) -> bool:
-        if name in self._hosts:
-            return True
-        try:
-            return ipaddress.ip_address(name).is_loopback
-        except ValueError:
-            return False
 
 
 async def read_body(scope: Any, protocol: Any) -> bytes:
@@ -181,17 +165,6 @@ async def read_body(scope: Any, protocol: Any) -> bytes:
     if size > LARGEST_BODY:
         raise TooLarge(f"The body has {length or f'more than {LARGEST_BODY}'} bytes.", f"At most {LARGEST_BODY} are taken at once.", "Send it in parts.")
     return b"".join(parts)
-
-
-def error_body(error: DavyError) -> bytes:
-    """An error as every part of the server answers it."""
-    return msgspec.json.encode({"error": error.code, "message": error.came, "allowed": error.allowed, "fix": error.fix, "retry": error.retry})
-
-
-def _hostname(host: str) -> str:
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0].lower()
 
 
 def _rows(body: bytes) -> list[dict[str, Any]]:

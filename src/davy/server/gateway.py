@@ -16,6 +16,7 @@ from davy.events.wire import socket_path
 from davy.features.online import OnlineFeatures
 from davy.home import Home
 from davy.server.app import App
+from davy.server.door import Door
 from davy.server.events import EventsClient
 from davy.server.listener import DRAIN_SECONDS, InheritedServer
 from davy.server.parts import load
@@ -50,9 +51,10 @@ async def run(home: Home, descriptor: int) -> None:
     await fleet.connect(control_path(home))
     routes = Routes(home, OnlineFeatures(home.online), fleet, events.ensure_views, timeout)
     gateway = Gateway(home, routes, log, acknowledged=home.config.predictions.durability == "acknowledged", timeout=timeout)
-    application = App(gateway, events)
-    server = InheritedServer(application, descriptor)
-    preparing = loop.create_task(_prepare(application, routes, home))
+    door = Door(home, descriptor)
+    application = App(gateway, events, door)
+    server = InheritedServer(application, descriptor, door.certificate)
+    preparing = loop.create_task(_prepare(application, routes, home, door))
     with suppress(TimeoutError):
         await asyncio.wait_for(application.until_ready(), PATIENCE_SECONDS)
     serving = loop.create_task(server.serve())
@@ -64,14 +66,15 @@ async def run(home: Home, descriptor: int) -> None:
     with suppress(TimeoutError):
         await asyncio.wait_for(serving, DRAIN_SECONDS)
     application.close()
+    door.close()
     routes.close()
     events.close()
     log.close()
 
 
-async def _prepare(application: App, routes: Routes, home: Home) -> None:
+async def _prepare(application: App, routes: Routes, home: Home, door: Door) -> None:
     """Become ready, then follow the traffic. The pages are loaded meanwhile, in a thread."""
-    load(application, home)
+    load(application, home, door.guard)
     await routes.start()
     application.become_ready()
     gc.collect()

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from davy.server.adapter import Adapter
 
 if TYPE_CHECKING:
+    from davy.auth.guard import Guard
     from davy.home import Home
     from davy.protocols.mlflow.api import Api
     from davy.server.app import App
 
 
-def load(application: App, home: Home) -> None:
+def load(application: App, home: Home, guard: Guard | None) -> None:
     """Load MLflow's protocol, then the pages, in a thread: importing them takes longer than the gateway may wait."""
     loop = asyncio.get_running_loop()
 
@@ -24,7 +25,7 @@ def load(application: App, home: Home) -> None:
         try:
             api = load_mlflow(home)
             loop.call_soon_threadsafe(application.track, api)
-            application.pages = load_pages(home)
+            application.pages = load_pages(home, guard)
         except BaseException:  # noqa: BLE001 - without these parts the process is of no use
             traceback.print_exc()
             os._exit(1)  # the supervisor starts it again, and tells when that does not help
@@ -40,14 +41,16 @@ def load_mlflow(home: Home) -> Api:
     return Api(home, GroupWriter(home.database, lazy=home.config.tracking.durability == "process"))
 
 
-def load_pages(home: Home) -> Adapter:
+def load_pages(home: Home, guard: Guard | None) -> Adapter:
     """The pages' application."""
     from starlette.applications import Starlette
     from starlette.responses import Response
 
     from davy.errors import DavyError
     from davy.protocols import prometheus
-    from davy.server.app import error_body, nowhere
+    from davy.server.app import nowhere
+    from davy.server.refusals import error_body
+    from davy.web import account, login
     from davy.web.pages import routes
 
     async def explain(request: Any, error: Exception) -> Response:
@@ -57,4 +60,5 @@ def load_pages(home: Home) -> Adapter:
     async def missing(request: Any, error: Exception) -> Response:
         return await explain(request, nowhere(request.url.path))
 
-    return Adapter(Starlette(routes=[*routes(home), prometheus.route(home)], exception_handlers={DavyError: explain, 404: missing}))
+    found = [*routes(home), prometheus.route(home), *((*login.routes(home, guard), *account.routes(home, guard)) if guard is not None else ())]
+    return Adapter(Starlette(routes=found, exception_handlers={DavyError: explain, 404: missing}))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import ipaddress
 import os
 import signal
 import socket
@@ -20,13 +19,15 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from davy.auth.local import certificate_of, check_server
 from davy.core.time import format_time
-from davy.errors import ConfigError, Conflict, InvalidInput, Unavailable
+from davy.errors import Conflict, InvalidInput, Unavailable
 from davy.server.process import Child
 from davy.serving.fleet import Order, control_path, workers_folder
 from davy.serving.sockets import listen
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Coroutine
 
     from davy.home import Home
@@ -53,12 +54,13 @@ def serve(home: Home, *, host: str | None = None, port: int | None = None, track
         ready: called once with the address, when `GET /health` answers 200.
 
     Raises:
-        ConfigError: a host beyond this machine. Conflict: this home is served already, or the port is taken.
+        ConfigError: a host beyond this machine without a login set up. Conflict: this home is served already, or the port is taken.
         Unavailable: a part does not come up; says what its log says.
     """
     host = home.config.serving.host if host is None else host
     port = home.config.serving.port if port is None else port
-    check_host(host)
+    check_server(home, host)
+    home.close()  # what it has looked at is not needed again
     lock = _take_lock(home)
     try:
         with _bind(host, port) as listener:
@@ -83,7 +85,7 @@ class _Supervisor:
         self._home, self._listener, self._ready, self._tracking_alone = home, listener, ready, tracking_alone
         host, port = listener.getsockname()[:2]
         self._host, self._port = host, port
-        self.address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        self._encrypted = _unverified() if certificate_of(home) else None
         self._log_path = home.place("run", "up.log")
         self._output = os.open(self._log_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
         self._workers: dict[str, tuple[Child, socket.socket]] = {}
@@ -126,8 +128,13 @@ class _Supervisor:
         return self._child(name, ["-m", module, *self._where(), "--descriptor", str(descriptor)], descriptors=[descriptor])
 
     def _announce(self) -> None:
-        self._home.place("run", "up.json").write_bytes(msgspec.json.encode(Up(self.address, os.getpid())))
-        self._ready(self.address)
+        """Clients on this machine find the address in a file; where any address is listened on, theirs is loopback."""
+        here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._host, self._host)
+        self._home.place("run", "up.json").write_bytes(msgspec.json.encode(Up(self._address(here), os.getpid())))
+        self._ready(self._address(self._host if here == self._host else socket.gethostname()))
+
+    def _address(self, host: str) -> str:
+        return f"http{'s' if self._encrypted else ''}://{f'[{host}]' if ':' in host else host}:{self._port}"
 
     async def _healthy(self, *children: Child) -> None:
         deadline = time.perf_counter() + READY_SECONDS
@@ -147,8 +154,9 @@ class _Supervisor:
     async def _health(self) -> int:
         """The status of GET /health, 0 when nobody answers."""
         try:
-            reader, writer = await asyncio.wait_for(asyncio.open_connection(self._host, self._port), 2)
-            writer.write(f"GET /health HTTP/1.1\r\nHost: {self._host}\r\nConnection: close\r\n\r\n".encode())
+            reader, writer = await asyncio.wait_for(asyncio.open_connection(self._host, self._port, ssl=self._encrypted), 2)
+            host = f"[{self._host}]" if ":" in self._host else self._host
+            writer.write(f"GET /health HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
             line = await asyncio.wait_for(reader.readline(), 2)
             writer.close()
             return int(line.split()[1]) if line else 0
@@ -213,17 +221,13 @@ async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
     return False
 
 
-def check_host(host: str) -> None:
-    """Refuse to be reached from elsewhere while there is no login.
+def _unverified() -> ssl.SSLContext:
+    """For asking one's own process, which has whatever certificate it was given."""
+    import ssl
 
-    Raises:
-        ConfigError: not a loopback address.
-    """
-    with suppress(ValueError):
-        if host == "localhost" or ipaddress.ip_address(host).is_loopback:
-            return
-    raise ConfigError(f"Davy will not listen on {host}.", "Without a login it is reached from this machine alone: 127.0.0.1, ::1 or localhost.",
-                      "Leave --host out, and put a proxy that asks for a login in front.")
+    found = ssl.create_default_context()
+    found.check_hostname, found.verify_mode = False, ssl.CERT_NONE
+    return found
 
 
 def _bind(host: str, port: int) -> socket.socket:

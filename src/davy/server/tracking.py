@@ -13,6 +13,7 @@ from pathlib import Path
 
 from davy.home import Home
 from davy.server.app import App
+from davy.server.door import Door
 from davy.server.listener import DRAIN_SECONDS, InheritedServer
 from davy.server.parts import load
 
@@ -22,16 +23,18 @@ async def run(home: Home, descriptor: int) -> None:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    application = App(None, None)
-    load(application, home)
+    door = Door(home, descriptor)
+    application = App(None, None, door)
+    load(application, home, door.guard)
     application.become_ready()
-    server = InheritedServer(application, descriptor)
+    server = InheritedServer(application, descriptor, door.certificate)
     serving = loop.create_task(server.serve())
     await stop.wait()
     server.finish()
     with suppress(TimeoutError):
         await asyncio.wait_for(serving, DRAIN_SECONDS)
     application.close()
+    door.close()
 
 
 def main() -> None:

@@ -97,7 +97,7 @@ class PostgresBackend:
         """Our error for PostgreSQL's, by its code; errors of connecting have none, and are told by their text."""
         if not isinstance(error, self._error):
             return None
-        state, text = getattr(error, "sqlstate", None), str(error).strip().removeprefix("connection failed: ")
+        state, text = getattr(error, "sqlstate", None), str(error).strip().removeprefix("connection failed: ").removeprefix("connection is bad: ")
         return _of_connecting(self.place, text) if state is None else _of_statement(self.place, state, text.splitlines()[0])
 
     def close(self) -> None:
@@ -156,7 +156,8 @@ def _of_statement(place: str, state: str, text: str) -> DavyError:
 def _of_connecting(place: str, text: str) -> DavyError:
     if "NUL (0x00)" in text:
         return InvalidInput("A text has a NUL character.", "PostgreSQL stores texts without NUL.")
-    last = text.splitlines()[-1].rpartition("FATAL:")[2].strip()
+    lines = text.splitlines()
+    last = lines[-1].rpartition("FATAL:")[2].strip() if "FATAL:" in text else lines[0]
     if "authentication failed" in text or "no password supplied" in text or "no pg_hba.conf entry" in text:
         return ConfigError(f"{place} refuses to let us in: {last}.", "User and password stand in the URL: postgresql://user:password@host/database.", _MEND)
     if "FATAL:" in text and "does not exist" in text:

@@ -72,11 +72,13 @@ class SqliteBackend:
         mode: Mode = connection.get_execution_options().get(MODE, "read")
         if mode == "lazy":
             self._syncer.check()
+        driver: Any = connection.connection.driver_connection  # every transaction begins here, and SQLAlchemy's own part costs more than SQLite's
+        info = connection.info
         for name, pragma in zip((_QUERY_ONLY, _SYNCHRONOUS), _SETTINGS[mode], strict=True):
-            if pragma and connection.info.get(name) != pragma:
-                connection.exec_driver_sql(pragma)
-                connection.info[name] = pragma
-        connection.exec_driver_sql("BEGIN" if mode == "read" else "BEGIN IMMEDIATE")
+            if pragma and info.get(name) != pragma:
+                driver.execute(pragma)
+                info[name] = pragma
+        driver.execute("BEGIN" if mode == "read" else "BEGIN IMMEDIATE")
 
     def committed(self, mode: Mode) -> None:
         """A lazy commit is brought to the disk soon."""

@@ -18,7 +18,7 @@ LONGEST_KEY, LONGEST_PARAM, LONGEST_TAG, LONGEST_EXPERIMENT, LONGEST_PATH = 250,
 RUN_NAME, USER, SOURCE, COMMIT, PARENT = "mlflow.runName", "mlflow.user", "mlflow.source.name", "mlflow.source.git.commit", "mlflow.parentRunId"
 _KEY = re.compile(r"[/\w.\- :]+")
 _BAD_PATH = re.compile(r"[\x00-\x1f\x7f\\]|^[A-Za-z]:")
-_LARGEST_STEP = 2**63 - 1
+LARGEST_STEP = 2**63 - 1
 _ASIDE = ("_rows", "_seconds", "_low", "_high")
 
 
@@ -114,9 +114,9 @@ def check_number(key: str, value: Any) -> float:
 
 def check_step(key: str, step: Any) -> int:
     """The step as an int64."""
-    if type(step) is int and -_LARGEST_STEP <= step <= _LARGEST_STEP:
+    if type(step) is int and -LARGEST_STEP <= step <= LARGEST_STEP:
         return step
-    if isinstance(step, bool) or not hasattr(step, "__index__") or not -_LARGEST_STEP - 1 <= int(step) <= _LARGEST_STEP:
+    if isinstance(step, bool) or not hasattr(step, "__index__") or not -LARGEST_STEP - 1 <= int(step) <= LARGEST_STEP:
         raise InvalidInput(f"The metric {key!r} got the step {step!r}.", "A step is a whole number in 64 bits.", "Pass step=int(...).")
     return int(step)
 

@@ -99,20 +99,43 @@ def log_params(connection: sa.Connection, run_id: str, values: Mapping[str, Any]
     Raises:
         Conflict: a param has another value already; none of `values` is set.
     """
-    texts = {check_key("param", key): check_value("param", key, value, LONGEST_PARAM) for key, value in values.items()}
+    texts = param_texts(values)
     known = {row.key: row.value for row in connection.execute(sa.select(params.c.key, params.c.value).where(params.c.run_id == run_id))} if texts else {}
-    for key, text in texts.items():
-        if known.get(key, text) != text:
-            raise Conflict(f"The param {key!r} is {known[key]!r} already; {text!r} came.", "A param of a run is set once.",
-                           "Start another run, or log it as a metric or tag.")
+    refuse_changes(known, texts)
     rows = [{"run_id": run_id, "key": key, "value": text} for key, text in texts.items() if key not in known]
     if rows:
         connection.execute(sa.insert(params), rows)
 
 
+def experiment_of(connection: sa.Connection, run_id: str) -> int:
+    """The number of the run's experiment."""
+    found = connection.scalar(sa.select(runs.c.experiment_id).where(runs.c.run_id == run_id))
+    if found is None:
+        raise _missing(run_id)
+    return int(found)
+
+
+def param_texts(values: Mapping[str, Any]) -> dict[str, str]:
+    """Params as they are stored, if they may be."""
+    return {check_key("param", key): check_value("param", key, value, LONGEST_PARAM) for key, value in values.items()}
+
+
+def tag_texts(values: Mapping[str, Any]) -> dict[str, str]:
+    """Tags as they are stored, if they may be."""
+    return {check_key("tag", key): check_value("tag", key, value, LONGEST_TAG) for key, value in values.items()}
+
+
+def refuse_changes(known: Mapping[str, str], texts: Mapping[str, str]) -> None:
+    """Refuse another value for a param that is set."""
+    for key, text in texts.items():
+        if known.get(key, text) != text:
+            raise Conflict(f"The param {key!r} is {known[key]!r} already; {text!r} came.", "A param of a run is set once.",
+                           "Start another run, or log it as a metric or tag.")
+
+
 def set_tags(connection: sa.Connection, run_id: str, values: Mapping[str, Any]) -> None:
     """Set tags; a tag may change. The tag `mlflow.runName` is the run's name."""
-    rows = [{"run_id": run_id, "key": check_key("tag", key), "value": check_value("tag", key, value, LONGEST_TAG)} for key, value in values.items()]
+    rows = [{"run_id": run_id, "key": key, "value": text} for key, text in tag_texts(values).items()]
     if not rows:
         return
     statement = insert(connection, tags)

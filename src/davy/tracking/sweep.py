@@ -59,6 +59,7 @@ def sweep(home: Home, *, freed: Collection[str], grace: int, actor: str) -> Iter
     Args:
         freed: digests that something pointed at until now: they needn't be old to go.
     """
+    _uploads(home).sweep()
     with home.database.begin() as connection:
         garbage.dig_out(connection, KEEP_SECONDS)
     with home.database.read() as connection:

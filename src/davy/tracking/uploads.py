@@ -30,11 +30,12 @@ _ID, _PIECE = re.compile(r"[0-9a-f]{32}"), 1 << 20
 
 
 class Upload(msgspec.Struct):
-    """What an upload is for, and once it is complete, what it has become."""
+    """What an upload is for, once it is complete what it has become, and whether that is indexed."""
 
     path: str
     digest: str | None = None
     size: int = 0
+    indexed: bool = False
 
 
 class Uploads:
@@ -49,7 +50,7 @@ class Uploads:
 
     def create(self, path: str) -> str:
         """Begin an upload; returns its id, which nobody can guess. What was abandoned a week ago is removed."""
-        self._sweep()
+        self.sweep()
         upload_id = _UNIQUE.token(16).hex()
         (self._folder / upload_id).mkdir(parents=True)
         self._note(upload_id, Upload(path))
@@ -95,18 +96,34 @@ class Uploads:
                 file.unlink(missing_ok=True)
         return upload.digest, upload.size
 
+    def indexed(self, upload_id: str) -> None:
+        """Note that the blob of a complete upload is indexed: from now on that keeps it, not the upload."""
+        upload = self.get(upload_id)
+        upload.indexed = True
+        self._note(upload_id, upload)
+
     def abort(self, upload_id: str) -> None:
         """Forget the upload. If no such upload exists, this is a no-op."""
         if _ID.fullmatch(upload_id):
             shutil.rmtree(self._folder / upload_id, ignore_errors=True)
 
     def digests(self) -> Iterator[str]:
-        """The blobs of uploads that are complete, but perhaps not yet indexed."""
+        """The blobs of uploads that are complete, but not yet indexed."""
         with suppress(FileNotFoundError):
             for folder in self._folder.iterdir():
                 with suppress(NotFound):
-                    if digest := self.get(folder.name).digest:
-                        yield digest
+                    upload = self.get(folder.name)
+                    if upload.digest is not None and not upload.indexed:
+                        yield upload.digest
+
+    def sweep(self) -> None:
+        """Remove what was abandoned a week ago."""
+        oldest = _UNIQUE.now() / 1e6 - ABANDONED_SECONDS
+        with suppress(FileNotFoundError):
+            for folder in self._folder.iterdir():
+                with suppress(FileNotFoundError):
+                    if folder.stat().st_mtime < oldest:
+                        self.abort(folder.name)
 
     def _files(self, upload_id: str, parts: Sequence[tuple[int, str]]) -> list[Path]:
         if not parts or len({number for number, _ in parts}) != len(parts):
@@ -125,14 +142,6 @@ class Uploads:
         partial = file.with_name(f".{_UNIQUE.token(4).hex()}")
         partial.write_bytes(msgspec.json.encode(upload))
         partial.replace(file)
-
-    def _sweep(self) -> None:
-        oldest = _UNIQUE.now() / 1e6 - ABANDONED_SECONDS
-        with suppress(FileNotFoundError):
-            for folder in self._folder.iterdir():
-                with suppress(FileNotFoundError):
-                    if folder.stat().st_mtime < oldest:
-                        self.abort(folder.name)
 
 
 def _place(path: Path, target: Path) -> None:

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 from davy.features.describe import describe, describe_view
 from davy.gate.record import standing
 from davy.registry.alias_history import alias_history
+from davy.registry.aliases import read_aliases
+from davy.registry.catalog import find_model
 from davy.registry.definitions import get_feature_set, get_training_set
 from davy.registry.lineage import lineage
-from davy.registry.models import get_version, list_models, list_versions, require_model
+from davy.registry.models import count_versions, get_version, list_models, list_versions, require_model, versions_of
 from davy.release.releases import read_releases
 from davy.release.status import told
 from davy.serving.predictions import read_predictions
@@ -20,12 +22,14 @@ from davy.web.overview import PERIOD, requests
 from davy.web.render import page
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
     from starlette.requests import Request
     from starlette.responses import Response
 
     from davy.home import Home
+    from davy.registry.models import ModelVersion
 
-NEWEST, MOVES = 20, 10
+NEWEST, MOVES, SHOWN = 20, 10, 100
 _SHOWN = frozenset(("digest", "feature_set", "rows", "watermarks", "as_known", "start", "end", "columns"))
 _KNEW = {"ingest": "what had arrived before its time", "event": "all that had happened before its time (hindsight)"}
 
@@ -44,15 +48,23 @@ def model(home: Home, request: Request) -> Response:
     now = home.clock.now()
     with home.database.read() as connection:
         require_model(connection, name)
-        versions = list_versions(connection, name)
-        moves = alias_history(connection, name)[:MOVES]
+        registered = find_model(connection, name)
         traffic = _traffic(read_traffic(connection, name))
+        versions, count = _shown(connection, name, traffic), count_versions(connection, name)
+        moves = alias_history(connection, name)[:MOVES]
         history = entries(connection, subject=name)
         gates = {version.version: standing(connection, name, version.version) for version in versions}
         runs = {run.id: run.name for run in read_runs(connection, [version.run_id for version in versions if version.run_id])}
     return page(request, "model.html", project=home.config.project, now=now, name=name, versions=versions, traffic=traffic, history=history, moves=moves,
                 answered=requests(home, name, now - PERIOD), newest=newest_predictions(home, name, now), runs=runs, gates=gates,
-                live=traffic.versions if traffic else {})
+                live=traffic.versions if traffic else {}, count=count, registered=registered)
+
+
+def _shown(connection: Connection, name: str, traffic: Traffic | None) -> list[ModelVersion]:
+    """The newest versions, then the older ones at which an alias or the traffic points."""
+    newest = list_versions(connection, name, limit=SHOWN)
+    held = {*read_aliases(connection, name).values(), *(traffic.versions if traffic else ())} - {version.version for version in newest}
+    return [*newest, *versions_of(connection, [(name, number) for number in sorted(held, reverse=True)])]
 
 
 def newest_predictions(home: Home, name: str, now: int, version: int | None = None) -> list[dict[str, Any]]:

@@ -32,7 +32,7 @@ CONFINED = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "
                                "base-uri 'none'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
+    "referrer-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",
 }
 _UNITS = ((86_400_000_000, "d"), (3_600_000_000, "h"), (60_000_000, "min"), (1_000_000, "s"))
@@ -40,7 +40,8 @@ _UNITS = ((86_400_000_000, "d"), (3_600_000_000, "h"), (60_000_000, "min"), (1_0
 
 def page(request: Request, template: str, *, status: int = 200, **context: Any) -> Response:
     """A whole page. `context` reaches the template escaped."""
-    text = _environment().get_template(template).render(request=request, **context)
+    identity = request.scope.get("state", {}).get("identity")
+    text = _environment().get_template(template).render(request=request, identity=identity, **context)
     return HTMLResponse(text, status, headers=CONFINED | {"cache-control": "no-store"})
 
 

@@ -11,6 +11,7 @@ import re
 import sys
 import traceback
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,10 +23,11 @@ from davy.errors import DavyError
 from davy.protocols.mlflow.wire import Message, MlflowError, error_body, invalid, read_json, read_query, translated
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
     import sqlalchemy as sa
 
+    from davy.auth.permissions import Identity
     from davy.core.clock import Clock
     from davy.home import Home
     from davy.store.writer import GroupWriter
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 LARGEST_BODY = 32 << 20
 READERS = 4
-JSON = [("content-type", "application/json")]
+JSON = [("content-type", "application/json"), ("x-content-type-options", "nosniff")]
 _encoder = msgspec.json.Encoder()
 
 
@@ -43,12 +45,17 @@ class Call(msgspec.Struct):
     home: Home
     connection: sa.Connection
     actor: str
-    identity: Any = None
+    identity: Identity | None = None
 
     @property
     def clock(self) -> Clock:
         """The home's clock."""
         return self.home.clock
+
+    def owner(self, claimed: str | None) -> str:
+        """Whose a run is: of who is logged in, or, where nobody is asked, of whom the client names."""
+        asked = self.identity is not None and self.identity.means != "local"
+        return self.actor if asked or not claimed else claimed
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -84,6 +91,12 @@ class Exchange:
     async def thread(self, work: Callable[[], T]) -> T:
         """What `work` returns, done on a thread."""
         return await asyncio.get_running_loop().run_in_executor(self._api.pool, work)
+
+    @cached_property
+    def pieces(self) -> AsyncIterator[bytes]:
+        """The body as it comes, by `anext`: Granian gives one iterator of it, once, and `async for` would ask again."""
+        found: AsyncIterator[bytes] = aiter(self.protocol)
+        return found
 
     async def body(self, most: int = LARGEST_BODY) -> bytes:
         """The whole body of a small request."""
@@ -127,7 +140,7 @@ def _register(found: Endpoint) -> None:
         ENDPOINTS[found.method, found.path] = found
         return
     pattern = re.sub(r"\\{(\w+):path\\}", r"(?P<\1>.*)", re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(found.path)))
-    PATTERNS.append((found.method, re.compile(pattern), found))
+    PATTERNS.append((found.method, re.compile(pattern, re.DOTALL), found))
 
 
 class Api:

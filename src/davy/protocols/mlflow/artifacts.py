@@ -10,7 +10,7 @@ import msgspec
 import sqlalchemy as sa
 
 from davy.protocols.mlflow.api import JSON, Call, endpoint, streaming
-from davy.protocols.mlflow.files import Source, blob_source, drain, is_folder, missing_artifact, receive, safe_path, send
+from davy.protocols.mlflow.files import Source, blob_source, content_length, drain, is_folder, missing_artifact, receive, safe_path, send
 from davy.protocols.mlflow.wire import Message, MlflowError, invalid, missing, required_missing
 from davy.schema.tables import logged_models, model_versions, runs
 from davy.tracking.artifacts import add_artifacts, get_artifact, list_artifacts, remove_artifacts
@@ -161,9 +161,12 @@ async def upload_by_page(exchange: Exchange) -> None:
     if not asked.get("path"):
         raise invalid("Request must specify path.")
     run_id, path = asked["run_uuid"], safe_path(asked["path"])
-    body = await exchange.body(LARGEST_BY_PAGE + 1)
-    if not body or len(body) > LARGEST_BY_PAGE:
-        raise invalid("Artifact size is too large. Max size is 10MB." if body else "Request must specify data.")
+    if (content_length(exchange) or 0) > LARGEST_BY_PAGE:
+        await drain(exchange)
+        raise invalid("Artifact size is too large. Max size is 10MB.")
+    body = await exchange.body(LARGEST_BY_PAGE)
+    if not body:
+        raise invalid("Request must specify data.")
     uri = await exchange.read(lambda connection: connection.scalar(sa.select(runs.c.artifact_uri).where(runs.c.run_id == run_id)))
     if uri is None:
         raise missing(f"Run with id={run_id} not found")

@@ -112,8 +112,10 @@ def page_size(asked: int | None, default: int, most: int = 50_000) -> int:
     """How many results a page has."""
     if asked is None:
         return default
-    if not 1 <= asked <= most:
-        raise invalid(f"Invalid value {asked} for parameter 'max_results' supplied. It must be a positive integer of at most {most}.")
+    if asked < 1:
+        raise invalid(f"Invalid value {asked} for parameter 'max_results' supplied. It must be a positive integer")
+    if asked > most:
+        raise invalid(f"Invalid value {asked} for parameter 'max_results' supplied. It must be at most {most}")
     return asked
 
 

@@ -202,8 +202,12 @@ def _check_location(location: str | None) -> str:
     plain, before = location, ""
     while plain != before:
         plain, before = unquote(plain), plain
-    if re.search(r"[\x00-\x1f\x7f\\]", plain) or ".." in re.split(r"[/?&=;]", plain) or "#" in plain or plain.startswith("runs:"):
-        raise invalid(f"Invalid artifact_location: {location!r}. It may not contain '..', '#', a backslash or control characters, nor be a runs: URI.")
+    if plain.startswith("runs:"):
+        raise invalid(f"Artifact location cannot be a runs:/ URI. Given: '{location}'")
+    if "#" in plain:
+        raise invalid("'artifact_location' URL can't include fragments or params.")
+    if re.search(r"[\x00-\x1f\x7f\\]", plain) or ".." in re.split(r"[/?&=;]", plain):
+        raise invalid(f"Invalid artifact_location: {location!r}. It may not contain '..', a backslash or control characters.")
     if "?" in location and urlsplit(location).scheme in ("", "file", "mlflow-artifacts"):
         raise invalid(f"Invalid artifact_location: {location!r}. It may not have a query.")
     return location.rstrip("/")

@@ -38,12 +38,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 BATCH = 1 << 20
-WORKERS = 8
+WORKERS, MOST_DOWNLOADS = 8, 256
 _UNIQUE = SystemClock()
 _DRAIN = 256 << 20
 _MOST_DECODINGS = 10
 _TURNS = 200
-_PATIENCE_SECONDS = 1.0
+_PATIENCE_SECONDS = 5.0
+_SENDING = threading.BoundedSemaphore(MOST_DOWNLOADS)
 _STALE_SECONDS = 3600
 _TEXTS = frozenset(("txt", "log", "err", "cfg", "conf", "cnf", "cf", "ini", "properties", "prop", "hocon", "toml", "yaml", "yml", "xml", "json", "js", "py",
                     "py3", "csv", "tsv", "md", "rst", "ipynb", "MLmodel", "MLproject"))
@@ -168,7 +169,7 @@ async def receive(exchange: Exchange, incoming: Incoming, most: int) -> tuple[st
 async def _batches(exchange: Exchange) -> AsyncIterator[bytes]:
     """The body in pieces of about a megabyte."""
     held, size = [], 0
-    async for piece in exchange.protocol:
+    while (piece := await _next(exchange.pieces)) is not None:
         held.append(piece)
         size += len(piece)
         if size >= BATCH:
@@ -182,13 +183,16 @@ async def drain(exchange: Exchange) -> None:
     """Read and drop what a client still sends, so that it hears the answer, unless it is far too much, or the client waits for us."""
     size = 0
     with suppress(Exception):  # the client may have gone, or sent all, which is no news here
-        pieces = aiter(exchange.protocol)
-        while size <= _DRAIN:
-            size += len(await asyncio.wait_for(_next(pieces), _PATIENCE_SECONDS))
+        while size <= _DRAIN and (piece := await asyncio.wait_for(_next(exchange.pieces), _PATIENCE_SECONDS)) is not None:
+            size += len(piece)
 
 
-async def _next(pieces: AsyncIterator[bytes]) -> bytes:
-    return await anext(pieces)
+async def _next(pieces: AsyncIterator[bytes]) -> bytes | None:
+    """The next piece of a body; None at its end."""
+    try:
+        return await anext(pieces)
+    except StopAsyncIteration:
+        return None
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -243,6 +247,8 @@ async def _stream(exchange: Exchange, status: int, headers: list[tuple[str, str]
     if len(first) == size:
         exchange.answer(status, headers, first)
         return
+    if not _SENDING.acquire(blocking=False):
+        raise MlflowError("TEMPORARILY_UNAVAILABLE", f"{MOST_DOWNLOADS} large files are being sent at this moment. Try again.")
     pipe = _pipes(exchange.home.path) / _UNIQUE.token(16).hex()
     os.mkfifo(pipe, 0o600)
     threading.Thread(target=_pour, args=(pipe, first, pieces), name="download", daemon=True).start()
@@ -252,12 +258,12 @@ async def _stream(exchange: Exchange, status: int, headers: list[tuple[str, str]
 def _pour(pipe: Path, first: bytes, pieces: Iterator[bytes]) -> None:
     """Write the pieces into the pipe until they end or its reader goes away."""
     try:
-        descriptor = _opened(pipe)
-    finally:
-        pipe.unlink()
-    if descriptor is None:
-        return
-    try:
+        try:
+            descriptor = _opened(pipe)
+        finally:
+            pipe.unlink()
+        if descriptor is None:
+            return
         with open(descriptor, "wb", buffering=0) as file:
             for piece in chain((first,), pieces):
                 rest = memoryview(piece)
@@ -267,6 +273,8 @@ def _pour(pipe: Path, first: bytes, pieces: Iterator[bytes]) -> None:
         return  # the client has gone
     except DavyError as error:
         print(f"A download broke off. {error}", file=sys.stderr)
+    finally:
+        _SENDING.release()
 
 
 def _opened(pipe: Path) -> int | None:

@@ -17,7 +17,7 @@ from davy.tracking.inputs import Dataset, DatasetInput, log_datasets, log_model_
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_LONGEST = {"name": 500, "digest": 100, "source": 65_535, "schema": 1_048_575, "profile": 16_777_215}
+_LONGEST = {"name": 500, "digest": 36, "source": 65_535, "schema": 1_048_575, "profile": 16_777_215}
 _LONGEST_TAG_KEY, _LONGEST_TAG_VALUE = 255, 500
 
 

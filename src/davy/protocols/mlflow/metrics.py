@@ -60,10 +60,9 @@ class HistoryInterval(Message):
     max_results: int | None = None
 
 
-def log_points(call: Call, run_id: str, metrics: Sequence[MetricIn]) -> None:
+def log_points(call: Call, run_id: str, metrics: Sequence[MetricIn], path: str = "metrics[{}]") -> None:
     """Add the points of a request to a run that is known to be writable, and those of logged models to these."""
     columns: dict[str, Points] = {}
-    alone = len(metrics) == 1
     of_models: list[MetricIn] = []
     for index, metric in enumerate(metrics):
         key, value, time = metric.key, metric.value, metric.timestamp
@@ -72,7 +71,7 @@ def log_points(call: Call, run_id: str, metrics: Sequence[MetricIn]) -> None:
         assert time is not None
         column = columns.get(key)
         if column is None or time < 0:
-            check_metric(key, value, time, "" if alone else f"metrics[{index}]")
+            check_metric(key, value, time, path.format(index))
             column = columns.setdefault(key, Points(array("q"), array("q"), array("d")))
         column.steps.append(metric.step or 0)
         column.times.append(time)
@@ -99,15 +98,17 @@ def log_metric(call: Call, asked: LogMetric) -> dict[str, Any]:
     assert run_id is not None
     check_metric(asked.key or "", asked.value or 0.0, asked.timestamp or 0)
     writable(call, run_id)
-    log_points(call, run_id, [asked])
+    log_points(call, run_id, [asked], path="")
     return {}
 
 
-@endpoint("GET", "metrics/get-history", History, required=("metric_key",))
+@endpoint("GET", "metrics/get-history", History)
 def history(call: Call, asked: History) -> dict[str, Any]:
     run_id = asked.run_id or asked.run_uuid
     if not run_id:
         raise required_missing("run_id")
+    if not asked.metric_key:
+        raise required_missing("metric_key")
     if asked.max_results is not None and asked.max_results <= 0:
         raise invalid(f"Invalid value {asked.max_results} for parameter 'max_results' supplied. It must be a positive integer.")
     _known(call, [run_id])

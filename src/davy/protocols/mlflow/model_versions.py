@@ -75,7 +75,10 @@ def get(call: Call, asked: OneVersion) -> dict[str, Any]:
 
 @endpoint("GET", "model-versions/get-download-uri", OneVersion)
 def get_download_uri(call: Call, asked: OneVersion) -> dict[str, Any]:
-    return {"artifact_uri": present_version(call, asked.name, asked.version).download_uri}
+    found = present_version(call, asked.name, asked.version)
+    if found.download_uri is None:
+        raise missing(f"Model Version (name={found.name}, version={found.version}) has no files that MLflow's clients could read: no run has them.")
+    return {"artifact_uri": found.download_uri}
 
 
 @endpoint("PATCH", "model-versions/update", UpdateVersion, required=("name", "version"), write=True)

@@ -103,6 +103,7 @@ async def complete(exchange: Exchange, path: str) -> None:
         working = _completing[upload_id] = start(uploads(home).complete, upload_id, parts, home.blobs, home.config.tracking.largest_artifact)
         working.add_done_callback(lambda _: _completing.pop(upload_id, None))
     await keep(exchange, where, await asyncio.shield(working))
+    await start(uploads(exchange.home).indexed, upload_id)
     exchange.answer(200, JSON, b"{}")
 
 

@@ -101,8 +101,7 @@ def present_version(call: Call, name: str | None, version: str | None) -> ModelV
 
 def protection(call: Call) -> Protection:
     """Which aliases the one who asks may not move; on a server without login everybody may."""
-    role = "admin" if call.identity is None else call.identity.role
-    return Protection.of(call.home.config.registry.protected, role)
+    return Protection.of(call.home.config.registry.protected, "admin" if call.identity is None else call.identity.role)
 
 
 def check_model_name(name: str | None, path: str = "name") -> str:

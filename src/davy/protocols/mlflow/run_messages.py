@@ -117,7 +117,7 @@ def _some(connection: sa.Connection, ids: Sequence[str]) -> Iterable[RunMessage]
             given = RunInputs(dataset_inputs=[dataset_message(item) for item in read.get(run_id, ())],
                               model_inputs=[ModelInput(model_id=model_id) for model_id in used.get(run_id, ())])
             models = [ModelOutput(model_id=model_id, step=step) for model_id, step in made.get(run_id, ())]
-            yield RunMessage(info=heads[run_id], data=data[run_id], inputs=given, outputs=RunOutputs(model_outputs=models) if models else None)
+            yield RunMessage(info=heads[run_id], data=data[run_id], inputs=given, outputs=RunOutputs(model_outputs=models))
 
 
 def dataset_message(item: DatasetInput) -> DatasetInputMessage:
@@ -130,4 +130,4 @@ def dataset_message(item: DatasetInput) -> DatasetInputMessage:
 def _info(run_id: str, name: str, experiment_id: int, user_id: str, status: str, start_time: int, end_time: int | None, artifact_uri: str,
           lifecycle_stage: str) -> RunInfo:
     return RunInfo(run_id=run_id, run_uuid=run_id, run_name=name, experiment_id=str(experiment_id), user_id=user_id, status=status, start_time=start_time,
-                   end_time=end_time, artifact_uri=artifact_uri, lifecycle_stage=lifecycle_stage)
+                   end_time=end_time or None, artifact_uri=artifact_uri, lifecycle_stage=lifecycle_stage)

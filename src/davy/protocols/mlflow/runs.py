@@ -122,9 +122,11 @@ def create(call: Call, asked: CreateRun) -> dict[str, Any]:
     if asked.run_id is not None and (known := _known(call, asked.run_id, experiment.id)):
         return known
     run_id = tracked.create_run(
-        call.connection, clock=call.clock, user=asked.user_id or call.actor, experiment_id=experiment.id, run_id=asked.run_id, tags=given,
+        call.connection, clock=call.clock, user=call.owner(asked.user_id), experiment_id=experiment.id, run_id=asked.run_id, tags=given,
         name=asked.run_name or tagged or names.made_up(call.clock), started=None if not asked.start_time else asked.start_time * 1000)
-    return {"run": run_messages(call.connection, [run_id])[0]}
+    made = run_messages(call.connection, [run_id])[0]
+    made.outputs = None
+    return {"run": made}
 
 
 def _known(call: Call, run_id: str, experiment_id: int) -> dict[str, Any] | None:

@@ -97,8 +97,9 @@ def read_json(kind: type[M], body: bytes, required: tuple[str, ...] = ()) -> M:
     if body[:1] == b"{" and not any(alias in body for alias in _aliases(kind)):
         try:
             found: M = _decoder(kind).decode(body)
-            return _complete(found, required, None)
-        except msgspec.DecodeError:
+            if not any(getattr(found, name) == [] for name in required):  # only the object tells an empty list from none
+                return _complete(found, required, None)
+        except (msgspec.DecodeError, UnicodeDecodeError):
             pass  # the slow way takes what Python's own clients write, and names what is wrong
     raw = _parse(body)
     if isinstance(raw, str):  # old clients encode twice
@@ -117,7 +118,7 @@ def read_query(kind: type[M], query: str, required: tuple[str, ...] = ()) -> M:
     except ValueError as error:
         raise invalid(f"The query can't be read: {error}.") from None
     lists = _lists(kind)
-    raw: dict[str, Any] = {name: values if name in lists else values[-1] for name, values in given.items()}
+    raw: dict[str, Any] = {name: values if name in lists else values[0] for name, values in given.items()}
     return convert(kind, raw, required)
 
 

@@ -1,0 +1,72 @@
+"""`davy sync`: what it prints, and with which codes it ends."""
+
+from __future__ import annotations
+
+from array import array
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+
+from davy.cli.main import run as davy
+from davy.tracking import run as start_run
+from davy.tracking import runs
+from davy.tracking.history import metric_history
+from davy.tracking.points import Points
+from davy.tracking.spool import FOLDER, Ended, Head, Logged, Spool, new_path
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from davy.home import Home
+
+
+@pytest.fixture(autouse=True)
+def _inside(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def _left(home: Home, run_id: str, name: str, server: str = "") -> None:
+    """A spool as a process that ended has left it."""
+    spool = Spool(new_path(home.path / FOLDER, run_id), Head(run_id, name, server))
+    spool.append(Logged.of({"loss": Points(array("q", [1, 2]), array("q", [5, 6]), array("d", [0.5, 0.25]))}))
+    spool.append(Ended("FAILED", 7))
+    spool.close(remove=False)
+
+
+def test_what_the_database_could_not_take_is_stored(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    assert davy(["sync"]) == 0
+    assert capsys.readouterr().out == "Nothing waits.\n"
+    run = start_run("late", home=home)
+    run.log(loss=1.0, step=0)
+    run.flush()
+    _left(home, run.id, "late")
+    assert davy(["sync", "--json"]) == 0
+    (spool,) = msgspec.json.decode(capsys.readouterr().out)["spools"]
+    assert (spool["run"], spool["name"], spool["state"], spool["to"], spool["reasons"]) == (run.id, "late", "sent", str(home.path), [])
+    with home.database.read() as connection:
+        assert metric_history(connection, run.id, "loss").values == [1.0, 0.5, 0.25]
+        found = runs.get_run(connection, run.id)
+    assert (found.status, found.ended) == ("FAILED", 7000)
+    assert davy(["sync"]) == 0
+
+
+def test_what_nobody_takes_is_kept_and_told(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    _left(home, "f" * 32, "gone")
+    _left(home, "e" * 32, "far", "http://127.0.0.1:9")
+    assert davy(["sync"]) == 1
+    told = capsys.readouterr()
+    assert "gone" in told.out
+    assert "refused" in told.out
+    assert "away" in told.out
+    assert "There is no run" in told.err
+    assert str(home.path / FOLDER) in told.err
+    assert len(list((home.path / FOLDER).iterdir())) == 2
+
+
+def test_a_folder_that_is_no_spool_is_told(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    (home.path / FOLDER / "x").mkdir(parents=True)
+    (home.path / FOLDER / "x" / "head.json").write_text("{")
+    assert davy(["sync"]) == 4
+    assert "can't be read as a spool" in capsys.readouterr().err

@@ -1,0 +1,58 @@
+"""`@mlflow.trace`: spans are sent, found and read back. Runs with MLflow 3."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import mlflow
+from checks import same, step, true
+from mlflow import MlflowClient
+
+client = MlflowClient()
+experiment = mlflow.set_experiment("traces")
+
+
+@mlflow.trace(span_type="CHAIN", attributes={"team": "air"})
+def answer(question: str) -> str:
+    with mlflow.start_span("look up", span_type="RETRIEVER") as span:
+        span.set_inputs({"question": question})
+        span.set_outputs({"rows": [1, 2, 3]})
+    return question.upper()
+
+
+@mlflow.trace
+def broken() -> None:
+    raise ValueError("no")
+
+
+with step("traces are sent"):
+    same([answer("ua1"), answer("ua2")], ["UA1", "UA2"])
+    with suppress(ValueError):
+        broken()
+    mlflow.flush_trace_async_logging()
+
+with step("and found"):
+    traces = mlflow.search_traces(locations=[experiment.experiment_id], return_type="list", order_by=["timestamp_ms DESC"])
+    same([trace.info.status.value if hasattr(trace.info.status, "value") else str(trace.info.status) for trace in traces], ["ERROR", "OK", "OK"])
+    trace = traces[1]
+    same((trace.info.request_preview, trace.info.response_preview), ('{"question": "ua2"}', '"UA2"'))
+    same(sorted(span.name for span in trace.data.spans), ["answer", "look up"])
+
+with step("and read back"):
+    found = mlflow.get_trace(trace.info.trace_id)
+    root = next(span for span in found.data.spans if span.parent_id is None)
+    same((root.name, root.inputs, root.outputs, root.span_type, root.get_attribute("team")), ("answer", {"question": "ua2"}, "UA2", "CHAIN", "air"))
+    inner = next(span for span in found.data.spans if span.parent_id is not None)
+    same((inner.name, inner.parent_id, inner.outputs), ("look up", root.span_id, {"rows": [1, 2, 3]}))
+    true(found.info.execution_duration is not None, "how long it took")
+
+with step("and tagged, and deleted"):
+    mlflow.set_trace_tag(trace.info.trace_id, "k", "v")
+    same(
+        [one.info.trace_id for one in mlflow.search_traces(locations=[experiment.experiment_id], filter_string="tags.k = 'v'", return_type="list")],
+        [trace.info.trace_id],
+    )
+    mlflow.delete_trace_tag(trace.info.trace_id, "k")
+    same("k" in mlflow.get_trace(trace.info.trace_id).info.tags, False)
+    client.delete_traces(experiment.experiment_id, trace_ids=[trace.info.trace_id])
+    same(len(mlflow.search_traces(locations=[experiment.experiment_id], return_type="list")), 2)
