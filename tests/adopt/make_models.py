@@ -59,7 +59,8 @@ def main() -> None:
             pyfunc_predict_fn="predict_proba")),
         "columns": (rows, lambda at: mlflow.sklearn.save_model(
             pipe := make_pipeline(columns, LogisticRegression()).fit(frame, yes), at, signature=pick(pipe, frame), serialization_format="pickle")),
-        "skops": (rows, lambda at: mlflow.sklearn.save_model(line := LinearRegression().fit(frame, frame.amount * 3 + frame.age), at, signature=pick(line, frame))),
+        "skops": (rows, lambda at: mlflow.sklearn.save_model(
+            line := LinearRegression().fit(frame, frame.amount * 3 + frame.age), at, signature=pick(line, frame))),
         "tensor": (plain[:5], lambda at: mlflow.sklearn.save_model(
             line := LinearRegression().fit(plain, plain.sum(axis=1)), at, signature=pick(line, plain), serialization_format="pickle")),
         "python": (rows, lambda at: mlflow.pyfunc.save_model(at, python_model=Doubled(), signature=infer_signature(frame, frame.amount))),

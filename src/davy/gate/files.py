@@ -69,7 +69,8 @@ def _safe_skops(candidate: Candidate) -> Finding:
             allowed = ", ".join(f'"{name}"' for name in refused)
             return failed(f"{path} holds {', '.join(refused)}, which {'is' if len(refused) == 1 else 'are'} not on the allow-list.", refused=refused,
                           fix=f"If you wrote it and trust it, add it to davy.toml: [serving] allow_globals = [{allowed}]")
-    return passed("The skops file holds only types that skops or the allow-list trusts; what the model itself calls trusted counts for nothing.", format="skops")
+    return passed("The skops file holds only types that skops or the allow-list trusts; what the model itself calls trusted counts for nothing.",
+                  format="skops")
 
 
 def loads(candidate: Candidate) -> Finding:

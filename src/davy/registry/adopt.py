@@ -9,7 +9,7 @@ place later is another file.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import sqlalchemy as sa
@@ -72,7 +72,7 @@ def _write(connection: sa.Connection, home: Home, version: ModelVersion, describ
     connection.execute(sa.update(model_versions).where(_VERSION.name == version.name, _VERSION.version == version.version).values(
         format=described.format, files=canonical_json(files).decode(), signature=canonical_json(signature).decode(), feature_set=feature_set.digest,
         digest=digest))
-    touch(connection, version.name, home.clock.now() // 1000, version.version)
+    touch(connection, version.name, home.clock.now() // 1000)
     journal.append(connection, clock=home.clock, actor=actor, action="version.adopt", subject=version.name,
                    details={"version": version.version, "digest": digest, "flavor": described.flavor, "format": described.format,
                             "run": version.run_id, "feature_set": feature_set.digest, "views": [view.name for view in feature_set.views]})
@@ -125,14 +125,18 @@ def _places(connection: sa.Connection, version: ModelVersion) -> Iterator[tuple[
         elif (inside := uri_path(uri)) is not None:
             place = locate(connection, inside)
             yield place.owner, place.path
-        elif version.run_id and (root := connection.scalar(sa.select(runs.c.artifact_uri).where(runs.c.run_id == version.run_id))):
-            if uri == root or uri.startswith(f"{root}/"):
-                yield version.run_id, uri[len(root) + 1:]
+        elif version.run_id and f"{uri}/".startswith(f"{(root := _root(connection, version.run_id))}/"):
+            yield version.run_id, uri[len(root) + 1:]
     if version.model_id:
         yield version.model_id, ""
 
 
-def _logged_as(connection: sa.Connection, run: str, name: str) -> list[Any]:
+def _root(connection: sa.Connection, run: str) -> str:
+    """Where a run's files lie; of one that isn't there, nowhere."""
+    return connection.scalar(sa.select(runs.c.artifact_uri).where(runs.c.run_id == run)) or "nowhere:"
+
+
+def _logged_as(connection: sa.Connection, run: str, name: str) -> list[str]:
     """The logged models that a run has made under this name, the newest first: MLflow 3 keeps a model's files there, not in the run."""
     column = logged_models.c
     query = sa.select(column.model_id).where(column.source_run_id == run, column.name == name, column.lifecycle_stage == "active")

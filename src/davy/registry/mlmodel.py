@@ -87,10 +87,11 @@ class Folder:
 
     def _estimator(self, flavor: str, path: str, written: str, columns: tuple[Column, ...], typed: dict[str, str], asked: str) -> Described:
         if written != "skops" and written not in _PICKLES:
-            raise InvalidInput(f"{self.name} was written as {written!r}.", "Davy reads skops, pickle and cloudpickle.", "Log it with serialization_format='skops'.")
+            raise InvalidInput(f"{self.name} was written as {written!r}.", "Davy reads skops, pickle and cloudpickle.",
+                               "Log it with serialization_format='skops'.")
         output: Output = "probability" if asked == "predict_proba" else self._output()
-        kept, format = ("model.skops", "skops") if written == "skops" else ("model.pkl", "sklearn")
-        return self._made(flavor, format, {kept: path}, Signature(columns, output), typed)
+        kept, read_as = ("model.skops", "skops") if written == "skops" else ("model.pkl", "sklearn")
+        return self._made(flavor, read_as, {kept: path}, Signature(columns, output), typed)
 
     def _pyfunc(self, columns: tuple[Column, ...], typed: dict[str, str], allowed: bool) -> Described:
         named = next((name for name in self.flavors if name != "python_function"), "python_function")
@@ -122,7 +123,8 @@ class Folder:
         names = [item.get("name", f"x{place}") for place, item in enumerate(inputs)]
         for name in names:
             if not isinstance(name, str) or not name or names.count(name) > 1:
-                raise InvalidInput(f"{self.name} has a column named {name!r}.", "Each column has a name of its own, a text.", "Name the columns, then log it again.")
+                raise InvalidInput(f"{self.name} has a column named {name!r}.", "Each column has a name of its own, a text.",
+                                   "Name the columns, then log it again.")
         columns, typed = [], {}
         for name, item in zip(names, inputs, strict=True):
             kind = _KINDS.get(str(item.get("type")))
@@ -137,7 +139,8 @@ class Folder:
         if type == "string":
             return InvalidInput(f"The column {name!r} of {self.name} is a text, and nothing says which number stands for which text.", allowed,
                                 "Train it with Davy, which keeps a vocabulary, or turn texts into numbers before the model.")
-        return InvalidInput(f"The column {name!r} of {self.name} is of the type {type!r}.", allowed, "Turn it into numbers before the model, then log it again.")
+        return InvalidInput(f"The column {name!r} of {self.name} is of the type {type!r}.", allowed,
+                            "Turn it into numbers before the model, then log it again.")
 
     def _tensor(self, inputs: list[dict[str, Any]]) -> tuple[tuple[Column, ...], dict[str, str]]:
         described = inputs[0].get("tensor-spec") or {}
@@ -148,7 +151,8 @@ class Folder:
                                "Log it with a signature of columns, or of one such tensor.")
         kind: Kind = "float" if dtype.startswith("float") else "bool" if dtype == "bool" else "int"
         if not re.fullmatch(r"float(16|32|64)|u?int(8|16|32|64)|bool", dtype):
-            raise InvalidInput(f"{self.name} takes a tensor of {dtype!r}.", "Davy serves tensors of numbers and bools.", "Turn it into numbers before the model.")
+            raise InvalidInput(f"{self.name} takes a tensor of {dtype!r}.", "Davy serves tensors of numbers and bools.",
+                               "Turn it into numbers before the model.")
         names = [f"x{place}" for place in range(shape[1])]
         return tuple(Column(name, kind) for name in names), dict.fromkeys(names, dtype)
 

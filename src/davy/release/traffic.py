@@ -126,7 +126,8 @@ def _resolved(connection: Connection, model: str, weights: Mapping[str, float], 
         if version.version in found:
             raise InvalidInput(f"{version.reference} is named twice.", "Each version has one weight.", "Add the weights up.")
         if version.format is None or version.signature is None or version.feature_set is None:
-            raise Conflict(f"{version.reference} can't be served: it has no files, signature or feature set of Davy's.", "It was registered from a source, and not adopted yet.",
+            raise Conflict(f"{version.reference} can't be served: it has no files, signature or feature set of Davy's.",
+                           "It was registered from a source, and not adopted yet.",
                            f"Judge it first: davy gate {version.reference}")
         found[version.version] = weight
     _check_requests(connection, model, sorted({*beside, *(version for version, weight in found.items() if weight > 0)}))

@@ -130,7 +130,8 @@ def read_skops(data: bytes, allow_globals: Sequence[str] = ()) -> Any:
         return io.loads(data, trusted=io.get_untrusted_types(data=data))
     except Exception as error:  # a class's own __setstate__ may raise anything at all
         raise CorruptData(f"The model can't be rebuilt: {type(error).__name__}: {error}.",
-                          "It was written by other versions of its libraries, or damaged before it was registered.", "Log it again in this environment.") from error
+                          "It was written by other versions of its libraries, or damaged before it was registered.",
+                          "Log it again in this environment.") from error
 
 
 def refused_types(data: bytes, allow_globals: Sequence[str] = ()) -> list[str]:

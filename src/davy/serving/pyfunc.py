@@ -36,7 +36,7 @@ class Pyfunc:
         self._pandas, self._output, self.width = pandas, output, len(columns)
         schema = self._model.metadata.get_input_schema()
         self._tensor = schema.numpy_types()[0] if schema.is_tensor_spec() else None
-        self._types = [] if self._tensor is not None else [np.dtype(type) for type in schema.pandas_types()]
+        self._types = [] if self._tensor is not None else [np.dtype(item) for item in schema.pandas_types()]
         self._names = list(schema.input_names()) if schema.has_input_names() else list(range(len(columns)))
 
     def predict(self, matrix: Matrix) -> Matrix | list[Any]:
@@ -51,9 +51,9 @@ class Pyfunc:
 
     def _frame(self, matrix: Matrix) -> Any:
         made = {}
-        for place, (name, type) in enumerate(zip(self._names, self._types, strict=True)):
+        for place, (name, dtype) in enumerate(zip(self._names, self._types, strict=True)):
             column = matrix[:, place]
-            if type.kind != "f" and np.isnan(column).any():
-                raise InvalidInput(f"The column {name!r} got a null.", f"The model's signature has it as {type}, which has none.", "Send a value.")
-            made[name] = column.astype(type)
+            if dtype.kind != "f" and np.isnan(column).any():
+                raise InvalidInput(f"The column {name!r} got a null.", f"The model's signature has it as {dtype}, which has none.", "Send a value.")
+            made[name] = column.astype(dtype)
         return self._pandas.DataFrame(made)

@@ -280,8 +280,9 @@ class Routes:
             target = files / path
             target.parent.mkdir(parents=True, exist_ok=True)
             self._home.blobs.download(digest, target)
-        spec = WorkerSpec(model, version, found.format, str(files), found.files, found.signature.output, len(found.signature.columns), str(self._home.root),
-                          serving.allow_globals, serving.memory_mb, found.signature.names if found.origin is not None else (), *((feature_set.derived, Split(feature_set).base.outputs) if feature_set.has_udfs else ()))
+        signature, derived = found.signature, (feature_set.derived, Split(feature_set).base.outputs) if feature_set.has_udfs else ((), ())
+        spec = WorkerSpec(model, version, found.format, str(files), found.files, signature.output, len(signature.columns), str(self._home.root),
+                          serving.allow_globals, serving.memory_mb, signature.names if found.origin is not None else (), *derived)
         (folder / f"{name}.error").unlink(missing_ok=True)
         (folder / f"{name}.json").write_bytes(msgspec.json.encode(spec))
         return found, feature_set
