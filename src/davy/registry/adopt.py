@@ -113,7 +113,8 @@ def _files(connection: sa.Connection, version: ModelVersion) -> dict[str, str]:
 
 def _places(connection: sa.Connection, version: ModelVersion) -> Iterator[tuple[str, str]]:
     """(owner, folder) where its files may lie, the likeliest first."""
-    for uri in dict.fromkeys((version.download_uri, version.source)):
+    uris: list[str] = [uri for uri in dict.fromkeys((version.download_uri, version.source)) if uri]
+    for uri in uris:
         parts = urlsplit(uri)
         path = parts.path.strip("/")
         if parts.scheme == "models" and _MODEL_ID.fullmatch(path):

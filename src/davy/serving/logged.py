@@ -147,7 +147,8 @@ def refused_types(data: bytes, allow_globals: Sequence[str] = ()) -> list[str]:
         found = io.get_untrusted_types(data=data)
     except Exception as error:  # zipfile, json and skops each raise their own for damaged input
         raise CorruptData(f"The model's file is not one of skops: {type(error).__name__}: {error}.", "", "Log the model again.") from error
-    return sorted(name for name in found if not is_allowed(*name.rpartition(".")[::2], allow_globals))
+    split = [(module, name) for module, _, name in (str(item).rpartition(".") for item in found)]
+    return sorted(f"{module}.{name}" for module, name in split if not is_allowed(module, name, allow_globals))
 
 
 def _skops() -> Any:
