@@ -1,4 +1,7 @@
-"""Makes the folders beside it with MLflow, and asks mlflow.pyfunc what they answer. Run by hand, where MLflow, scikit-learn, LightGBM and skops are."""
+"""Makes the folders beside it with MLflow, and asks mlflow.pyfunc what they answer.
+
+Run by hand, where MLflow, scikit-learn, LightGBM and skops are: make_models.py [NAME...] (default: all).
+"""
 
 from __future__ import annotations
 
@@ -52,6 +55,9 @@ def main() -> None:
         "booster": (rows, lambda at: mlflow.lightgbm.save_model(booster, at, signature=pick(booster, frame), input_example=rows)),
         "better": (rows, lambda at: mlflow.lightgbm.save_model(better, at, signature=pick(better, frame))),
         "grades": (rows, lambda at: mlflow.lightgbm.save_model(grades, at, signature=pick(grades, frame))),
+        "trees": (rows, lambda at: mlflow.lightgbm.save_model(
+            trees := lightgbm.LGBMClassifier(n_estimators=3, num_leaves=4, verbose=-1).fit(frame, words), at, signature=pick(trees, frame),
+            serialization_format="cloudpickle")),
         "words": (named.head(5), lambda at: mlflow.sklearn.save_model(
             tree := DecisionTreeClassifier(max_depth=2, random_state=1).fit(named, words), at, signature=pick(tree, named), serialization_format="pickle")),
         "chances": (rows, lambda at: mlflow.sklearn.save_model(
@@ -66,8 +72,10 @@ def main() -> None:
         "python": (rows, lambda at: mlflow.pyfunc.save_model(at, python_model=Doubled(), signature=infer_signature(frame, frame.amount))),
         "unsigned": (rows, lambda at: mlflow.lightgbm.save_model(booster, at)),
     }
-    answers = {}
+    answers = json.loads((HERE / "answers.json").read_text()) if len(sys.argv) > 1 else {}
     for name, (asked, write) in save.items():
+        if len(sys.argv) > 1 and name not in sys.argv[1:]:
+            continue
         shutil.rmtree(HERE / name, ignore_errors=True)
         write(str(HERE / name))
         for unused in UNUSED:

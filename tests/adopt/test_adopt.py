@@ -16,6 +16,7 @@ from databases import write_settings
 from davy.core.fields import Field
 from davy.errors import CorruptData, DavyError, InvalidInput, NotFound, UnsafeModel
 from davy.features.definition import FeatureSet, FeatureSpec, StreamSpec, ViewSpec
+from davy.gate.candidate import Candidate
 from davy.gate.run import run as gate
 from davy.home import Home
 from davy.registry.adopt import adopt
@@ -121,7 +122,7 @@ def asked(server: Running, model: str, rows: list[Any], version: int | None = No
     return answer
 
 
-@pytest.mark.parametrize("name", ["booster", "grades", "words", "chances", "columns", "tensor", "skops"])
+@pytest.mark.parametrize("name", ["booster", "grades", "trees", "words", "chances", "columns", "tensor", "skops"])
 def test_a_logged_model_answers_what_pyfunc_answers(name: str, server: Running, client: Client) -> None:
     if name == "skops":
         pytest.importorskip("skops")
@@ -307,3 +308,35 @@ def test_pyfunc_is_used_where_the_project_allows_it(tmp_path: Path) -> None:
         assert [row["prediction"] for row in found] == pytest.approx(ANSWERS["python"]["answers"], rel=1e-12)
         status, answer = server.post("/predict/python/versions/1", {**ANSWERS["python"]["rows"][0], "age": None})
         assert (status, "'age'" in answer["message"]) == (400, True)
+
+
+def test_a_model_that_knows_its_columns_by_other_names_is_not_served(server: Running, client: Client) -> None:
+    client.register("swapped", rewritten("columns", ('"double", "name": "amount"', '"double", "name": "sum"')))
+    status, answer = until(lambda: answered(server, "swapped"), 60)
+    assert status == 400
+    assert "trained on the columns amount, age, member" in answer["message"]
+
+
+def answered(server: Running, name: str) -> tuple[int, Any] | None:
+    found = server.post(f"/predict/{name}/versions/1", {"sum": 1.0, "age": 30, "member": True})
+    return None if found[0] == 503 else found
+
+
+def test_types_in_a_skops_file_are_judged_by_the_allow_list_and_not_by_the_model(client: Client, shop: Home) -> None:
+    io = pytest.importorskip("skops.io")
+    from fractions import Fraction
+
+    trusting = rewritten("skops", ("skops_trusted_types: null", "skops_trusted_types: [fractions.Fraction]"))
+    reference = client.register("trusting", {**trusting, "model.skops": io.dumps(Fraction(1, 2))})
+    report, _ = gate(shop, reference, only=["safe-format", "loads"])
+    assert {result.check for result in report.failed} == {"safe-format", "loads"}
+    assert "fractions.Fraction" in report.results[0].summary
+
+
+def test_the_gate_asks_with_the_example_that_was_logged_and_without_one_with_zeros(client: Client, shop: Home) -> None:
+    example = msgspec.json.decode((MODELS / "booster" / "input_example.json").read_bytes())
+    for name, wanted in (("booster", example["data"]), ("better", [[0.0, 0, False]])):
+        candidate = Candidate(shop, client.register(f"asked-{name}", folder(name)))
+        assert candidate.sample.tolist() == [[float(value) for value in row] for row in wanted]
+        assert [list(row.values()) for row in candidate.requests] == wanted
+        candidate.close()

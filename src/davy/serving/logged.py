@@ -29,16 +29,16 @@ class Estimator:
         if not callable(getattr(model, wanted, None)):
             raise InvalidInput(f"The model, a {type(model).__name__}, has no {wanted}.",
                                f"A version whose answer is a {output} is asked through {wanted}.", "Return another object from train.")
-        self.inner, self._output = model, output
+        self.inner, self.output = model, output
         width = getattr(model, "n_features_in_", None)
         self.width: int | None = int(width) if width is not None else None
 
     def predict(self, matrix: Any) -> Matrix | list[Any]:
         """Answers for rows: a matrix, or a frame for a model that knows its columns by name."""
-        if self._output == "probability":
+        if self.output == "probability":
             found = np.asarray(self.inner.predict_proba(matrix), dtype=np.float64)
             return np.ascontiguousarray(found[:, 1]) if found.ndim == 2 and found.shape[1] == 2 else found
-        return answers(self.inner.predict(matrix), self._output)
+        return answers(self.inner.predict(matrix), self.output)
 
 
 class Logged:
@@ -46,6 +46,7 @@ class Logged:
 
     Args:
         columns: the signature's names; a model that knows its columns by name is checked against them, and given a frame if it wants one.
+            LightGBM goes by place, and so does whoever is given a tensor.
 
     Raises:
         InvalidInput: the model knows other columns, or in another order.
@@ -55,8 +56,10 @@ class Logged:
         self._model, self.width = model, model.width
         self._columns = tuple(columns)
         self._prepare: Callable[[Matrix], Any] = lambda matrix: matrix
-        known = getattr(getattr(model, "inner", None), "feature_names_in_", None)
-        if known is not None and columns:
+        inner = getattr(model, "inner", None)
+        known = getattr(inner, "feature_names_in_", None)
+        nameless = type(inner).__module__.startswith("lightgbm.") or list(columns) == [f"x{place}" for place in range(len(columns))]
+        if known is not None and columns and not nameless:
             if list(known) != list(columns):
                 raise InvalidInput(f"The model was trained on the columns {', '.join(map(str, known))}.", f"Its signature lists {', '.join(columns)}.",
                                    "Log it again with the signature of what it was trained on.")

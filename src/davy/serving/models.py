@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -49,9 +50,9 @@ def load(folder: Path, format: str, *, output: Output = "value", allow_globals: 
         return LightGBM(_only_file(folder, ".txt"))
     if format in ("sklearn", "pickle"):
         model = Pickled(_only_file(folder, ".pkl").read_bytes(), output, allow_globals)
-        return Logged(model, columns) if columns else model
+        return _logged(model, columns) if columns else model
     if format == "skops":
-        return Logged(Estimator(read_skops(_only_file(folder, ".skops").read_bytes(), allow_globals), output), columns)
+        return _logged(Estimator(read_skops(_only_file(folder, ".skops").read_bytes(), allow_globals), output), columns)
     if format == "pyfunc":
         from davy.serving.pyfunc import Pyfunc
 
@@ -141,6 +142,37 @@ class Pickled(Estimator):
         from davy.serving.unpickle import load as unpickle
 
         super().__init__(unpickle(data, allow_globals), output)
+
+
+class Trees:
+    """LightGBM's estimator through its booster: the same answers without the estimator's own checks, which take a thousand times as long."""
+
+    def __init__(self, estimator: Estimator) -> None:
+        model = estimator.inner
+        with tempfile.NamedTemporaryFile(suffix=".txt") as file:
+            file.write(model.booster_.model_to_string().encode())
+            file.flush()
+            self._booster = LightGBM(Path(file.name))
+        self._classes: list[Any] | None = model.classes_.tolist() if estimator.output == "label" and hasattr(model, "classes_") else None
+        self.width = self._booster.width
+
+    def predict(self, matrix: Matrix) -> Matrix | list[Any]:
+        found, classes = self._booster.predict(matrix), self._classes
+        if classes is None:
+            return found
+        chosen = (found > 1.0 - found).astype(int) if found.ndim == 1 else found.argmax(axis=1)
+        return [classes[place] for place in chosen]
+
+    @staticmethod
+    def fits(estimator: Estimator) -> bool:
+        """Whether this is such an estimator, with an objective that the booster applies by itself, and whose answers are what `predict` returns."""
+        model = estimator.inner
+        return (f"{type(model).__module__}.{type(model).__name__}" in ("lightgbm.sklearn.LGBMClassifier", "lightgbm.sklearn.LGBMRegressor")
+                and isinstance(model.objective_, str) and (estimator.output == "label") == hasattr(model, "classes_"))
+
+
+def _logged(estimator: Estimator, columns: Sequence[str]) -> Logged:
+    return Logged(Trees(estimator), columns) if Trees.fits(estimator) else Logged(estimator, columns)
 
 
 def _only_file(folder: Path, suffix: str) -> Path:
