@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 PROGRAMS = ROOT / "tests" / "stock" / "programs"
-START_SECONDS = 60
+START_SECONDS = 110
 # A client that meets a 5xx would try again for minutes; here it says so at once.
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from stock.calls import artifacts, experiments, logged_models, metrics, registry, runs, searches
+from stock.calls import artifacts, experiments, logged_models, metrics, others, registry, runs, searches
 from stock.policy import POLICY
 from stock_kit import Difference, Pair, Side, StockServer, davy, unexplained
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from server_kit import Running
 
-SCRIPTS = [script for module in (experiments, runs, metrics, searches, logged_models, registry, artifacts) for script in module.SCRIPTS]
+SCRIPTS = [script for module in (experiments, runs, metrics, searches, logged_models, registry, artifacts, others) for script in module.SCRIPTS]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -101,6 +101,11 @@ POLICY = [
         "`{}` where stock sends no body at all",
         lambda d: d.stock in ("", None) and d.ours in ({}, "application/json") and d.statuses == (200, 200),
     ),
+    Allowance(
+        "marks of stock's store",
+        "stock notes in a trace's metadata how it came to be stored",
+        lambda d: d.where.endswith("mlflow.trace.infoFinalized") and d.ours is None,
+    ),
     Allowance("sizes of empty files", "0, which stock leaves out", lambda d: _field(d) == "file_size" and (d.stock, d.ours) == (None, 0)),
     Allowance(
         "errors of one shape", "stock's proxy has errors of its web framework among MLflow's", lambda d: "detail" in d.shapes and d.statuses[0] == d.statuses[1]
@@ -134,6 +139,9 @@ POLICY = [
             ("a filter that stock misreads", "stock drops what it can't parse and answers something else; Davy says what is wrong"),
             ("another reason", "of two things that are wrong, or two ways to say it: an unknown attribute, say, not a clause that can't be parsed"),
             ("status of logged models", "can be searched for by name; stock compares names with its numbers"),
+            ("what the server can", "multipart downloads, presigned uploads and the gateway: each says of itself"),
+            ("uploads in parts", "Davy takes them on a local disk too"),
+            ("tags of no trace", "404, as for reading it"),
             ("page sizes", "below 1 and above the maximum are refused alike everywhere"),
             ("nothing is not something else", "where there is no run, run_id != 'x' does not hold, as for params and tags; stock stores an empty text"),
             ("datasets by name", "a dataset is found by name alone; stock compares a digest that was not given"),

@@ -9,6 +9,7 @@ import sqlite3
 import struct
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from davy.tracking.spool import FOLDER, spools
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from davy.home import Home
 
@@ -165,18 +167,19 @@ print(r.id, flush=True)
     assert _status(home, run_id) == status
 
 
-def test_a_programs_own_handler_of_sigterm_stays(home: Home) -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    try:
+def test_a_programs_own_handler_of_sigterm_stays(project: Path) -> None:
+    program = """
+        import signal
+        import davy
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        with start_run(home=home):
+        with davy.run():
             assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        with start_run(home=home):
+        with davy.run():
             assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], cwd=project, check=True)
 
 
 FORKS = {

@@ -228,7 +228,7 @@ def message(trace: Trace) -> TraceInfo:
     return TraceInfo(
         trace_id=trace.id, client_request_id=trace.client_request_id, request_preview=trace.request_preview, response_preview=trace.response_preview,
         trace_location=Place(type="MLFLOW_EXPERIMENT", mlflow_experiment=ExperimentPlace(experiment_id=str(trace.experiment_id))),
-        request_time=format_time(trace.time * 1000), execution_duration=duration, state=trace.state, trace_metadata=trace.metadata,
+        request_time=_moment(trace.time), execution_duration=duration, state=trace.state, trace_metadata=trace.metadata,
         assessments=msgspec.json.decode(trace.assessments) if trace.assessments else [], tags=trace.tags)
 
 
@@ -279,3 +279,9 @@ def _duration(text: str | None) -> int | None:
     if found is None:
         raise bad_value("execution_duration", text, "It is a number of seconds such as 0.123s.")
     return int(found[1]) * 1000 + int((found[2] or "0").ljust(3, "0")[:3])
+
+
+def _moment(milliseconds: int) -> str:
+    """A time as protobuf writes it: with as many groups of three decimals as it takes."""
+    text = format_time(milliseconds * 1000)
+    return f"{text[:-8]}Z" if text.endswith(".000000Z") else f"{text[:-4]}Z"

@@ -1,0 +1,85 @@
+"""Traces, parts of uploads, what a server says of itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stock_kit import Pair
+
+TRACES = "/api/3.0/mlflow/traces"
+
+
+def _trace(number: int, experiment: str = "$traced", **more: Any) -> dict[str, Any]:
+    """A trace as the client begins it."""
+    return {
+        "trace": {
+            "trace_info": {
+                "trace_id": f"tr-{number:032x}",
+                "trace_location": {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": experiment}},
+                "request_time": f"2026-01-0{number}T00:00:00Z",
+                "execution_duration": f"{number}.500s",
+                "state": "OK" if number % 2 else "ERROR",
+                "request_preview": f"question {number}",
+                "response_preview": "answer",
+                "tags": {"mlflow.traceName": f"ask-{number}", "team": "air" if number < 3 else "sea"},
+                "trace_metadata": {"mlflow.trace_schema.version": "3", "mlflow.user": "ada"},
+                **more,
+            }
+        }
+    }
+
+
+def traces(pair: Pair) -> None:
+    pair.post("experiments/create", {"name": "traced"}, keep={"traced": "experiment_id"})
+    for number in range(1, 6):
+        pair.post(TRACES, _trace(number))
+    pair.post(TRACES, {})
+    pair.post(TRACES, _trace(6, "99999"))
+    for trace in (f"tr-{1:032x}", "tr-nothing"):
+        pair.get(f"{TRACES}/{trace}")
+    place = [{"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": "$traced"}}]
+    for body in (
+        {},
+        {"filter": "status = 'OK'"},
+        {"filter": "trace.status = 'ERROR'"},
+        {"filter": "tags.team = 'air'"},
+        {"filter": "trace.name = 'ask-2'"},
+        {"filter": "timestamp_ms > 1767398400000"},
+        {"filter": "execution_time_ms < 3000"},
+        {"order_by": ["timestamp_ms ASC"]},
+        {"order_by": ["execution_time DESC"]},
+        {"filter": "nothing = 'x'", "known": "another reason"},
+        {"filter": "tags.team >"},
+        {"max_results": 0},
+        {"max_results": "x"},
+        {"locations": []},
+    ):
+        pair.post(f"{TRACES}/search", {"locations": place, **body})
+    pair.walk(f"{TRACES}/search", "traces", {"locations": place, "max_results": 2, "order_by": ["timestamp_ms DESC"]})
+    for key, value in (("a", "1"), ("a", "2"), ("", "x")):
+        pair.ask("PATCH", f"{TRACES}/tr-{1:032x}/tags", {"trace_id": f"tr-{1:032x}", "key": key, "value": value})
+    pair.ask("PATCH", f"{TRACES}/tr-nothing/tags", {"key": "a", "value": "b"}, known="tags of no trace")
+    pair.get(f"{TRACES}/tr-{1:032x}")
+    pair.ask("DELETE", f"{TRACES}/tr-{1:032x}/tags", {"key": "a"})
+    pair.ask("DELETE", f"{TRACES}/tr-{1:032x}/tags", {"key": "a"})
+    for body in (
+        {"experiment_id": "$traced", "request_ids": [f"tr-{1:032x}", "tr-nothing"]},
+        {"experiment_id": "$traced", "max_timestamp_millis": 1767398400000, "max_traces": 1},
+        {"experiment_id": "$traced"},
+        {},
+    ):
+        pair.post(f"{TRACES}/delete-traces", body)
+    pair.post(f"{TRACES}/search", {"locations": place})
+
+
+def what_a_server_is(pair: Pair) -> None:
+    pair.get("/api/3.0/mlflow/server-info", known="what the server can")
+    path = "/api/2.0/mlflow-artifacts/mpu/create/$traced/file.bin"
+    pair.post(path, {"path": "file.bin", "num_parts": 1}, known="uploads in parts")
+    pair.get("/api/2.0/mlflow-artifacts/presigned/$traced/nothing.bin")
+    for query in ({"known": "missing parameters"}, {"name": "nobody", "version": "1", "path": "x"}):
+        pair.get("/model-versions/get-artifact", **query)
+
+
+SCRIPTS = (traces, what_a_server_is)
