@@ -1,18 +1,21 @@
 """Copy experiments, runs with whole histories, artifacts, logged models and the registry from MLflow, once each.
 
 A run and all it has is one transaction, and its files are stored before, so that what is there is whole: when an
-import is begun again it goes on with what is missing. A run that was still running is brought up to date. At the end
-both sides are counted.
+import is begun again it goes on with what is missing. A run that was still running is brought up to date, and one that
+had ended gets what it has more by now; what was changed here stays. At the end both sides are counted.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import re
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 import sqlalchemy as sa
 
-from davy.errors import Conflict
+from davy.errors import Conflict, NotFound, nearest
+from davy.importing.files import Unreadable, stored
 from davy.importing.source import texts
 from davy.schema.tables import (
     aliases,
@@ -40,52 +43,86 @@ from davy.tracking.points import add_points
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from contextlib import AbstractContextManager
 
     from davy.home import Home
     from davy.importing.source import Source
+    from davy.tracking.points import Points
 
 KINDS = ("experiments", "runs", "points", "params", "tags", "files", "bytes", "logged models", "models", "versions", "aliases")
 _TOGETHER = 500
+_TOLD = 100
+_MODEL_ID = re.compile(r"m-[0-9a-f]{32}")
 
 
 class Imported(msgspec.Struct):
-    """How much there is of each of `KINDS`, at the source and here, and how many runs were there already."""
+    """How much there is of each of `KINDS`, at the source and here.
+
+    Attributes:
+        known: how many runs were here already.
+        missing: folders of artifacts that are not there, so that no files of the runs in question were found, if they had any.
+        unread: how many files, or roots with all their files, could not be read; `problems` says why of the first hundred.
+    """
 
     source: dict[str, int]
     here: dict[str, int]
     known: int = 0
+    missing: list[str] = []
+    unread: int = 0
+    problems: list[str] = []
 
     @property
     def equal(self) -> bool:
-        """Whether both sides agree."""
-        return self.source == self.here
+        """Whether all was read and both sides agree."""
+        return self.source == self.here and not self.unread
 
 
-def import_mlflow(home: Home, source: Source, *, only: Sequence[str] = (), progress: Callable[[str], None] = lambda name: None) -> Imported:
+class Watch(Protocol):
+    """What is told how far an import is."""
+
+    def advance(self, count: int = 1) -> None:
+        """So many more runs or models are done."""
+        ...
+
+
+class _Unwatched:
+    def advance(self, count: int = 1) -> None:
+        return
+
+
+def import_mlflow(home: Home, source: Source, *, only: Sequence[str] = (),
+                  watch: Callable[[int], AbstractContextManager[Watch]] = lambda total: nullcontext(_Unwatched())) -> Imported:
     """Copy everything, or the experiments of these names with the models that their runs made.
 
     Args:
-        progress: called with a run's name, or a model's, when it is done.
+        watch: called with the number of runs and models once it is known.
 
     Raises:
-        Conflict: a model of that name has other versions here.
+        NotFound: no experiment of such a name. Conflict: a model of that name has other versions here.
     """
     job = _Import(home, source)
-    chosen = [found for found in source.experiments() if not only or found.name in only]
-    for found in chosen:
-        job.experiment(found)
-    for found in chosen:
-        for run_id in source.run_ids(found.experiment_id):
-            job.run(source.run(run_id), job.experiments[found.experiment_id])
-            progress(run_id)
-    for model in source.models():
-        versions = source.versions(model.name)
-        if not only or any(version.run_id in job.runs for version in versions):
-            job.model(source.model(model.name), versions)
-            progress(f"model {model.name}")
+    there = source.experiments()
+    for name in only:
+        if name not in {found.name for found in there}:
+            raise NotFound(f"There is no experiment {name!r} at {source.uri}.", nearest(name, [found.name for found in there]), "Correct the name.")
+    chosen = {found.experiment_id: found for found in there if not only or found.name in only}
+    ids = {number: source.run_ids(number) for number in chosen}
+    models = source.models()
+    with watch(sum(map(len, ids.values())) + len(models)) as watched:
+        for found in chosen.values():
+            job.experiment(found)
+        for number, run_ids in ids.items():
+            for run_id in run_ids:
+                job.run(source.run(run_id), job.experiments[number])
+                watched.advance()
+        for model in models:
+            versions = source.versions(model.name)
+            if not only or any(version.run_id in job.runs for version in versions):
+                job.model(source.model(model.name), versions)
+            watched.advance()
     with home.database.begin() as connection:
         journal.append(connection, clock=home.clock, actor=home.actor, action="import", subject=source.uri[:500], details=job.counted)
-    return Imported(job.counted, job.count(), job.known)
+    return Imported(job.counted, job.count(), job.known, sorted(source.places.missing), job.unread, job.problems)
 
 
 class _Import:
@@ -98,7 +135,8 @@ class _Import:
         self.models: list[str] = []
         self.versions: set[tuple[str, int]] = set()
         self.counted = dict.fromkeys(KINDS, 0)
-        self.known = 0
+        self.known = self.unread = 0
+        self.problems: list[str] = []
 
     def experiment(self, found: Any) -> None:
         """An experiment goes into ours of its name, with its logged models; runs, which may refer to models of any experiment, come later."""
@@ -119,7 +157,7 @@ class _Import:
                 assert made is not None
                 number = int(made[0])
                 connection.execute(sa.update(experiments).where(experiments.c.experiment_id == number).values(artifact_location=f"mlflow-artifacts:/{number}"))
-            _put(connection, experiment_tags, {"experiment_id": number}, texts(found.tags))
+            _put(connection, experiment_tags, {"experiment_id": number}, texts(found.tags), over=False)
             return int(number)
 
     def run(self, run: Any, experiment: int) -> None:
@@ -133,9 +171,9 @@ class _Import:
             status = connection.scalar(sa.select(runs.c.status).where(runs.c.run_id == run_id))
         if status is not None and status != "RUNNING":
             self.known += 1
-            self._bring_files(run_id, info.artifact_uri)
+            self._more(run, experiment, curves, given, tagged)
             return
-        files = self._store(info.artifact_uri)
+        files = self._files(info.artifact_uri)
         row = {"run_id": run_id, "experiment_id": experiment, "name": info.run_name or tagged.get("mlflow.runName") or run_id[:8],
                "user_id": info.user_id or tagged.get("mlflow.user") or "", "status": info.status, "start_time": info.start_time or 0,
                "end_time": info.end_time, "lifecycle_stage": info.lifecycle_stage, "deleted_time": None,
@@ -150,13 +188,30 @@ class _Import:
             add_artifacts(connection, run_id, files, blobs=self.home.blobs, clock=self.home.clock)
             self._links(connection, run, experiment)
 
+    def _more(self, run: Any, experiment: int, curves: dict[str, Points], given: dict[str, str], tagged: dict[str, str]) -> None:
+        """Bring what a run that is here has more by now: points, files, links, and params and tags that it lacks here."""
+        run_id = run.info.run_id
+        files = self._files(run.info.artifact_uri, run_id)
+        with self.home.database.read() as connection:
+            here = {row.key: row.count for row in connection.execute(sa.select(latest_metrics).where(latest_metrics.c.run_id == run_id))}
+        more = {key: points for key, points in curves.items() if here.get(key) != len(points)}
+        with self.home.database.begin(lazy=True) as connection:
+            _put(connection, params, {"run_id": run_id}, given, over=False)
+            _put(connection, tags, {"run_id": run_id}, tagged, over=False)
+            add_points(connection, run_id, more)
+            add_artifacts(connection, run_id, files, blobs=self.home.blobs, clock=self.home.clock)
+            self._links(connection, run, experiment)
+
     def _links(self, connection: sa.Connection, run: Any, experiment: int) -> None:
         read = [DatasetInput(Dataset(item.dataset.name, item.dataset.digest, item.dataset.source_type, item.dataset.source, item.dataset.schema,
                                      item.dataset.profile), tuple((tag.key, tag.value) for tag in item.tags)) for item in run.inputs.dataset_inputs]
         log_datasets(connection, run.info.run_id, experiment, read, clock=self.home.clock)
-        log_model_inputs(connection, run.info.run_id, [model.model_id for model in getattr(run.inputs, "model_inputs", ()) if model.model_id in self.logged])
-        made = getattr(getattr(run, "outputs", None), "model_outputs", ())
-        log_outputs(connection, run.info.run_id, [(model.model_id, model.step or 0) for model in made if model.model_id in self.logged])
+        used = [model.model_id for model in getattr(run.inputs, "model_inputs", ())]
+        made = [(model.model_id, model.step or 0) for model in getattr(getattr(run, "outputs", None), "model_outputs", ())]
+        if used or made:  # a model that was deleted at the source is not here
+            here = set(connection.scalars(sa.select(logged_models.c.model_id).where(logged_models.c.model_id.in_([*used, *(one for one, _ in made)]))))
+            log_model_inputs(connection, run.info.run_id, [one for one in used if one in here])
+            log_outputs(connection, run.info.run_id, [(one, step) for one, step in made if one in here])
         measured = self.measured.get(run.info.run_id)
         if measured:
             add_model_metrics(connection, run.info.run_id, measured)
@@ -169,12 +224,15 @@ class _Import:
         self.counted["logged models"] += 1
         with self.home.database.read() as connection:
             known = connection.scalar(sa.select(logged_models.c.status).where(logged_models.c.model_id == model.model_id))
-        if known is not None and known != "LOGGED_MODEL_PENDING":
-            self._bring_files(model.model_id, model.artifact_location)
+        if known is not None and known != "PENDING":
+            files = self._files(model.artifact_location, model.model_id, due=known == "READY")
+            with self.home.database.begin() as connection:
+                _put(connection, logged_model_tags, {"model_id": model.model_id}, texts(model.tags), over=False)
+                add_artifacts(connection, model.model_id, files, blobs=self.home.blobs, clock=self.home.clock)
             return
-        files = self._store(model.artifact_location)
-        status = getattr(model.status, "value", str(model.status))
-        status = status if str(status).startswith("LOGGED_MODEL_") else f"LOGGED_MODEL_{status}"
+        status = str(getattr(model.status, "value", model.status)).removeprefix("LOGGED_MODEL_")
+        status = "UPLOAD_FAILED" if status == "FAILED" else status
+        files = self._files(model.artifact_location, due=status == "READY")
         row = {"model_id": model.model_id, "experiment_id": experiment, "name": model.name, "status": status, "status_message": model.status_message,
                "artifact_uri": f"mlflow-artifacts:/{experiment}/models/{model.model_id}/artifacts", "model_type": model.model_type,
                "source_run_id": model.source_run_id, "creation_time": model.creation_timestamp, "last_update_time": model.last_updated_timestamp,
@@ -185,26 +243,39 @@ class _Import:
             _put(connection, logged_model_tags, {"model_id": model.model_id}, texts(model.tags))
             add_artifacts(connection, model.model_id, files, blobs=self.home.blobs, clock=self.home.clock)
 
-    def _store(self, root: str) -> dict[str, tuple[str, int]]:
-        """Put all files under a root into the blobs."""
-        found = {path: store() for path, _, store in self.source.files(root)}
-        self.counted["files"] += len(found)
-        self.counted["bytes"] += sum(size for _, size in found.values())
-        return found
+    def _files(self, root: str, owner: str = "", *, due: bool = False) -> dict[str, tuple[str, int]]:
+        """Put the files under a root into the blobs, but those of this size that `owner` has here. What can't be read is noted.
 
-    def _bring_files(self, owner: str, root: str) -> None:
-        """Count what is here already as the source has it, and bring what it has more."""
-        with self.home.database.read() as connection:
-            here = {row.path: row.size for row in connection.execute(sa.select(artifacts.c.path, artifacts.c.size).where(artifacts.c.owner == owner))}
+        Args:
+            due: there must be some.
+        """
+        before = self.counted["files"]
+        here: dict[str, int] = {}
+        if owner:
+            with self.home.database.read() as connection:
+                here = {row.path: row.size for row in connection.execute(sa.select(artifacts.c.path, artifacts.c.size).where(artifacts.c.owner == owner))}
         new: dict[str, tuple[str, int]] = {}
-        for path, size, store in self.source.files(root):
-            if path not in here or (size is not None and here[path] != size):
-                new[path] = store()
-            self.counted["files"] += 1
-            self.counted["bytes"] += new[path][1] if path in new else here[path]
-        if new:
-            with self.home.database.begin() as connection:
-                add_artifacts(connection, owner, new, blobs=self.home.blobs, clock=self.home.clock)
+        try:
+            for found in self.source.places.under(root):
+                self.counted["files"] += 1
+                if found.path in here and found.size in (None, here[found.path]):
+                    self.counted["bytes"] += here[found.path]
+                    continue
+                try:
+                    new[found.path] = stored(found)
+                except Unreadable as error:
+                    self._unread(error)
+                self.counted["bytes"] += new[found.path][1] if found.path in new else found.size or 0
+            if due and self.counted["files"] == before:
+                raise Unreadable(f"A logged model is ready, but there are no files at {root}.")
+        except Unreadable as error:
+            self._unread(error)
+        return new
+
+    def _unread(self, error: Unreadable) -> None:
+        self.unread += 1
+        if len(self.problems) < _TOLD:
+            self.problems.append(str(error))
 
     def model(self, found: Any, versions: Sequence[Any]) -> None:
         """A registered model with its versions and aliases, in one transaction."""
@@ -236,25 +307,25 @@ class _Import:
                 raise Conflict(f"The model {found.name!r} has another version {number} here.", "A version's number is given once.",
                                "Rename one of the two models, then type the same again.")
             return
-        source, location = self._located(found)
+        source, location, model_id = self._located(connection, found)
         connection.execute(sa.insert(model_versions).values(
             name=found.name, version=number, creation_time=found.creation_timestamp, last_update_time=found.last_updated_timestamp or found.creation_timestamp,
             user_id=found.user_id or "", current_stage=found.current_stage or "None", description=found.description or "", source=source,
             storage_location=location, run_id=found.run_id or None, run_link=found.run_link or None, status=found.status, status_message=found.status_message,
-            deleted=False, model_id=getattr(found, "model_id", None)))
+            deleted=False, model_id=model_id))
         _put(connection, model_version_tags, {"name": found.name, "version": number}, texts(found.tags))
 
-    def _located(self, found: Any) -> tuple[str, str | None]:
-        """What the version was made of, and where its files are here."""
+    def _located(self, connection: sa.Connection, found: Any) -> tuple[str, str | None, str | None]:
+        """What the version was made of, where its files are here, and the logged model whose they are."""
         source = found.source or ""
-        for model_id in self.logged:
-            if model_id in source or model_id == getattr(found, "model_id", None):
-                with self.home.database.read() as connection:
-                    return f"models:/{model_id}", connection.scalar(sa.select(logged_models.c.artifact_uri).where(logged_models.c.model_id == model_id))
+        for model_id in (*_MODEL_ID.findall(source), getattr(found, "model_id", None)):
+            location = connection.scalar(sa.select(logged_models.c.artifact_uri).where(logged_models.c.model_id == model_id))
+            if location is not None:
+                return f"models:/{model_id}", location, model_id
         _, inside, path = source.partition(f"{found.run_id}/artifacts/") if found.run_id else ("", "", "")
         if inside and found.run_id in self.runs:
-            return f"runs:/{found.run_id}/{path}", None
-        return source, None
+            return f"runs:/{found.run_id}/{path}", None, None
+        return source, None, None
 
     def count(self) -> dict[str, int]:
         """What is here of what was imported."""
@@ -282,8 +353,9 @@ def _sum(connection: sa.Connection, what: sa.ColumnElement[Any], column: sa.Colu
                for start in range(0, len(asked), _TOGETHER))
 
 
-def _put(connection: sa.Connection, table: sa.Table, owner: dict[str, Any], values: dict[str, str]) -> None:
+def _put(connection: sa.Connection, table: sa.Table, owner: dict[str, Any], values: dict[str, str], *, over: bool = True) -> None:
     if values:
-        statement = insert(connection, table)
-        changed = statement.on_conflict_do_update(index_elements=[*owner, "key"], set_={"value": statement.excluded.value})
+        statement, keys = insert(connection, table), [*owner, "key"]
+        changed = (statement.on_conflict_do_update(index_elements=keys, set_={"value": statement.excluded.value}) if over
+                   else statement.on_conflict_do_nothing(index_elements=keys))
         connection.execute(changed, [{**owner, "key": key, "value": value} for key, value in values.items()])

@@ -6,13 +6,14 @@ import math
 import os
 import sqlite3
 import tempfile
+import warnings
 from array import array
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from davy.errors import InvalidInput, MissingExtra, NotFound, Unavailable
+from davy.importing.files import Places
 from davy.tracking.points import Points
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 _PAGE = 1000
 _QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_ALLOW_FILE_STORE": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-          "GIT_PYTHON_REFRESH": "quiet", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3"}
+          "GIT_PYTHON_REFRESH": "quiet", "MLFLOW_LOGGING_LEVEL": "WARNING", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3"}
 
 
 class Source:
@@ -31,27 +32,45 @@ class Source:
     Args:
         uri: `http://server:5000`, a folder (`mlruns`), a file (`mlflow.db`) or any other tracking URI of MLflow.
         blobs: where copies of files go.
+        artifacts: the folder in which the server of an `mlflow.db` keeps the files, if that isn't `mlartifacts` beside it.
+
+    Attributes:
+        places: the files of its runs and models.
 
     Raises:
-        MissingExtra: MLflow's client is not installed. NotFound: there is no such file or folder. Unavailable: the server does not answer.
+        MissingExtra: MLflow's client is not installed. NotFound: there is no such file or folder. InvalidInput: it is not MLflow's.
+        Unavailable: the server does not answer.
     """
 
-    def __init__(self, uri: str, blobs: Blobs) -> None:
+    def __init__(self, uri: str, blobs: Blobs, *, artifacts: Path | None = None) -> None:
         for name, value in _QUIET.items():
             os.environ.setdefault(name, value)
         try:
-            import mlflow
-            from mlflow import MlflowClient
+            import mlflow  # noqa: F401
         except ImportError as error:
             raise MissingExtra(f"MLflow's client is not installed: {error}.", "It reads what is imported.", "pip install 'davy[mlflow]'") from None
-        self.uri, self._blobs = uri, blobs
+        self.uri = uri
+        self._beside: Path | None = None
+        if artifacts is not None and not artifacts.is_dir():
+            raise NotFound(f"There is no folder {artifacts}.", "--artifacts is where the server of this database keeps its files.", "Correct the path.")
         self._copies = tempfile.TemporaryDirectory(prefix="davy-import-")
-        resolved = self._resolve(uri)
+        try:
+            with _told(uri):
+                self._open(blobs, artifacts)
+        except BaseException:
+            self._copies.cleanup()
+            raise
+
+    def _open(self, blobs: Blobs, artifacts: Path | None) -> None:
+        import mlflow
+        from mlflow import MlflowClient
+
+        resolved = self._resolve(self.uri)
+        self.places = Places(resolved, blobs, beside=self._beside, kept=artifacts)
         mlflow.set_tracking_uri(resolved)  # what reads artifacts asks for it, and would else make a database in the working directory
         mlflow.set_registry_uri(resolved)
         self.client = MlflowClient(tracking_uri=resolved, registry_uri=resolved)
-        with _told(uri):
-            self.client.search_experiments(max_results=1)
+        self.client.search_experiments(max_results=1)
 
     def close(self) -> None:
         """Remove what was copied to be read."""
@@ -81,39 +100,16 @@ class Source:
         with _told(self.uri):
             return {key: _distinct(self.client.get_metric_history(run.info.run_id, key)) for key in run.data.metrics}
 
-    def files(self, root: str) -> Iterator[tuple[str, int | None, Callable[[], tuple[str, int]]]]:
-        """The files under an artifact root: the path in it, the size if the source tells it, and what stores a copy in our blobs."""
-        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
-        folders = [""]
-        with _told(self.uri):
-            repository = get_artifact_repository(root, tracking_uri=self.client.tracking_uri)
-        while folders:
-            folder = folders.pop()
-            with _told(self.uri):
-                listed = repository.list_artifacts(folder or None)
-            for entry in listed:
-                if entry.is_dir:
-                    folders.append(entry.path)
-                else:
-                    yield entry.path, entry.file_size, partial(self._store, f"{root.rstrip('/')}/{entry.path}")
-
-    def _store(self, uri: str) -> tuple[str, int]:
-        from mlflow.artifacts import download_artifacts
-
-        with tempfile.TemporaryDirectory(prefix="davy-import-") as place:
-            with _told(self.uri):
-                local = download_artifacts(artifact_uri=uri, dst_path=place, tracking_uri=self.client.tracking_uri)
-            return self._blobs.put_file(Path(local))
-
     def logged_models(self, experiment_id: str) -> list[Any]:
         """The logged models of an experiment; none where the source has no such thing yet."""
-        from mlflow.exceptions import MlflowException
-
         try:
             return self._pages(lambda token: self.client.search_logged_models([experiment_id], max_results=100, page_token=token))
-        except (MlflowException, NotImplementedError, Unavailable):
+        except NotImplementedError:
             return []
+        except Unavailable as error:
+            if _unknown(error.__cause__):
+                return []
+            raise
 
     def models(self) -> list[Any]:
         """All registered models, prompts too."""
@@ -133,7 +129,7 @@ class Source:
     def model(self, name: str) -> Any:
         """A registered model with its aliases."""
         with _told(self.uri):
-            return self.client.get_registered_model(name)
+            return self.client._get_registry_client().get_registered_model(name)  # type: ignore[no-untyped-call]  # which gives prompts too
 
     def _pages(self, ask: Callable[[str | None], Any]) -> list[Any]:
         found: list[Any] = []
@@ -152,29 +148,55 @@ class Source:
             return uri
         path = Path(uri.removeprefix("sqlite:///")).expanduser().absolute()
         if path.is_dir():
+            _check_folder(path)
+            self._beside = path
             return path.as_uri()
+        self._beside = path.parent
         if not path.is_file():
             raise NotFound(f"There is no file or folder {path}.", "It is an mlruns folder, an mlflow.db, or the address of a server.", "Correct the path.")
         copy = Path(self._copies.name) / "mlflow.db"
         try:
             with sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True) as old, sqlite3.connect(copy) as new:
                 old.backup(new)
+                tables = {name for name, in new.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         except sqlite3.Error as error:
             raise InvalidInput(f"{path} is no SQLite database: {error}.", "It is an mlflow.db, as a server or a local run of MLflow writes it.",
                                "Correct the path.") from None
-        _upgrade(f"sqlite:///{copy}")
+        if not {"experiments", "runs", "alembic_version"} <= tables:
+            raise InvalidInput(f"{path} is a database, but not MLflow's: it has no tables of experiments and runs.",
+                               "It is an mlflow.db, as a server or a local run of MLflow writes it.", "Correct the path.")
+        _upgrade(f"sqlite:///{copy}", path)
         return f"sqlite:///{copy}"
 
 
-def _upgrade(uri: str) -> None:
+def _check_folder(path: Path) -> None:
+    if (path / "mlruns").is_dir():
+        raise InvalidInput(f"{path} is the folder around the one that is meant.", "It is an mlruns folder, an mlflow.db, or the address of a server.",
+                           f"davy import mlflow {path / 'mlruns'}")
+    if not any(path.glob("*/meta.yaml")):
+        raise InvalidInput(f"{path} has no experiments of MLflow in it.", "An mlruns folder has a folder with a meta.yaml for each experiment.",
+                           "Correct the path; what a server with a database keeps here are only its files: import its mlflow.db.")
+
+
+def _upgrade(uri: str, path: Path) -> None:
     import sqlalchemy as sa
+    from alembic.util import CommandError
+    from mlflow.exceptions import MlflowException
     from mlflow.store.db.utils import _upgrade_db
 
     engine = sa.create_engine(uri)
     try:
         _upgrade_db(engine)  # type: ignore[no-untyped-call]
+    except (CommandError, MlflowException, sa.exc.SQLAlchemyError) as error:
+        raise InvalidInput(f"{path} can't be brought to the schema of the MLflow that is installed here: {str(error).splitlines()[0]}",
+                           "A copy of it is; a database of a newer MLflow needs that MLflow.", "pip install -U mlflow-skinny") from error
     finally:
         engine.dispose()
+
+
+def _unknown(error: BaseException | None) -> bool:
+    """Whether a server has said that it has no such call."""
+    return getattr(error, "error_code", "") in ("ENDPOINT_NOT_FOUND", "NOT_IMPLEMENTED") or "error code 404" in str(error)
 
 
 @contextmanager
@@ -182,7 +204,9 @@ def _told(uri: str) -> Iterator[None]:
     from mlflow.exceptions import MlflowException
 
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # MLflow's about itself and its libraries
+            yield
     except MlflowException as error:
         raise Unavailable(f"{uri} failed: {error.message}", "What was imported before is kept.", "Mend what it says, then type the same again.") from error
 
