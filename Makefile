@@ -29,8 +29,7 @@ test: .venv/installed-test lint
 	@scripts/need chromium test -x /usr/bin/chromium
 	@scripts/peers mlflow3 mlflow2
 	@scripts/need postgresql sh -c 'ls /usr/lib/postgresql/*/bin/initdb || command -v initdb'
-	@$(BIN)/python -m pytest
-	@$(MAKE) --no-print-directory test-postgres
+	@scripts/suite
 
 test-postgres: .venv/installed-test
 	@scripts/need postgresql sh -c 'ls /usr/lib/postgresql/*/bin/initdb || command -v initdb'

@@ -1,6 +1,6 @@
 """Tracking and registry beside a stock MLflow server on SQLite: the same client, the same machine, the same run.
 
-    python benchmarks/tracking.py [--runs 10000] [--without-stock] [--fsync] [--repeats 3]
+    python benchmarks/tracking.py [--runs 10000] [--without-stock] [--filled mlflow.db] [--fsync] [--repeats 3]
 
 Stock gets fewer runs to create and one repeat, because it would take an hour; the store of 10,000 runs that it is searched in
 is filled through MLflow's own embedded store. Prints one JSON object: for each phase what Davy and what MLflow reached.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -101,6 +102,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--create", type=int, default=300)
     parser.add_argument("--without-stock", action="store_true")
+    parser.add_argument("--filled", type=Path, help="a mlflow.db that a run before has filled; it is copied")
     parser.add_argument("--fsync", action="store_true", help="each answer waits for the disk")
     given = parser.parse_args()
     subprocess.run([ROOT / "scripts" / "peers", "mlflow3"], check=True, stdout=sys.stderr)
@@ -114,7 +116,10 @@ def main() -> None:
                        ["--runs", str(given.runs), "--repeats", str(given.repeats), "--create", str(given.create)])
         stock: dict[str, Any] = {}
         if not given.without_stock:
-            subprocess.run([PEER / "python", "-c", FILL, str(CLIENT.parent), f"sqlite:///{theirs}/m.db", str(given.runs)], check=True, stdout=sys.stderr)
+            if given.filled:
+                shutil.copy(given.filled, theirs / "m.db")
+            else:
+                subprocess.run([PEER / "python", "-c", FILL, str(CLIENT.parent), f"sqlite:///{theirs}/m.db", str(given.runs)], check=True, stdout=sys.stderr)
             stock = measure([str(PEER / "mlflow"), "server", "--host", "127.0.0.1", "--port", "{port}", "--backend-store-uri", "sqlite:///{folder}/m.db",
                              "--artifacts-destination", "{folder}/artifacts"], theirs,
                             ["--runs", str(given.runs), "--repeats", "1", "--create", "30", "--experiment", "filled"])

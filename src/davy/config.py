@@ -40,13 +40,15 @@ class Predictions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Serving(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """[serving]: the address, how long a model may take and how much memory its process, and which further modules a pickled model may name."""
+    """[serving]: the address, how long a model may take and how much memory its process, which further modules a pickled model may name, and
+    whether models of MLflow's may be loaded by MLflow, which runs any code that they bring."""
 
     host: str = "127.0.0.1"
     port: int = 8080
     timeout: str = "2s"
     allow_globals: tuple[str, ...] = ()
     memory_mb: int = 0
+    allow_pyfunc: bool = False
 
 
 class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

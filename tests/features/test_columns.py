@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from davy.core.fields import LARGEST_INT, LARGEST_SCALED, Field
+from davy.core.fields import LARGEST_INT, LARGEST_SCALED, UNSCALED, Field
 from davy.core.time import EARLIEST, LATEST
 from davy.errors import InvalidInput, InvalidTime
 from davy.features.columns import DECODED, decode_column, encode_column, encode_times
@@ -172,3 +172,20 @@ def test_another_type_is_refused_with_its_row(kind: Any, values: list[Any], dtyp
     with pytest.raises(InvalidInput) as caught:
         encode_column(pl.Series("given", values, dtype=dtype), Field("x", kind, 2 if kind in ("float", "decimal") else 0))
     assert caught.value.came.lower().startswith(message.lower())
+
+
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**70), 2**70) | st.none(), max_size=20))
+def test_unscaled_floats_are_kept_as_they_came(values: list[Any]) -> None:
+    field = Field("amount", "float", UNSCALED)
+    stored = [field.encode(value) for value in values]
+    assert stored == [None if value is None else float(value) for value in values]
+    assert [field.decode(value) for value in stored] == stored
+    floats = pl.Series("amount", stored, dtype=pl.Float64)
+    assert encode_column(floats, field).to_list() == stored
+    assert decode_column(encode_column(floats, field), field).to_list() == stored
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 10**400, True, "1"])
+def test_an_unscaled_float_is_a_finite_number(value: Any) -> None:
+    with pytest.raises(InvalidInput, match="amount"):
+        Field("amount", "float", UNSCALED).encode(value)

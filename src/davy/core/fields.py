@@ -19,6 +19,7 @@ from davy.errors import DefinitionError, InvalidInput, nearest
 
 Kind = Literal["int", "float", "decimal", "str", "bool", "time"]
 FLOAT_SCALE = 6
+UNSCALED = -1
 LARGEST_INT = 2**62
 LARGEST_SCALED = 10**18 - 1
 ONE_PRODUCT = 2.0**51
@@ -29,7 +30,10 @@ _POWERS = tuple(float(10**scale) for scale in range(16))
 
 
 class Field(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A named column of a stream or request: its kind, and for floats and decimals the number of decimals kept."""
+    """A named column of a stream or request: its kind, and for floats and decimals the number of decimals kept.
+
+    A float that no stream holds and no aggregate reads, a mere request field, may be `UNSCALED`: it is kept as it came.
+    """
 
     name: str
     kind: Kind
@@ -43,10 +47,10 @@ class Field(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def described(self) -> str:
         """Its kind for people: `float with 6 decimals`."""
-        return f"{self.kind} with {self.scale} decimals" if self.kind in ("float", "decimal") else self.kind
+        return f"{self.kind} with {self.scale} decimals" if self.kind in ("float", "decimal") and self.scale != UNSCALED else self.kind
 
-    def encode(self, value: Any) -> int | str | None:
-        """The stored form: an int (scaled for floats and decimals, microseconds for times, 0/1 for bools) or the text.
+    def encode(self, value: Any) -> int | float | str | None:
+        """The stored form: an int (scaled for floats and decimals, microseconds for times, 0/1 for bools), the text, or the unscaled float.
 
         Raises:
             InvalidInput: another type, NaN, infinity, or out of range; names the field and the value.
@@ -74,17 +78,19 @@ class Field(msgspec.Struct, frozen=True, omit_defaults=True):
             return int(value)
         return to_micros(value)
 
-    def decode(self, stored: int | str | None) -> Any:
+    def decode(self, stored: int | float | str | None) -> Any:
         """The value that features and models see: floats and decimals as the float nearest to stored / 10^scale."""
-        if stored is None or self.kind == "str" or self.kind == "int" or self.kind == "time":
+        if stored is None or self.kind == "str" or self.kind == "int" or self.kind == "time" or self.scale == UNSCALED:
             return stored
         if self.kind == "bool":
             return bool(stored)
         return stored / 10**self.scale
 
-    def _quantise(self, value: Any) -> int:
+    def _quantise(self, value: Any) -> int | float:
         if isinstance(value, bool) or not isinstance(value, (int, float, StdDecimal)):
             raise self._refused(value)
+        if self.scale == UNSCALED:
+            return self._unscaled(value)
         if isinstance(value, float):
             if not math.isfinite(value):
                 raise self._refused(value, "NaN and infinity never enter the log; a missing value is null (None).")
@@ -97,6 +103,15 @@ class Field(msgspec.Struct, frozen=True, omit_defaults=True):
         if not -LARGEST_SCALED <= scaled <= LARGEST_SCALED:
             raise self._refused(value, f"With {self.scale} decimals it holds less than 10^{18 - self.scale} either side of 0.")
         return scaled
+
+    def _unscaled(self, value: float | StdDecimal) -> float:
+        try:
+            found = float(value)
+        except OverflowError:
+            found = math.inf
+        if not math.isfinite(found):
+            raise self._refused(value, "It holds finite numbers; a missing value is null (None).")
+        return found
 
     def _refused(self, value: Any, allowed: str = "") -> InvalidInput:
         allowed = allowed or f"It is declared as {self.described}."

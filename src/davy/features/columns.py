@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from davy.core.fields import LARGEST_INT, LARGEST_SCALED, ONE_PRODUCT, Field
+from davy.core.fields import LARGEST_INT, LARGEST_SCALED, ONE_PRODUCT, UNSCALED, Field
 from davy.core.time import EARLIEST, LATEST, LATEST_INT, SOONEST_INT, implausible
 from davy.errors import InvalidInput, InvalidTime
 from davy.features.kernel import divide_many
@@ -17,13 +17,15 @@ DECODED: dict[str, Any] = {"int": pl.Int64, "float": pl.Float64, "decimal": pl.F
 
 
 def encode_column(values: pl.Series, field: Field) -> pl.Series:
-    """The stored form of a column: Int64 (String for text), null where it was null.
+    """The stored form of a column: Int64 (String for text, Float64 for unscaled floats), null where it was null.
 
     Raises:
         InvalidInput: another type, NaN, infinity or out of range; names the first row (from 0) and its value.
     """
     if values.dtype == pl.Null:
-        return pl.Series(field.name, [None] * len(values), dtype=STORED.get(field.kind, pl.Int64))
+        return pl.Series(field.name, [None] * len(values), dtype=pl.Float64 if field.scale == UNSCALED else STORED.get(field.kind, pl.Int64))
+    if field.scale == UNSCALED:
+        return _unscaled(values, field)
     if field.kind in ("float", "decimal") and values.dtype.is_float():
         return _quantised(values.cast(pl.Float64), field)
     if field.kind in ("float", "decimal") and values.dtype.is_integer():
@@ -73,13 +75,21 @@ def encode_times(values: pl.Series, field: Field, *, events: bool = False) -> pl
 
 def decode_column(stored: pl.Series, field: Field) -> pl.Series:
     """The values that features and models see: Int64, Float64, Boolean, String, or Int64 microseconds for times."""
-    if field.kind in ("float", "decimal"):
+    if field.kind in ("float", "decimal") and field.scale != UNSCALED:
         valid = stored.is_not_null()
         values = divide_many(stored.fill_null(0).to_numpy(), np.full(len(stored), 10**field.scale, dtype=np.int64))
         decoded = pl.Series(stored.name, values)
         return decoded if valid.all() else decoded.set(~valid, None)
     decoded_column: pl.Series = stored.cast(DECODED[field.kind])
     return decoded_column
+
+
+def _unscaled(values: pl.Series, field: Field) -> pl.Series:
+    if values.dtype.is_float():
+        wide = values.cast(pl.Float64).alias(field.name)
+        _refuse(values, ~wide.is_finite(), field)
+        return wide
+    return pl.Series(field.name, [_encoded(field, value, row) for row, value in enumerate(values.to_list())], dtype=pl.Float64)
 
 
 def _quantised(values: pl.Series, field: Field) -> pl.Series:

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from davy.errors import InvalidInput, NotEnoughData
+from davy.errors import NotEnoughData
 from davy.gate import rows
 from davy.gate.stand import Stand
 from davy.project import load_project
+from davy.registry.adopt import adopt
 from davy.registry.definitions import get_feature_set
-from davy.registry.models import ModelVersion, get_version, resolve
+from davy.registry.models import ModelVersion, get_version
 from davy.serving.assignment import arms
 from davy.serving.predictions import read_predictions
 from davy.serving.traffic import read_traffic
@@ -42,12 +43,9 @@ class Candidate:
 
     def __init__(self, home: Home, reference: str) -> None:
         self.home, self.settings = home, home.config.gate
+        self.version = adopt(home, reference)
         with home.database.read() as connection:
-            self.version = resolve(connection, reference)
             self.stable, self.alone = _stable(connection, self.version)
-        if self.version.signature is None or self.version.feature_set is None or self.version.format is None:
-            raise InvalidInput(f"{self.version.reference} has no files, signature or feature set of Davy's.", "A gate judges what Davy can serve.",
-                               f"Train it with Davy: davy train {self.version.name}")
         self._feature_sets: dict[str, FeatureSet] = {}
         self._stand: Stand | None = None
         self.shared: dict[str, Any] = {}
@@ -114,14 +112,14 @@ class Candidate:
 
     @cached_property
     def sample(self) -> np.ndarray:
-        """Up to a hundred rows as the candidate is asked with them: held-out ones, else learned ones, else nulls; shape (rows, columns)."""
+        """Up to a hundred rows as the candidate is asked with them: held-out ones, else learned ones, else what stands in; shape (rows, columns)."""
         return self.sample_for(self.version)
 
     def sample_for(self, version: ModelVersion) -> np.ndarray:
         """The same rows as another version is asked with them."""
         known = self._known_rows
         if known is None:
-            return rows.encoded(version, _nulls(self.feature_set(version)))
+            return rows.encoded(version, self._stand_in(version))
         picked = np.linspace(0, len(known) - 1, min(SAMPLES, len(known))).astype(int)
         return rows.encoded(version, known.features(version)[picked.tolist()])
 
@@ -130,7 +128,9 @@ class Candidate:
         """Requests as clients would send them, with the candidate's entity keys and request fields."""
         wanted, known = self.feature_set(self.version), self._known_rows
         if known is None:
-            return [{field.name: None for field in (*wanted.entities, *wanted.request)}]
+            fields = [field.name for field in (*wanted.entities, *wanted.request)]
+            known_values = self._stand_in(self.version)
+            return known_values.select(pl.col(name) if name in known_values.columns else pl.lit(None).alias(name) for name in fields).to_dicts()
         return rows.bodies(known.frame, wanted, SAMPLES)
 
     @cached_property
@@ -142,6 +142,9 @@ class Candidate:
             except NotEnoughData:
                 continue
         return None
+
+    def _stand_in(self, version: ModelVersion) -> pl.DataFrame:
+        return rows.stand_in(self.home, version, self.feature_set(version)).head(SAMPLES)
 
     def close(self) -> None:
         """End the stand's processes."""
@@ -160,5 +163,3 @@ def _stable(connection: Any, version: ModelVersion) -> tuple[ModelVersion | None
     return get_version(connection, version.name, named[0]), ""
 
 
-def _nulls(feature_set: FeatureSet) -> pl.DataFrame:
-    return pl.DataFrame({name: [None] for name in feature_set.outputs})

@@ -14,6 +14,7 @@ from davy.engines.offline.local import LocalEngine
 from davy.errors import DavyError, NotEnoughData, NotFound
 from davy.features.columns import encode_times
 from davy.features.training_set import TIME, compute_vectors, frame_digest, training_set
+from davy.registry.mlmodel import EXAMPLE, example_rows
 from davy.registry.models import list_versions
 from davy.serving.predictions import pending_predictions, table_name
 from davy.tracking.artifacts import read_artifact
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from davy.registry.models import ModelVersion
 
 _LABEL = "label"
+_TYPED: dict[str, Any] = {"bool": bool, "int": int, "float": float, "decimal": float}
 _JSON: dict[str, Any] = {"float": pl.Float64, "decimal": pl.Float64, "str": pl.String}
 HOUR = 3_600_000_000
 
@@ -95,6 +97,9 @@ def held_out(candidate: Candidate) -> Rows:
     Raises:
         NotEnoughData: neither has any.
     """
+    if candidate.version.origin is not None:
+        raise NotEnoughData("It was logged with MLflow, so that nobody knows which rows it has not learned from.", "",
+                            f"To have it judged by its answers, train it with Davy: davy train {candidate.model} --test-start TIME")
     own = _kept(candidate, candidate.version, test=True)
     if own is not None:
         return own
@@ -222,6 +227,20 @@ def encoded(version: ModelVersion, vectors: pl.DataFrame) -> np.ndarray:
     plain = vectors.with_columns(pl.col(times).dt.epoch("us")) if times else vectors
     found = np.array(version.signature.encode_many(plain.rows()), dtype=np.float64)
     return found.reshape(len(vectors), len(version.signature.columns))
+
+
+def stand_in(home: Home, version: ModelVersion, feature_set: FeatureSet) -> pl.DataFrame:
+    """Vectors to ask a version with of which no rows are known: nulls.
+
+    One that MLflow has logged need not take nulls: the example that was logged beside it, or zeros.
+    """
+    if version.origin is None:
+        return pl.DataFrame({name: [None] for name in feature_set.outputs})
+    kinds = dict(zip(feature_set.outputs, feature_set.kinds, strict=True))
+    logged = home.blobs.get(version.files[EXAMPLE]) if EXAMPLE in version.files else b""
+    rows = example_rows(logged, feature_set.outputs) or [[0] * len(kinds)]
+    columns = dict(zip(kinds, zip(*rows, strict=True), strict=True))
+    return pl.DataFrame([pl.Series(name, [None if value is None else _TYPED[kinds[name]](value) for value in values]) for name, values in columns.items()])
 
 
 def bodies(frame: pl.DataFrame, feature_set: FeatureSet, count: int) -> list[dict[str, Any]]:

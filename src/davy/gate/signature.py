@@ -40,7 +40,7 @@ def _fields(features: FeatureSet) -> dict[str, tuple[str, Field]]:
 
 
 def _said(role: str, field: Field) -> str:
-    return f"{field.kind}{f' with {field.scale} decimals' if field.scale else ''}, {role}"
+    return f"{field.described}, {role}"
 
 
 CHECKS = (Check("signature", "Stable's clients can ask it, and read its answers, unchanged", signature),)

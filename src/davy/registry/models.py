@@ -57,7 +57,7 @@ class ModelVersion(msgspec.Struct, frozen=True):
     """One version of a model. Times are microseconds.
 
     Attributes:
-        format: how a worker loads it, such as `lightgbm`, `sklearn` or `pickle`; None for one that was not registered natively.
+        format: how a worker loads it, such as `lightgbm`, `sklearn` or `pickle`; None for one from a source that was not adopted yet (see adopt.py).
         files: relative path -> blob digest.
         feature_set: the digest of the feature set that computes its input.
         digest: over format, files, signature and feature set.
@@ -98,7 +98,7 @@ class ModelVersion(msgspec.Struct, frozen=True):
     @property
     def source(self) -> str:
         """The URI that it was registered from; of a native version the folder of its files, which its run has."""
-        if self.format is None:
+        if self.format is None or self.origin is not None:
             return self.origin or ""
         return self.location or f"models:/{self.name}/{self.version}"
 

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from davy.core.clock import new_id
 from davy.errors import Conflict, NotFound
+from davy.registry.adopt import adopt
 from davy.registry.aliases import read_aliases, set_alias
 from davy.registry.models import resolve
 from davy.registry.reference import parse_reference
@@ -142,10 +143,12 @@ def start_release(home: Home, reference: str, *, strategy: Strategy | None = Non
     Raises:
         NotFound: no such version. InvalidInput: steps that are none.
         Conflict: a release of the model is on its way, the gate refuses, the version serves already, or no single version is stable.
+        And what `adopt` raises of a version that MLflow's protocol has registered.
     """
     from davy.release.kpis import rules_of
 
     actor = actor or home.actor
+    adopt(home, reference, actor=actor)
     kpis = rules_of(home, parse_reference(reference).model, home.config.release.kpis)
     with home.database.begin() as connection:
         version = resolve(connection, parse_reference(reference))

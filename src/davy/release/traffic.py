@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from davy.core.digest import canonical_json
 from davy.errors import Conflict, InvalidInput, NotFound
+from davy.registry.adopt import adopt
 from davy.registry.models import get_version, resolve
 from davy.registry.reference import parse_reference
 from davy.schema.tables import releases, traffic
@@ -37,8 +38,12 @@ def set_traffic(home: Home, model: str, weights: Mapping[str, float], *, actor: 
     Raises:
         InvalidInput: the weights are no shares of one whole, or name another model's version or one version twice.
         NotFound: an unknown model or version.
-        Conflict: a version without a signature and files, versions whose request fields contradict each other, or a release is on its way.
+        Conflict: versions whose request fields contradict each other, or a release is on its way.
+        And what `adopt` raises of a version that MLflow's protocol has registered.
     """
+    for reference in map(parse_reference, _checked(model, weights)):
+        if reference.model == model:
+            adopt(home, reference, actor=actor)
     with home.database.begin() as connection:
         _refuse_during_a_release(connection, model)
         return move_traffic(connection, model, weights, clock=home.clock, actor=actor or home.actor, expected=expected)
@@ -121,8 +126,9 @@ def _resolved(connection: Connection, model: str, weights: Mapping[str, float], 
         if version.version in found:
             raise InvalidInput(f"{version.reference} is named twice.", "Each version has one weight.", "Add the weights up.")
         if version.format is None or version.signature is None or version.feature_set is None:
-            raise Conflict(f"{version.reference} can't be served: it has no files, signature or feature set of Davy's.", "Only one that Davy trained can.",
-                           f"Train one: davy train {model}")
+            raise Conflict(f"{version.reference} can't be served: it has no files, signature or feature set of Davy's.",
+                           "It was registered from a source, and not adopted yet.",
+                           f"Judge it first: davy gate {version.reference}")
         found[version.version] = weight
     _check_requests(connection, model, sorted({*beside, *(version for version, weight in found.items() if weight > 0)}))
     return {f"{model}@{version}": weight for version, weight in sorted(found.items()) if weight > 0}
@@ -140,7 +146,7 @@ def _check_requests(connection: Connection, model: str, versions: list[int]) -> 
         feature_set = get_feature_set(connection, digest)
         wanted = [(field, "an entity key") for field in feature_set.entities] + [(field, "a request field") for field in feature_set.request]
         for field, role in wanted:
-            read = f"{field.kind}{f' with {field.scale} decimals' if field.scale else ''}, {role}"
+            read = f"{field.described}, {role}"
             before, other = known.setdefault(field.name, (read, version))
             if before != read:
                 raise Conflict(f"{model}@{other} takes {field.name!r} as {before}; {model}@{version} as {read}.",

@@ -250,7 +250,7 @@ training_sets = Table(
     Column("json", Text, nullable=False),
     Column("creation_time", BigInteger, nullable=False),
 )
-# The columns after `model_id` are filled by native versions only: what a worker loads and what a gateway computes.
+# The columns after `model_id` are what a worker loads and what a gateway computes: filled by training, or when a version from a source is adopted.
 model_versions = Table(
     "model_versions", metadata, _registered(),
     Column("version", Integer, primary_key=True, autoincrement=False),

@@ -171,7 +171,7 @@ class Gateway:
 
         Args:
             version: answer with this version instead of the traffic's; logged as pinned.
-            routing_key: what the version is chosen by; the entity keys when absent.
+            routing_key: what the version is chosen by; the entity keys when absent, and each row by itself when there are none.
 
         Raises:
             InvalidInput, NotFound, Unavailable, TimedOut, ModelFailed, StorageFull.
@@ -186,7 +186,7 @@ class Gateway:
         started = time.perf_counter_ns()
         if version is None:
             route = self.routes.model(model)
-            rows, many = _assigned(route, body, routing_key)
+            rows, many = self._assigned(route, body, routing_key)
             shadow = route.shadow
         else:
             pinned, shadow = await self.routes.version(model, version), None
@@ -208,6 +208,21 @@ class Gateway:
         if shadow is not None:
             self.shadows.follow(shadow, rows)
         return answer
+
+    def _assigned(self, route: ModelRoute, body: bytes, routing_key: str | None) -> tuple[list[Row], bool]:
+        """The body's rows, each with the version that its key falls on; without entity keys each row is a key of its own."""
+        asked, many = route.schema.decode(body)
+        rows = []
+        for row in asked:
+            if routing_key is not None:
+                key = routing_key
+            elif route.key_names:
+                key = "\x1f".join([str(row.entities[name]) for name in route.key_names])
+            else:
+                key = self._ids.next(self.clock.now())
+            version = route.assignment.version(key)
+            rows.append(Row(row, key, route.versions[version], route.arms[version], route.shares[version], route.release, route.fallbacks[version]))
+        return rows, many
 
     async def _read(self, rows: list[Row]) -> None:
         """Read all vectors, letting other requests pass in between.
@@ -343,12 +358,3 @@ class Gateway:
             row.answered)
 
 
-def _assigned(route: ModelRoute, body: bytes, routing_key: str | None) -> tuple[list[Row], bool]:
-    """The body's rows, each with the version that its key falls on."""
-    asked, many = route.schema.decode(body)
-    rows = []
-    for row in asked:
-        key = routing_key if routing_key is not None else "\x1f".join([str(row.entities[name]) for name in route.key_names])
-        version = route.assignment.version(key)
-        rows.append(Row(row, key, route.versions[version], route.arms[version], route.shares[version], route.release, route.fallbacks[version]))
-    return rows, many

@@ -41,10 +41,12 @@ class RequestSchema:
         self.entities, self.request = tuple(entities), tuple(request)
         fields = (*self.entities, *self.request)
         self._fields = {field.name: field for field in fields}
-        one = msgspec.defstruct("Request", [(field.name, _TYPES[field.kind] | None) for field in fields], forbid_unknown_fields=True, gc=False)
+        slots = {field.name: f"f{number}" for number, field in enumerate(fields)}  # a field of a model from elsewhere may have any name
+        one = msgspec.defstruct("Request", [(slots[field.name], _TYPES[field.kind] | None) for field in fields], forbid_unknown_fields=True, gc=False,
+                                rename={slot: name for name, slot in slots.items()})
         self._one, self._many = msgspec.json.Decoder(one), msgspec.json.Decoder(list[one])  # type: ignore[valid-type]
-        self._entity_encoders = [(field.name, field.encode) for field in self.entities]
-        self._request_encoders = [(field.name, field.encode) for field in self.request]
+        self._entity_encoders = [(field.name, slots[field.name], field.encode) for field in self.entities]
+        self._request_encoders = [(field.name, slots[field.name], field.encode) for field in self.request]
 
     @classmethod
     def union(cls, model: str, schemas: Sequence[RequestSchema]) -> RequestSchema:
@@ -79,8 +81,8 @@ class RequestSchema:
         return found, True
 
     def _encode(self, row: Any) -> Asked:
-        return Asked({name: self._encoded(name, encode, getattr(row, name)) for name, encode in self._entity_encoders},
-                     {name: self._encoded(name, encode, getattr(row, name)) for name, encode in self._request_encoders})
+        return Asked({name: self._encoded(name, encode, getattr(row, slot)) for name, slot, encode in self._entity_encoders},
+                     {name: self._encoded(name, encode, getattr(row, slot)) for name, slot, encode in self._request_encoders})
 
     def _encoded(self, name: str, encode: Any, value: Any) -> Any:
         try:

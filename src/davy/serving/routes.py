@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from davy import errors
-from davy.errors import DavyError, InvalidInput, NotFound, Unavailable
+from davy.errors import DavyError, InvalidInput, NotFound, Unavailable, UnsafeModel
 from davy.serving.assignment import Assignment, arms
 from davy.serving.fleet import worker_name, workers_folder
 from davy.serving.link import Link
@@ -259,14 +259,18 @@ class Routes:
 
     def _materialize(self, model: str, version: int) -> tuple[ModelVersion, FeatureSet]:
         """Lay out the version's files and its worker's specification."""
+        from davy.registry.adopt import adopt
         from davy.registry.definitions import get_feature_set
-        from davy.registry.models import get_version
+        from davy.registry.reference import Reference
 
+        serving, found = self._home.config.serving, adopt(self._home, Reference(model, version))
+        assert found.feature_set is not None
+        assert found.signature is not None
+        assert found.format is not None
+        if found.format == "pyfunc" and not serving.allow_pyfunc:
+            raise UnsafeModel(f"{found.reference} can only be loaded by mlflow.pyfunc, which runs any code that the model brings.",
+                              "davy.toml does not allow that.", "If you trust whoever may register models: [serving] allow_pyfunc = true")
         with self._home.database.read() as connection:
-            found = get_version(connection, model, version)
-            if found.feature_set is None or found.signature is None or found.format is None:
-                raise NotFound(f"{found.reference} has no files, signature or feature set of Davy's.", "Only a version that Davy trained can be served.",
-                               f"Train one: davy train {model}")
             feature_set = get_feature_set(connection, found.feature_set)
         self._ensure_views(feature_set)
         name, folder = worker_name(model, version), workers_folder(self._home)
@@ -276,9 +280,9 @@ class Routes:
             target = files / path
             target.parent.mkdir(parents=True, exist_ok=True)
             self._home.blobs.download(digest, target)
-        spec = WorkerSpec(model, version, found.format, str(files), found.files, found.signature.output, len(found.signature.columns), str(self._home.root),
-                          self._home.config.serving.allow_globals, self._home.config.serving.memory_mb,
-                          *((feature_set.derived, Split(feature_set).base.outputs) if feature_set.has_udfs else ()))
+        signature, derived = found.signature, (feature_set.derived, Split(feature_set).base.outputs) if feature_set.has_udfs else ((), ())
+        spec = WorkerSpec(model, version, found.format, str(files), found.files, signature.output, len(signature.columns), str(self._home.root),
+                          serving.allow_globals, serving.memory_mb, signature.names if found.origin is not None else (), *derived)
         (folder / f"{name}.error").unlink(missing_ok=True)
         (folder / f"{name}.json").write_bytes(msgspec.json.encode(spec))
         return found, feature_set

@@ -111,16 +111,19 @@ def refused_globals(data: bytes, allow_globals: Sequence[str] = ()) -> list[str]
         UnsafeModel: a name that isn't written out plainly.
         CorruptData: not a pickle.
     """
-    extra, found = frozenset(allow_globals), []
-    for module, name in named_globals(data):
-        full = f"{module}.{name}"
-        if full in EXACT or full in extra or module in extra:
-            continue
-        try:
-            _resolve(module, name, extra)
-        except UnsafeModel:
-            found.append((module, name))
-    return describe(found)
+    return describe(item for item in named_globals(data) if not is_allowed(*item, allow_globals))
+
+
+def is_allowed(module: str, name: str, allow_globals: Sequence[str] = ()) -> bool:
+    """Whether a pickle may name this. A module that is listed as a whole is taken at its word."""
+    extra = frozenset(allow_globals)
+    if f"{module}.{name}" in EXACT or f"{module}.{name}" in extra or module in extra:
+        return True
+    try:
+        _resolve(module, name, extra)
+    except UnsafeModel:
+        return False
+    return True
 
 
 def named_globals(data: bytes) -> list[tuple[str, str]]:

@@ -25,7 +25,8 @@ import numpy as np
 from davy.code import use_code
 from davy.errors import DavyError
 from davy.serving import frames
-from davy.serving.models import LightGBM, Matrix, Model, load, verify
+from davy.serving.logged import Matrix
+from davy.serving.models import LightGBM, Model, load, verify
 from davy.serving.worker_spec import Problem, WorkerSpec
 
 RECEIVE = 1 << 20
@@ -222,7 +223,7 @@ def open_model(spec: WorkerSpec) -> Model:
     folder = Path(spec.folder)
     verify(folder, spec.files)
     use_code(folder, Path(spec.project))
-    model = load(folder, spec.format, output=spec.output, allow_globals=spec.allow_globals)
+    model = load(folder, spec.format, output=spec.output, allow_globals=spec.allow_globals, columns=spec.columns)
     if model.width is not None and model.width != spec.width:
         raise DavyError(f"The model {spec.model}@{spec.version} takes {model.width} columns, but its signature lists {spec.width}.",
                         "They are written together when a version is registered.", "Train and register the version again.")

@@ -15,6 +15,7 @@ class WorkerSpec(msgspec.Struct, frozen=True):
 
     Attributes:
         memory: megabytes beyond which it ends, 0 for most of the machine's.
+        columns: the names of its columns, when it was logged elsewhere.
         derived: the derived features that it computes itself, as udfs are among them; from `inputs`, in this order.
     """
 
@@ -28,6 +29,7 @@ class WorkerSpec(msgspec.Struct, frozen=True):
     project: str
     allow_globals: tuple[str, ...] = ()
     memory: int = 0
+    columns: tuple[str, ...] = ()
     derived: tuple[DerivedSpec, ...] = ()
     inputs: tuple[str, ...] = ()
 

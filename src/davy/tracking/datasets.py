@@ -89,8 +89,8 @@ def _dataset(name: str, digest: str, kind: str, source: str, schema: dict[str, A
     """The record: its digest is the beginning of the whole one, which stands in the profile; the protocol has room for 36 characters."""
     profile = {**profile, "digest": digest}
     place = {"uri": source} if source else {}
-    return Dataset(name, digest.removeprefix("sha256:")[:DIGITS], kind, canonical_json(place).decode(), None if schema is None else canonical_json(schema).decode(),
-                   canonical_json(profile).decode())
+    texts = [None if value is None else canonical_json(value).decode() for value in (schema, profile)]
+    return Dataset(name, digest.removeprefix("sha256:")[:DIGITS], kind, canonical_json(place).decode(), *texts)
 
 
 def _polars(data: Any) -> pl.DataFrame:

@@ -35,7 +35,7 @@ from davy.training.spine import build, make_spine
 
 if TYPE_CHECKING:
     from davy.project import ModelDefinition
-    from davy.serving.models import Matrix
+    from davy.serving.logged import Matrix
 
 ANSWER = "answer.json"
 

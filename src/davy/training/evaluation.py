@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from davy.registry.signature import Output
-    from davy.serving.models import Matrix
+    from davy.serving.logged import Matrix
 
 SMALLEST = 1e-15
 NORMAL_95 = 1.959963984540054

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from davy.features.training_set import TrainingSet
     from davy.project import ModelDefinition
-    from davy.serving.models import Matrix, Model
+    from davy.serving.logged import Matrix
+    from davy.serving.models import Model
 
 
 @dataclass(frozen=True)

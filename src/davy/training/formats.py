@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from davy.registry.signature import Output
-    from davy.serving.models import Matrix, Model
+    from davy.serving.logged import Matrix
+    from davy.serving.models import Model
 
 NATIVE, PICKLE, CARD = "model.txt", "model.pkl", "davy.json"
 COMPARED_ROWS = 1000

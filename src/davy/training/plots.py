@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from davy.serving.models import Matrix
+    from davy.serving.logged import Matrix
 
 MOST_POINTS, MOST_BARS = 2000, 20
 INK, SOFT = "#2a6f97", "#9aa5b1"

@@ -226,7 +226,9 @@ async def _read(found: Endpoint, parts: Mapping[str, str], scope: Any, protocol:
         asked = read_query(found.request, scope.query_string, required)
     else:
         kind = (scope.headers.get("content-type") or "").partition(";")[0].strip().lower()
-        body = await read_whole(protocol, LARGEST_BODY)
+        length = scope.headers.get("content-length") or ""
+        small = length.isdigit() and int(length) <= LARGEST_BODY
+        body = bytes(await protocol()) if small else await read_whole(protocol, LARGEST_BODY)
         if kind != "application/json" and (body or kind):
             raise invalid("Bad Request. Content-Type must be one of ['application/json']." if kind else "Bad Request. Content-Type header is missing.")
         asked = read_json(found.request, body, required)
