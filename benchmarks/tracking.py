@@ -114,6 +114,7 @@ def main() -> None:
             (ours / "davy.toml").write_text('[tracking]\ndurability = "fsync"\n')
         davy = measure([sys.executable, "-m", "davy", "up", "--only", "tracking", "--port", "{port}"], ours,
                        ["--runs", str(given.runs), "--repeats", str(given.repeats), "--create", str(given.create)])
+        print(json.dumps(davy), file=sys.stderr, flush=True)
         stock: dict[str, Any] = {}
         if not given.without_stock:
             if given.filled:

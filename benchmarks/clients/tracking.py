@@ -32,19 +32,29 @@ class Raw:
     """One kept-alive connection."""
 
     def __init__(self, uri: str) -> None:
-        where = urllib.parse.urlparse(uri)
-        self.connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=300)
+        self.where = urllib.parse.urlparse(uri)
+        self._connect()
+
+    def _connect(self) -> None:
+        self.connection = http.client.HTTPConnection(self.where.hostname or "", self.where.port, timeout=300)
         self.connection.connect()
         self.connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
         data = None if body is None else json.dumps(body)
-        self.connection.request(method, f"/api/2.0/mlflow/{path}", data, {"Content-Type": "application/json"})
-        response = self.connection.getresponse()
+        try:
+            response = self._ask(method, path, data)
+        except (http.client.HTTPException, ConnectionError):  # some servers close what was idle for a few seconds
+            self._connect()
+            response = self._ask(method, path, data)
         answer = response.read()
         if response.status != 200:
             raise RuntimeError(f"{response.status} {path}: {answer[:300]!r}")
         return json.loads(answer)
+
+    def _ask(self, method: str, path: str, data: str | None) -> http.client.HTTPResponse:
+        self.connection.request(method, f"/api/2.0/mlflow/{path}", data, {"Content-Type": "application/json"})
+        return self.connection.getresponse()
 
     def get(self, path: str, **query: Any) -> Any:
         return self.call("GET", f"{path}?{urllib.parse.urlencode(query, doseq=True)}")

@@ -85,7 +85,7 @@ def test_all_that_match_go_into_a_file(home: Home, ids: list[str], tmp_path: Pat
     back = pl.read_csv(capsysbinary.readouterr().out)
     assert back["params.text"].to_list() == ['a "b",\nc']
     assert back.columns[:7] == ["run_id", "name", "status", "experiment", "user", "started", "ended"]
-    assert _runs(home, "--format", "csv", "--limit", "2", "-o", str(path)) == 0
+    assert _runs(home, "--limit", "2", "-o", str(path)) == 0  # as its ending says
     assert pl.read_csv(path).height == 2
     assert _runs(home, "run_name = 'nobody'", "--format", "csv", "-o", str(path)) == 0
     assert pl.read_csv(path).height == 0
@@ -103,7 +103,7 @@ def test_one_run_in_full(home: Home, ids: list[str], capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(("arguments", "hint"), [(["--experiment", "flihts"], "'flights'"), (["nosuchrun"], "davy runs"),
                                                 (["--order-by", "metrics.acu"], "did you mean 'auc'"),
                                                 (["--artifact", "a.txt"], "davy runs RUN --artifact a.txt"), (["--limit", "0"], "limit"),
-                                                (["--format", "parquet"], "-o runs.parquet"), (["-o", "x.csv"], "--format csv"),
+                                                (["--format", "parquet"], "-o runs.parquet"), (["-o", "x.txt"], "--format csv"),
                                                 (["--format", "csv", "-o", "no/such/x.csv"], "can't be written"),
                                                 (["metrics.auc > 0.5 and statos = 'x'"], "at character 23: did you mean 'status'?"),
                                                 (["metrics.auc >"], "at character 14"), (["--order-by", "metrics.auc down"], "ASC or DESC")])

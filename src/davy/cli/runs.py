@@ -31,7 +31,8 @@ SHORTEST_ID = 12
 @click.option("--experiment", "experiments", metavar="NAME", multiple=True, help="Only runs of this experiment; may be repeated.")
 @click.option("--order-by", metavar="FIELD [DESC]", multiple=True, help="Sort by this field; may be repeated (default: the newest first).")
 @click.option("--limit", type=click.IntRange(1), help="How many (default: 20 in a table and as JSON, all in a file).")
-@click.option("--format", "form", type=click.Choice(["table", "json", "csv", "parquet"]), default="table", show_default=True, help="What to write.")
+@click.option("--format", "form", type=click.Choice(["table", "json", "csv", "parquet"]), default="table", show_default=True,
+              help="What to write; the ending of --output says it too.")
 @click.option("--output", "-o", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write CSV or Parquet there.")
 @click.option("--artifact", metavar="PATH", help="Write this file of the RUN to stdout, such as error.txt.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object: runs and next, or the run.")
@@ -57,6 +58,8 @@ def command(what: str | None, experiments: tuple[str, ...], order_by: tuple[str,
             return
         asked: dict[str, Any] = {"filter": what or "", "order_by": order_by,
                                  "experiments": [get_experiment(connection, name).id for name in experiments] or None}
+        if form == "table" and output is not None and (ending := Path(output).suffix.removeprefix(".")) in ("csv", "parquet"):
+            form = ending
         if form in ("csv", "parquet"):
             _write(connection, form, output, limit, asked)
         elif output is not None:

@@ -49,6 +49,11 @@ class App:
             "predict": self._predict, "events": self._push, "outcomes": self._outcomes}
 
     @property
+    def tracks_alone(self) -> bool:
+        """Whether this process tracks runs and models, and does nothing else."""
+        return self._gateway is None
+
+    @property
     def ready(self) -> bool:
         """Whether every model with traffic has been started or has failed to."""
         return self._ready.is_set()

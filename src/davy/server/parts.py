@@ -25,7 +25,7 @@ def load(application: App, home: Home, guard: Guard | None) -> None:
         try:
             api = load_mlflow(home)
             loop.call_soon_threadsafe(application.track, api)
-            application.pages = load_pages(home, guard)
+            application.pages = load_pages(home, guard, alone=application.tracks_alone)
         except BaseException:  # noqa: BLE001 - without these parts the process is of no use
             traceback.print_exc()
             os._exit(1)  # the supervisor starts it again, and tells when that does not help
@@ -41,8 +41,12 @@ def load_mlflow(home: Home) -> Api:
     return Api(home, GroupWriter(home.database, lazy=home.config.tracking.durability == "process"))
 
 
-def load_pages(home: Home, guard: Guard | None) -> Adapter:
-    """The pages' application."""
+def load_pages(home: Home, guard: Guard | None, *, alone: bool = False) -> Adapter:
+    """The pages' application.
+
+    Args:
+        alone: of a server that tracks runs and models and does nothing else.
+    """
     from starlette.applications import Starlette
     from starlette.responses import Response
 
@@ -60,5 +64,5 @@ def load_pages(home: Home, guard: Guard | None) -> Adapter:
     async def missing(request: Any, error: Exception) -> Response:
         return await explain(request, nowhere(request.url.path))
 
-    found = [*routes(home), prometheus.route(home), *((*login.routes(home, guard), *account.routes(home, guard)) if guard is not None else ())]
+    found = [*routes(home, alone=alone), prometheus.route(home), *((*login.routes(home, guard), *account.routes(home, guard)) if guard is not None else ())]
     return Adapter(Starlette(routes=found, exception_handlers={DavyError: explain, 404: missing}))

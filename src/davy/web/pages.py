@@ -24,8 +24,12 @@ if TYPE_CHECKING:
 Reader = "Callable[[Home, Request], Response]"
 
 
-def routes(home: Home) -> list[Route]:
-    """All pages of this home; mount them at the root of an application."""
+def routes(home: Home, *, alone: bool = False) -> list[Route]:
+    """All pages of this home; mount them at the root of an application.
+
+    Args:
+        alone: the server tracks runs and models and does nothing else, so that its first page is the one of runs.
+    """
     readers: list[tuple[str, Callable[[Home, Request], Response]]] = [
         ("/models", models.all_models),
         ("/models/{name}", models.model),
@@ -57,8 +61,15 @@ def routes(home: Home) -> list[Route]:
     ]
     watched = Watched(home)
     found = [(path, reader.__name__, partial(reader, home)) for path, reader in readers]
+    if alone:
+        watchers = [("/", runs_first)]
     found += [(path, watcher.__name__, partial(watcher, watched)) for path, watcher in watchers]
-    return [Route("/static/{name}", static), *(Route(path, _guarded(home, reader), name=name) for path, name, reader in found)]
+    return [Route("/static/{name}", static), *(Route(path, _guarded(home, reader, alone), name=name) for path, name, reader in found)]
+
+
+def runs_first(watched: Watched, request: Request) -> Response:
+    """`/` of a server that only tracks."""
+    return RedirectResponse("/runs", 303)
 
 
 def search(home: Home, request: Request) -> Response:
@@ -89,8 +100,9 @@ def search(home: Home, request: Request) -> Response:
     return _error(home, request, error)
 
 
-def _guarded(home: Home, reader: Callable[[Request], Response]) -> Callable[[Request], Awaitable[Response]]:
+def _guarded(home: Home, reader: Callable[[Request], Response], alone: bool) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
+        request.state.alone = alone
         try:
             return await run_in_threadpool(reader, request)
         except DavyError as error:

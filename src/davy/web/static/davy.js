@@ -89,7 +89,7 @@ function moved() {
   else if (experiment) location.replace(`/runs?experiment_id=${experiment}`);
   else if (name) location.replace(`/models/${name}${version ? `/${version}` : ""}`);
 }
-if (location.pathname === "/" && location.hash) moved();
+if ((location.pathname === "/" || location.pathname === "/runs") && location.hash) moved();
 
 async function draw(figure) {
   const place = figure.querySelector(".chart");
