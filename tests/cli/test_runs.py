@@ -85,10 +85,13 @@ def test_all_that_match_go_into_a_file(home: Home, ids: list[str], tmp_path: Pat
     back = pl.read_csv(capsysbinary.readouterr().out)
     assert back["params.text"].to_list() == ['a "b",\nc']
     assert back.columns[:7] == ["run_id", "name", "status", "experiment", "user", "started", "ended"]
-    assert _runs(home, "--limit", "2", "-o", str(path)) == 0  # as its ending says
+    assert _runs(home, "--format", "csv", "--limit", "2", "-o", str(path)) == 0
     assert pl.read_csv(path).height == 2
     assert _runs(home, "run_name = 'nobody'", "--format", "csv", "-o", str(path)) == 0
     assert pl.read_csv(path).height == 0
+    for name in ("told.csv", "told.parquet"):  # the ending says the format too
+        assert _runs(home, "--limit", "2", "-o", str(tmp_path / name)) == 0
+    assert pl.read_parquet(tmp_path / "told.parquet").height == pl.read_csv(tmp_path / "told.csv").height == 2
 
 
 def test_one_run_in_full(home: Home, ids: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,6 +21,7 @@ from functools import partial
 import polars as pl
 from davy.cli.demo import _wait
 from davy.server.process import end_with_parent
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)  # a shell that starts the tests in the background has it ignored
 pl.DataFrame({"a": [1]}).lazy().select(pl.col("a").sum()).collect()
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)"], start_new_session=True,
                          preexec_fn=partial(end_with_parent, os.getpid(), signal.SIGTERM))
