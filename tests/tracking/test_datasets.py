@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas
 import polars as pl
 import pytest
 
@@ -37,7 +38,6 @@ def test_any_row_and_any_column_counts() -> None:
 
 
 def test_the_kinds_of_frames_agree() -> None:
-    pandas = pytest.importorskip("pandas")
     frame = _frame().select("a", "b")
     table = frame.to_arrow()
     assert describe(table, "d").digest == describe(frame, "d").digest

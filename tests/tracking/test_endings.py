@@ -104,6 +104,7 @@ def test_kill_takes_nothing_that_was_logged_a_moment_before(home: Home, pace: st
         assert abs(len(_steps(home, logger.run_id, "other")) - len(steps)) == 0
 
 
+@pytest.mark.sqlite("it locks the file")
 def test_a_locked_database_holds_up_nobody_and_kill_takes_nothing(home: Home) -> None:
     with Logger(home) as logger:
         time.sleep(0.3)
@@ -127,6 +128,7 @@ def test_a_locked_database_holds_up_nobody_and_kill_takes_nothing(home: Home) ->
         assert (_status(home, logger.run_id), spools(home.path / FOLDER)) == ("KILLED", [])
 
 
+@pytest.mark.sqlite("it locks the file")
 def test_what_was_set_aside_is_stored_when_the_lock_is_gone(home: Home) -> None:
     with start_run(home=home) as run:
         run.log(loss=0.0, step=0)
