@@ -1,0 +1,25 @@
+"""The pages of a server that tracks runs and models and does nothing else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
+
+from davy.web.pages import routes
+
+if TYPE_CHECKING:
+    from davy.home import Home
+
+
+def test_it_begins_with_runs_and_offers_only_what_it_has(home: Home) -> None:
+    with TestClient(Starlette(routes=routes(home, alone=True))) as client:
+        page = client.get("/")
+        assert page.url.path == "/runs"
+        assert "MLFLOW_TRACKING_URI=http://testserver" in page.text
+        assert "/streams" not in page.text
+        assert "/models" in page.text
+    with TestClient(Starlette(routes=routes(home))) as client:
+        assert client.get("/").url.path == "/"
+        assert "/streams" in client.get("/runs").text
