@@ -203,8 +203,10 @@ def set_tag(call: Call, asked: RunKey) -> dict[str, Any]:
 def delete_tag(call: Call, asked: RunKey) -> dict[str, Any]:
     run_id = identity(asked)
     writable(call, run_id)
-    if not call.connection.execute(sa.delete(tags).where(tags.c.run_id == run_id, tags.c.key == asked.key)).rowcount:
-        raise missing(f"No tag with name: {asked.key} in run with id {run_id}")
+    try:
+        tracked.delete_tag(call.connection, run_id, asked.key or "")
+    except NotFound:
+        raise missing(f"No tag with name: {asked.key} in run with id {run_id}") from None
     return {}
 
 
