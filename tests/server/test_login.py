@@ -251,11 +251,12 @@ def test_a_browser_logs_in_and_out(server: Shared, scheme: str) -> None:
         complaints: list[str] = []
         page.on("console", lambda message: complaints.append(message.text))
         page.goto(f"http://127.0.0.1:{server.port}/journal")
-        page.keyboard.type("releaser")
+        page.get_by_label("Name").fill("releaser")
         page.keyboard.press("Tab")
         page.keyboard.type(PASSWORD)
-        page.keyboard.press("Enter")
-        page.wait_for_url("**/journal")
+        with page.expect_navigation():
+            page.keyboard.press("Enter")
+        assert page.url.endswith("/journal"), page.locator("main").inner_text()
         assert page.locator("header .who a").inner_text() == "releaser"
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         page.get_by_role("link", name="releaser", exact=True).click()

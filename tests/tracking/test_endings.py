@@ -144,7 +144,8 @@ def test_what_was_set_aside_is_stored_when_the_lock_is_gone(home: Home) -> None:
 
 @pytest.mark.parametrize(("block", "ending", "code", "status"), [
     ("with r:", "time.sleep(100)", 143, "KILLED"), ("if r:", "time.sleep(100)", 143, "KILLED"),
-    ("if r:", "sys.exit(3)", 3, "FINISHED"), ("with r:", "sys.exit(3)", 3, "FAILED"), ("if r:", "1 / 0", 1, "FAILED"), ("if r:", "pass", 0, "FINISHED")])
+    ("if r:", "sys.exit(3)", 3, "FINISHED"), ("with r:", "sys.exit(3)", 3, "FAILED"), ("if r:", "1 / 0", 1, "FAILED"), ("if r:", "pass", 0, "FINISHED")],
+    ids=("with-killed", "if-killed", "if-exit", "with-exit", "if-error", "if-pass"))
 def test_nothing_is_lost_however_the_program_ends(home: Home, block: str, ending: str, code: int, status: str) -> None:
     program = f"""
 import sys, time
@@ -163,10 +164,10 @@ print(r.id, flush=True)
         assert child.stdout.readline() == "logged\n"
         if code == 143:
             child.send_signal(signal.SIGTERM)
-        child.communicate(timeout=60)
-    assert child.returncode == code
+        _, said = child.communicate(timeout=60)
+    assert child.returncode == code, said
     assert _steps(home, run_id) == list(range(70_000))
-    assert _status(home, run_id) == status
+    assert _status(home, run_id) == status, said
 
 
 def test_a_programs_own_handler_of_sigterm_stays(project: Path) -> None:

@@ -143,9 +143,9 @@ class Buffer:
                 self.lock.release()
             self._since = time.monotonic()
             try:
-                while self._held:
-                    self._in_hand = self._held.popleft()
-                    self._store(self._in_hand)
+                while (columns := self._next_held()) is not None:
+                    self._in_hand = columns
+                    self._store(columns)
                     self._in_hand = None
                 self._trouble = None
             except BaseException as error:
@@ -205,6 +205,13 @@ class Buffer:
         if taken:
             self._held.append({key: Points(array("q", flat[0::3]), array("q", flat[1::3]), array("d", flat[2::3])) for key, flat in taken.items()})
 
+    def _next_held(self) -> Mapping[str, Points] | None:
+        """The next that is held, if any: one thread stores them while another sets them aside."""
+        try:
+            return self._held.popleft()
+        except IndexError:
+            return None
+
     def _hold(self) -> None:
         """Make room for further points, unless too many wait in memory."""
         if self._trouble is not None and sum(len(points.steps) for columns in self._held for points in columns.values()) >= MOST_HELD:
@@ -224,8 +231,7 @@ class Buffer:
                 if in_hand is not None and in_hand is not self._saved:
                     self._aside(in_hand)
                     self._saved = in_hand
-                while self._held:
-                    columns = self._held.popleft()
+                while (columns := self._next_held()) is not None:
                     try:
                         self._aside(columns)
                     except DavyError:
