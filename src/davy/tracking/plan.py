@@ -40,14 +40,14 @@ class Limits(NamedTuple):
         small: so few candidates are sorted at once.
         bound: how far candidates are counted.
         patience: how many entries of a metric's index are walked where there are more candidates, before sorting them after all.
-        scattered: how many runs are read in the order of their start, one behind the other, while one is read from anywhere.
+        scattered: how many runs are read in the order of their start, one behind the other, while one candidate is read and sorted.
         stretch: how many entries the first stretch of a walk has at least.
     """
 
     small: int = 2_000
     bound: int = 10_000
     patience: int = 20_000
-    scattered: int = 10
+    scattered: int = 3
     stretch: int = 1_000
 
 
@@ -77,11 +77,16 @@ def _written(numbers: tuple[int, ...]) -> sa.BindParameter[int]:
 
 
 class Driver(NamedTuple):
-    """Where candidates can be taken from: rows of another table, or the scope itself, and how many there are, up to the bound."""
+    """Where candidates can be taken from: rows of another table, or the scope itself, and how many there are, up to the bound.
+
+    Attributes:
+        held: which of the filters is true of all of them.
+    """
 
     rows: sa.FromClause | None
     where: tuple[sa.ColumnElement[bool], ...]
     size: int
+    held: int | None = None
 
 
 class Walk(NamedTuple):
@@ -114,7 +119,8 @@ class Plan:
         self.dialect = connection.dialect.name
         compiler = Compiler(RUNS, text, self.dialect)
         self.compiler = compiler
-        self.checks = [RUNS.check(text, node) for node in conjuncts(tree) if isinstance(node, Condition)]
+        found = [RUNS.check(text, node) if isinstance(node, Condition) else None for node in conjuncts(tree)]
+        self.checks = {place: check for place, check in enumerate(found) if check is not None}
         self.filters = [compiler.where(node) for node in conjuncts(tree)]
         self.order = make_order(self.keys, TIES, self.dialect)
         self.metric = bool(self.keys) and self.keys[0].target.field is METRICS
@@ -136,16 +142,16 @@ class Plan:
 
     def _drivers(self) -> Iterator[Driver]:
         yield Driver(None, (), self._count(runs, self.scope.conditions(), LIMITS.bound + 1))
-        for check in self.checks:
+        for place, check in self.checks.items():
             field = check.target.field
             if field is METRICS and _is_range(check):
                 rows = latest_metrics.alias()
                 where: tuple[sa.ColumnElement[bool], ...] = (self.compiler.within(rows, check, METRICS, check.target.key),)
-                yield Driver(rows, where, self._count(rows, where, LIMITS.bound + 1))
+                yield Driver(rows, where, self._count(rows, where, LIMITS.bound + 1), place)
             elif field is TAGS and check.target.key == PARENT_TAG and check.op == "=":
                 rows = tags.alias()
                 where = (rows.c.key == sa.literal_column(f"'{PARENT_TAG}'"), rows.c.value == check.values[0])
-                yield Driver(rows, where, self._count(rows, where, LIMITS.bound + 1))
+                yield Driver(rows, where, self._count(rows, where, LIMITS.bound + 1), place)
             elif field is RUNS.attributes["run_id"] and check.op in ("=", "IN"):
                 yield Driver(runs, (), len(check.values))
 
@@ -167,13 +173,21 @@ class Plan:
     def _sorted(self, driver: Driver, count: int, last: Sequence[Any] | None) -> list[Any]:
         """Take all candidates and sort them."""
         source: sa.FromClause = runs
+        where = [*self.scope.conditions(walked=driver.rows is None), *self.more, *(item for place, item in enumerate(self.filters) if place != driver.held)]
         if driver.rows is not None and driver.rows is not runs:
-            source = Walked(driver.rows, runs, driver.rows.c.run_id == runs.c.run_id)
-        where = [*driver.where, *self.scope.conditions(walked=driver.rows is None), *self.filters, *self.more]
+            candidates = self._candidates(driver.rows, driver.where)
+            source = Walked(candidates, runs, candidates.c.run_id == runs.c.run_id)
         if last is not None:
             where.append(self.order.beyond(last))
         query = sa.select(*(part.column for part in self.order.parts)).select_from(self.order.joined(source)).where(*where)
         return list(self.connection.execute(query.order_by(*self.order.sorting()).limit(count)))
+
+    def _candidates(self, rows: sa.FromClause, where: Sequence[sa.ColumnElement[bool]]) -> sa.FromClause:
+        """The runs of these rows. SQLite gets them in the order of their ids, so that whatever is looked up of them is read from front to back."""
+        query = sa.select(rows.c.run_id).where(*where)
+        if self.dialect == "sqlite":
+            query = query.order_by(rows.c.run_id).limit(-1)
+        return query.subquery()
 
     def _by_start(self, drivers: Sequence[Driver], patience: int | None, count: int, last: Sequence[Any] | None) -> list[Any]:
         found: list[Any] = []
@@ -197,7 +211,7 @@ class Plan:
         """First the runs whose metric is a number, in its index's order; then those with NaN; then those without it."""
         key = self.keys[0]
         rest = make_order(self.keys[1:], TIES, self.dialect)
-        same = [check for check in self.checks if check.target == key.target]
+        same = [check for check in self.checks.values() if check.target == key.target]
         rank = 0 if last is None else last[0]
         absent = any(check.op == "IS NULL" for check in same)
         behind = None if last is None else last[2:]
