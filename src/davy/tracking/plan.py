@@ -20,7 +20,7 @@ from davy.search.fields import Attribute, Keyed
 from davy.search.joins import Walked
 from davy.search.order import Order, Part, make_order
 from davy.search.tree import Condition, conjuncts
-from davy.tracking.languages import METRICS, PARAMS, RUNS, TAGS
+from davy.tracking.languages import METRICS, RUNS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -152,7 +152,7 @@ class Plan:
             field, key = check.target.field, check.target.key
             if isinstance(field, Attribute) and field.under is not None:
                 field, key = field.under
-            if (field is METRICS and _is_range(check)) or (isinstance(field, Keyed) and field in (PARAMS, TAGS) and _is_short(check)):
+            if isinstance(field, Keyed) and (_is_range(check) if field is METRICS else _is_short(check)):
                 rows = field.table.alias()
                 where = (self.compiler.within(rows, check, field, key), *([] if field is METRICS else [is_short(rows.c.value)]))
                 yield Driver(rows, where, self._count(rows, where, LIMITS.bound + 1), place)
