@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from davy.auth.attempts import ADDRESS, USER, Attempts
 from davy.auth.origin import network_of
 from davy.auth.secrets import password_record, random_bytes, verify_password
-from davy.errors import Unauthenticated, Unavailable
+from davy.errors import TooManyAttempts, Unauthenticated, Unavailable
 from davy.store import journal
 
 if TYPE_CHECKING:
@@ -91,7 +91,11 @@ class Passwords:
         """Hash the password; the same for a user who is not there. It counts as failed meanwhile."""
         now, name, network = self._clock.now() / 1e6, name[:64], network_of(address)
         by_address = self._addresses.begin(network, now)  # first: an address that must wait does not make a user wait too
-        by_user = self._users.begin(name, now)
+        try:
+            by_user = self._users.begin(name, now)
+        except TooManyAttempts:
+            self._addresses.take_back(network)  # nothing was looked at: who is held up by others' guesses does not hold up their neighbours
+            raise
         good = await asyncio.get_running_loop().run_in_executor(self._threads, verify_password, password, record)
         if good:
             self._users.succeed(name)
