@@ -213,6 +213,20 @@ def test_a_name_of_nobody_does_not_reach_the_journal_because_it_may_be_a_passwor
         assert [entry.subject for entry in journal.entries(connection, action="login.failed")] == ["(unknown)"]
 
 
+def test_noise_about_nobody_does_not_hide_from_the_journal_what_is_tried_on_somebody(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("davy.auth.passwords.verify_password", lambda password, record: False)
+    monkeypatch.setattr("davy.auth.passwords.MOST_JOURNALED_AN_HOUR", 2)
+
+    async def work() -> None:
+        async with guarding(team) as guard:
+            for place, name in enumerate(("x1", "x2", "x3", "x4", "ada")):
+                for number in range(5):
+                    await refused(guard, Scope(headers=basic(name, f"guess {number}"), client=f"198.51.{place}.{number}:5"))
+    run(work)
+    with team.home.database.read() as connection:
+        assert [entry.subject for entry in journal.entries(connection, action="login.failed")] == ["ada", "(unknown)", "(unknown)"]
+
+
 def test_many_names_from_one_address_are_delayed_and_only_our_proxies_say_whose_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("davy.auth.passwords.verify_password", lambda password, record: False)  # what is counted does not depend on the hash
     team = Team(tmp_path / "team", '[server]\nproxies = ["192.0.2.7", "192.0.2.8"]\n')

@@ -43,7 +43,7 @@ class Passwords:
         self._known: OrderedDict[bytes, float] = OrderedDict()
         self._checking: dict[bytes, asyncio.Task[bool]] = {}
         self._users, self._addresses = Attempts(USER), Attempts(ADDRESS)
-        self._journaled: deque[float] = deque(maxlen=MOST_JOURNALED_AN_HOUR)
+        self._journaled: dict[str, deque[float]] = {}
 
     async def confirm(self, name: str, password: str, address: str) -> HeldUser:
         """Whose name and password these are.
@@ -108,11 +108,14 @@ class Passwords:
         return good
 
     def _journal(self, name: str, address: str, by_user: int, by_address: int) -> None:
-        """Tell of logins that failed in a row. The name of nobody is left out: it may be a password in the wrong field."""
-        now = self._clock.now() / 1e6
-        if len(self._journaled) == MOST_JOURNALED_AN_HOUR and now - self._journaled[0] < 3600:
+        """Tell of logins that failed in a row. The name of nobody is left out: it may be a password in the wrong field.
+
+        Each user has a count of their own, so that noise about others does not hide what is about them.
+        """
+        now, told = self._clock.now() / 1e6, self._journaled.setdefault(name, deque(maxlen=MOST_JOURNALED_AN_HOUR))
+        if len(told) == MOST_JOURNALED_AN_HOUR and now - told[0] < 3600:
             return
-        self._journaled.append(now)
+        told.append(now)
 
         def write(connection: sa.Connection) -> None:
             journal.append(connection, clock=self._clock, actor="davy", action="login.failed", subject=name,
