@@ -70,7 +70,7 @@ class SqliteBackend:
     def start(self, connection: sa.Connection) -> None:
         """Begin; what a connection is set to by a pragma is only sent where it changes, and before the transaction, as SQLite demands."""
         mode: Mode = connection.get_execution_options().get(MODE, "read")
-        if mode == "lazy":
+        if mode != "read":
             self._syncer.check()
         driver: Any = connection.connection.driver_connection  # every transaction begins here, and SQLAlchemy's own part costs more than SQLite's
         info = connection.info
@@ -129,6 +129,7 @@ class _Syncer:
         self._waiting = self._closed = False
         self._thread: threading.Thread | None = None
         self._failed: OSError | None = None
+        self._late: OSError | None = None  # it could not even begin, and is tried again: nothing is lost yet
 
     def notice(self) -> None:
         """Something was committed that is not on disk yet."""
@@ -143,9 +144,10 @@ class _Syncer:
             self._changed.notify_all()
 
     def check(self) -> None:
-        """Raise once what became of a sync that has failed: later ones can't vouch for what it was to make safe."""
-        if self._failed is not None:
-            error, self._failed = self._failed, None
+        """Raise once what became of a sync that has failed: later ones, and durable commits, can't vouch for what it was to make safe."""
+        error = self._failed or self._late
+        self._failed = self._late = None
+        if error is not None:
             raise Unavailable(f"{self._path} could not be brought to the disk: {error.strerror}.",
                               "Changes of the last moment were answered, and may be lost with the power.", "Check the disk, then try again.") from error
 
@@ -185,8 +187,9 @@ class _Syncer:
         except FileNotFoundError:
             return
         except OSError as error:
-            self._failed = error
+            self._late, self._waiting = error, True
             return
+        self._late = None
         try:
             os.fdatasync(descriptor) if hasattr(os, "fdatasync") else os.fsync(descriptor)
         except OSError as error:
