@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 _VERSION = model_versions.c
 _SAME = {"float": frozenset(("double", "float64")), "decimal": frozenset(("double", "float64")), "int": frozenset(("long", "double", "int64", "float64")),
-         "bool": frozenset(("boolean", "bool"))}
+         "bool": frozenset(("boolean", "bool")), "str": frozenset(("string",)), "time": frozenset(("datetime",))}
 _MODEL_ID = re.compile(r"m-[0-9a-f]{32}")
 
 
