@@ -218,6 +218,14 @@ def test_features_come_from_the_store_when_a_native_version_has_the_same_columns
         with shop.database.begin() as connection:
             register(connection, clock=shop.clock, actor="tester", name=name, format="lightgbm", files=files, feature_set=made,
                      signature=Signature.of(outputs, kinds, output="probability", classes=(0, 1)))
+    plain = FeatureSet((), (Field("city", "str"), Field("plan", "str"), Field("seats", "int")), (), (), (), ("city", "plan", "seats"),
+                       ("str", "str", "int")).sealed()
+    with shop.database.begin() as connection:
+        register(connection, clock=shop.clock, actor="tester", name="worded", format="lightgbm", files=files, feature_set=plain,
+                 signature=Signature.of(plain.outputs, plain.kinds, {"city": ["paris"], "plan": ["free"]}, output="label"))
+    worded = adopt(shop, client.register("worded", folder("texts")))
+    assert worded.feature_set == plain.digest
+    assert [row["prediction"] for row in asked(server, "worded", ANSWERS["texts"]["rows"], version=2)] == ANSWERS["texts"]["answers"]
     adopted = adopt(shop, client.register("shared", folder("booster")))
     assert (adopted.version, adopted.feature_set) == (2, features.digest)
     row = {"card": "c1", "age": 44, "member": True}
