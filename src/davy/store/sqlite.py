@@ -1,7 +1,8 @@
 """SQLite in write-ahead mode.
 
 A write takes SQLite's write lock at its start (`BEGIN IMMEDIATE`), so that writers queue up to `BUSY_SECONDS`
-instead of failing half-way with "database is locked"; readers never wait for writers.
+instead of failing half-way with "database is locked"; readers never wait for writers. They take turns in waiting (see
+turns.py), because SQLite would let one who writes without a pause keep out all others.
 
 A durable write runs with `synchronous=FULL`: one fsync a commit. A lazy one runs with `synchronous=NORMAL`, whose
 commit is in the operating system's hands at once, and so outlives `kill -9`; a thread brings it to the disk.
@@ -23,6 +24,7 @@ from sqlalchemy import event
 
 from davy.errors import ConfigError, Conflict, CorruptData, InvalidInput, StorageFull, Unavailable
 from davy.store.backend import BUSY_SECONDS, LAZY_SECONDS, MODE
+from davy.store.turns import Turns
 
 if TYPE_CHECKING:
     from davy.errors import DavyError
@@ -53,6 +55,7 @@ class SqliteBackend:
                               "Mend storage.database in davy.toml, or the folder.") from error
         self._watch: sqlite3.Connection | None = None
         self._watch_lock = threading.Lock()
+        self._turns = Turns(path.with_name(f"{path.name}-turns"))
         self._start_syncer()
 
     def _start_syncer(self) -> None:
@@ -78,7 +81,15 @@ class SqliteBackend:
             if pragma and info.get(name) != pragma:
                 driver.execute(pragma)
                 info[name] = pragma
-        driver.execute("BEGIN" if mode == "read" else "BEGIN IMMEDIATE")
+        if mode == "read":
+            driver.execute("BEGIN")
+            return
+        if not self._turns.take(BUSY_SECONDS):
+            raise _locked(self._path)
+        try:
+            driver.execute("BEGIN IMMEDIATE")
+        finally:
+            self._turns.give()
 
     def committed(self, mode: Mode) -> None:
         """A lazy commit is brought to the disk soon."""
@@ -103,6 +114,7 @@ class SqliteBackend:
         try:
             self._syncer.close()
         finally:
+            self._turns.close()
             with self._watch_lock:
                 if self._watch is not None:
                     self._watch.close()
@@ -111,6 +123,7 @@ class SqliteBackend:
     def forget(self) -> None:
         """Leave the parent its connection and its thread, and whatever lock that thread held."""
         self._watch, self._watch_lock = None, threading.Lock()
+        self._turns = Turns(self._path.with_name(f"{self._path.name}-turns"))
         self._letting_go.detach()
         _SYNCERS.discard(self._syncer)
         self._start_syncer()
@@ -234,12 +247,16 @@ def _explain(error: sqlite3.Error, path: Path) -> DavyError:
         return CorruptData(f"{path} is damaged: {error}.", "It is not the database that was written.",
                            "Restore the file, with its -wal beside it, from a backup.")
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return Unavailable(f"{path} stayed locked by another process for {BUSY_SECONDS:.0f} s.", "", "Try again.")
+        return _locked(path)
     if code == sqlite3.SQLITE_CONSTRAINT:
         return Conflict(f"The change contradicts what is stored: {error}.", "", "Read the present state, then try again.")
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
         return Unavailable(f"{path} can't be opened or written: {error}.", "The file and its folder must be writable.", f"Check: ls -ld {path.parent} {path}")
     return Unavailable(f"{path} failed with {name}: {error}.", "", "Check the disk, then try again.")
+
+
+def _locked(path: Path) -> Unavailable:
+    return Unavailable(f"{path} stayed locked by another process for {BUSY_SECONDS:.0f} s.", "", "Try again.")
 
 
 def _space(path: Path) -> int:
