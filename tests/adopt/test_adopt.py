@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -293,6 +294,22 @@ def test_a_pickle_that_names_more_than_it_may_fails_its_gate(client: Client, sho
     assert {result.check for result in report.failed} == {"safe-format", "loads"}
     assert "system" in report.results[0].summary
     assert standing.state == "none" or not standing.may_serve
+
+
+def test_of_a_huge_file_only_the_beginning_is_read(client: Client, shop: Home) -> None:
+    """Else a file that calls itself MLmodel, or a booster of gigabytes, would fill the gateway's memory."""
+    huge = 96 << 20
+    booster = folder("booster")["model.lgb"]
+    large = client.register("large", folder("booster", model_lgb=booster + b"\n" * huge))
+    wrong = client.register("large", folder("booster", MLmodel=folder("booster")["MLmodel"] + b"\n#" + b"x" * huge))
+    tracemalloc.start()
+    found = adopt(shop, large)
+    assert found.signature is not None
+    assert found.signature.output == "probability"
+    with pytest.raises(CorruptData, match="at most 4 MB"):
+        adopt(shop, wrong)
+    assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    tracemalloc.stop()
 
 
 def test_a_null_that_the_model_refuses_is_the_requests_fault(server: Running, client: Client) -> None:
