@@ -34,7 +34,7 @@ class S3Server:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - `stop` closes it
         self.process = subprocess.Popen([sys.executable, "-W", "ignore", "-m", "moto.server", "-p", str(self.port)], stdout=subprocess.DEVNULL,
                                         stderr=self._log)
         self._wait()

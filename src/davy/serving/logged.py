@@ -64,9 +64,9 @@ class Logged:
         inner = getattr(model, "inner", None)
         known = getattr(inner, "feature_names_in_", None)
         nameless = type(inner).__module__.startswith("lightgbm.") or list(columns) == [f"x{place}" for place in range(len(columns))]
-        named = known is not None and columns and not nameless
-        if named and list(known) != list(columns):
-            raise InvalidInput(f"The model was trained on the columns {', '.join(map(str, known))}.", f"Its signature lists {', '.join(columns)}.",
+        named = [] if known is None or not columns or nameless else list(known)
+        if named and named != list(columns):
+            raise InvalidInput(f"The model was trained on the columns {', '.join(map(str, named))}.", f"Its signature lists {', '.join(columns)}.",
                                "Log it again with the signature of what it was trained on.")
         if inner is not None and self._free:
             if len(columns) == 1 and kinds[0] == "str" and self.width is None:

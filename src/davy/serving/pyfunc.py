@@ -58,11 +58,11 @@ class Pyfunc:
         return self._pandas.DataFrame({name: self._column(name, matrix[:, place], dtype)
                                        for place, (name, dtype) in enumerate(zip(self._names, self._types, strict=True))})
 
-    def _column(self, name: str, values: NDArray[Any], dtype: np.dtype[Any]) -> Any:
+    def _column(self, name: str | int, values: NDArray[Any], dtype: np.dtype[Any]) -> Any:
         return texts(self._pandas, values) if dtype.kind == "O" else _numbers(name, values, dtype)
 
 
-def _numbers(name: str, values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+def _numbers(name: str | int, values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     plain = values.astype(np.float64, copy=False)
     if dtype.kind == "M":
         if (np.abs(plain) > _FARTHEST).any():

@@ -235,11 +235,10 @@ def open_model(spec: WorkerSpec) -> Model:
     if model.width is not None and model.width != spec.width:
         raise DavyError(f"The model {spec.model}@{spec.version} takes {model.width} columns, but its signature lists {spec.width}.",
                         "They are written together when a version is registered.", "Train and register the version again.")
-    rows = np.zeros((2, spec.width))
-    rows[1] = np.nan
+    rows = np.array([[0.0] * spec.width, [np.nan] * spec.width])
     if spec.texts:
-        rows = rows.astype(object)
-        rows[:, [kind == "str" for kind in spec.kinds]] = [[""], [None]]
+        is_text = [kind == "str" for kind in spec.kinds]
+        rows = np.array([["" if text else 0.0 for text in is_text], [None if text else np.nan for text in is_text]], dtype=object)
     for row in (rows[:1], rows[1:], rows):
         with contextlib.suppress(Exception):  # a model may refuse nulls; that is its answer to such a request
             model.predict(row)
