@@ -68,6 +68,27 @@ def test_a_turn_is_one_mans_and_waiting_for_it_ends(tmp_path: Path) -> None:
     mine.close()
 
 
+def test_at_the_end_of_a_process_it_can_still_be_written(tmp_path: Path) -> None:
+    program = """
+        import atexit
+        def last():
+            with database.begin() as connection:
+                connection.execute(sa.text("UPDATE experiments SET name = 'written last'"))
+        atexit.register(last)  # before anybody else, so that it is called after all others
+        import sys
+        from pathlib import Path
+        import sqlalchemy as sa
+        from davy.schema import open_database
+        database = open_database(Path(sys.argv[1]))
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program), str(tmp_path / "davy.db")], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    database = open_database(f"sqlite:///{tmp_path / 'davy.db'}")
+    with database.read() as connection:
+        assert connection.scalar(sa.text("SELECT name FROM experiments")) == "written last"
+    database.close()
+
+
 def test_threads_take_turns_where_there_can_be_no_file(tmp_path: Path) -> None:
     turns = Turns(tmp_path / "no such folder" / "turns")
     assert turns.take(10)

@@ -71,6 +71,7 @@ class Turns:
             except OSError:
                 return
             self._closing = weakref.finalize(self, os.close, self._descriptor)
+            self._closing.atexit = False  # others may write until the very end
 
     def _locked(self) -> bool:
         if self._descriptor < 0:
