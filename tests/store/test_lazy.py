@@ -117,6 +117,24 @@ with open_database(Path(sys.argv[1])).begin(lazy=True) as connection:
     assert _count(database) == 7
 
 
+def test_what_is_committed_after_all_else_has_ended_is_on_the_disk(database: Database, log: Path, tmp_path: Path) -> None:
+    program = """
+import atexit
+def last():
+    with database.begin(lazy=True) as connection:
+        connection.execute(sa.text("UPDATE traffic SET revision = 7"))
+atexit.register(last)  # before anybody else, so that it is called after all others
+import sys
+from pathlib import Path
+import sqlalchemy as sa
+from davy.schema import open_database
+database = open_database(Path(sys.argv[1]))
+"""
+    subprocess.run([sys.executable, "-c", program, str(tmp_path / "davy.db")], check=True)
+    assert _unwritten(log) == 0
+    assert _count(database) == 7
+
+
 def test_a_lazy_commit_outlives_kill(database: Database, tmp_path: Path) -> None:
     program = """
 import os, signal, sys

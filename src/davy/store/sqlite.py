@@ -150,11 +150,25 @@ class _Syncer:
             return
         with self._changed:
             self._waiting = True
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="davy-sync", daemon=True)
-                self._thread.start()
-                _SYNCERS.add(self)
+            if self._thread is None and not self._start():
+                self._waiting = False
+                self._sync()
+                return
             self._changed.notify_all()
+
+    def _start(self) -> bool:
+        """Whether there is a thread: at the very end of a process nobody would wait for one, and some releases of Python start none."""
+        if _at_end.is_set():
+            return False
+        thread = threading.Thread(target=self._run, name="davy-sync", daemon=True)
+        self._thread = thread
+        try:
+            thread.start()
+        except RuntimeError:
+            self._thread = None
+            return False
+        _SYNCERS.add(self)
+        return True
 
     def check(self) -> None:
         """Raise once what became of a sync that has failed: later ones, and durable commits, can't vouch for what it was to make safe."""
@@ -212,9 +226,11 @@ class _Syncer:
 
 
 _SYNCERS: weakref.WeakSet[_Syncer] = weakref.WeakSet()
+_at_end = threading.Event()
 
 
 def _close_all() -> None:
+    _at_end.set()
     for syncer in list(_SYNCERS):
         syncer.close()
 
