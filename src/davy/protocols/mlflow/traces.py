@@ -18,6 +18,7 @@ from davy.protocols.mlflow.checks import LONGEST_KEY, LONGEST_TAG, bad_value, ch
 from davy.protocols.mlflow.experiments import active, find
 from davy.protocols.mlflow.runs import head
 from davy.protocols.mlflow.wire import Int64, KeyValue, Message, error_body, invalid, missing, required_missing, some
+from davy.store import journal
 from davy.tracking import traces
 from davy.tracking.places import remove_below
 from davy.tracking.traces import STATES, State, Trace
@@ -185,6 +186,9 @@ def delete(call: Call, asked: DeleteTraces) -> dict[str, Any]:
     found = traces.delete_traces(call.connection, experiment.id, until=asked.max_timestamp_millis, most=asked.max_traces, ids=asked.request_ids)
     for trace_id in found:
         remove_below(call.connection, f"{experiment.artifact_location}/traces/{trace_id}")
+    if found:
+        journal.append(call.connection, clock=call.clock, actor=call.actor, action="traces.delete", subject=experiment.name,
+                       details={"id": experiment.id, "traces": len(found)})
     return {"traces_deleted": len(found)}
 
 
