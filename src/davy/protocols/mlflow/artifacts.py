@@ -106,15 +106,12 @@ def list_run(call: Call, asked: ListRun) -> Files:
     run_id = asked.run_id or asked.run_uuid
     if not run_id:
         raise required_missing("run_id")
-    uri = call.connection.scalar(sa.select(runs.c.artifact_uri).where(runs.c.run_id == run_id))
-    if uri is None:
-        raise missing(f"Run with id={run_id} not found")
-    return _listed(call, uri, safe_path(asked.path or ""))
+    return _listed(call, run_uri(call.connection, run_id), safe_path(asked.path or ""))
 
 
 @endpoint("GET", "logged-models/{model_id}/artifacts/directories", ListModel)
 def list_model(call: Call, asked: ListModel) -> Files:
-    uri = _model_uri(call.connection, asked.model_id or "")
+    uri = model_uri(call.connection, asked.model_id or "")
     return _listed(call, uri, safe_path(asked.artifact_directory_path or ""))
 
 
@@ -124,9 +121,7 @@ async def get_run_artifact(exchange: Exchange) -> None:
     run_id, path = asked.get("run_id") or asked.get("run_uuid"), safe_path(_given(asked, "path"))
     if not run_id:
         raise required_missing("run_id")
-    uri = await exchange.read(lambda connection: connection.scalar(sa.select(runs.c.artifact_uri).where(runs.c.run_id == run_id)))
-    if uri is None:
-        raise missing(f"Run with id={run_id} not found")
+    uri = await exchange.read(lambda connection: run_uri(connection, run_id))
     await _send_below(exchange, uri, path)
 
 
@@ -153,7 +148,7 @@ async def get_model_artifact(exchange: Exchange, model_id: str) -> None:
     if not asked:
         raise MlflowError("BAD_REQUEST", 'Request must include the "artifact_file_path" query parameter.')
     path = safe_path(asked)
-    uri = await exchange.read(lambda connection: _model_uri(connection, model_id))
+    uri = await exchange.read(lambda connection: model_uri(connection, model_id))
     await _send_below(exchange, uri, path)
 
 
@@ -171,9 +166,7 @@ async def upload_by_page(exchange: Exchange) -> None:
     body = await exchange.body(LARGEST_BY_PAGE)
     if not body:
         raise invalid("Request must specify data.")
-    uri = await exchange.read(lambda connection: connection.scalar(sa.select(runs.c.artifact_uri).where(runs.c.run_id == run_id)))
-    if uri is None:
-        raise missing(f"Run with id={run_id} not found")
+    uri = await exchange.read(lambda connection: run_uri(connection, run_id))
     root = uri_path(uri)
     if root is None:
         raise invalid(f"The artifacts of run {run_id} lie at {uri}, where only clients write. Upload it with the client.")
@@ -250,7 +243,16 @@ def _root(home: Home, uri: str) -> Root:
     return open_root(uri, home.config.tracking.artifact_roots, home.config.storage.options)
 
 
-def _model_uri(connection: sa.Connection, model_id: str) -> str:
+def run_uri(connection: sa.Connection, run_id: str) -> str:
+    """Where the run's artifacts lie."""
+    uri = connection.scalar(sa.select(runs.c.artifact_uri).where(runs.c.run_id == run_id))
+    if uri is None:
+        raise missing(f"Run with id={run_id} not found")
+    return str(uri)
+
+
+def model_uri(connection: sa.Connection, model_id: str) -> str:
+    """Where the artifacts of an active logged model lie."""
     check_model(connection, model_id)
     return str(connection.scalar(sa.select(logged_models.c.artifact_uri).where(logged_models.c.model_id == model_id)))
 
