@@ -65,7 +65,8 @@ class PostgresBackend:
     def engine(self) -> sa.Engine:
         """A pool of connections on which nothing is begun but by `start`. Few: writers wait for each other anyway."""
         given = {name: value for name, value in _CONNECT.items() if name not in self._url.query}
-        self._engine = sa.create_engine(self._url, pool_size=4, max_overflow=12, pool_timeout=BUSY_SECONDS, connect_args={"autocommit": True, **given},
+        self._engine = sa.create_engine(self._url, pool_size=4, max_overflow=12, pool_timeout=BUSY_SECONDS, hide_parameters=True,
+                                        connect_args={"autocommit": True, **given},
                                         execution_options={"preserve_rowcount": True})  # of an INSERT too, as with SQLite
         self._engine.dialect.colspecs = {**self._engine.dialect.colspecs, sa.Integer: _Whole}
         event.listen(self._engine, "connect", _prepare)

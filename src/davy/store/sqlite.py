@@ -65,7 +65,7 @@ class SqliteBackend:
 
     def engine(self) -> sa.Engine:
         """A pool of connections, each set up by `_prepare`."""
-        engine = sa.create_engine(self._url, pool_size=8, max_overflow=56, pool_timeout=BUSY_SECONDS,
+        engine = sa.create_engine(self._url, pool_size=8, max_overflow=56, pool_timeout=BUSY_SECONDS, hide_parameters=True,
                                   connect_args={"timeout": BUSY_SECONDS, "isolation_level": None, "check_same_thread": False})
         event.listen(engine, "connect", _prepare)
         return engine
