@@ -209,6 +209,13 @@ def test_a_sync_that_dies_half_way_goes_on_from_there(server: Server, elsewhere:
     assert (_steps(found, "loss"), found["files"], found["status"]) == (list(range(5000)), {"a.txt": b"kept"}, "FINISHED")
 
 
+def test_a_server_that_asks_for_no_number_of_seconds_is_tried_again(server: Server) -> None:
+    server.answers = [(503, {"Retry-After": "nan"})]
+    with start_run(server=server.url) as run:
+        run.log(loss=1.0)
+    assert server.runs[run.id]["status"] == "FINISHED"
+
+
 def test_what_a_server_refuses_is_told_once_and_kept(server: Server, elsewhere: Path, capfd: pytest.CaptureFixture[str]) -> None:
     server.refuses = "poison"
     with start_run(server=server.url) as run:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -16,7 +16,7 @@ from davy.tracking import artifacts, runs
 from davy.tracking.inputs import CONTEXT_TAG, DatasetInput, log_datasets
 from davy.tracking.points import add_points
 from davy.tracking.sending import HomeReceiver, Sender, send, tell
-from davy.tracking.spool import FOLDER, Backlog, Created, Ended, Head, Kept, Logged, Params, Record, Spool, Tags, Used, new_path
+from davy.tracking.spool import FOLDER, Backlog, Created, Ended, Head, Kept, Logged, Params, Record, Spool, Tags, Used
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -93,37 +93,29 @@ class HomeSink:
         return home is not None and home.path == self.home.path
 
     def points(self, columns: Mapping[str, Points]) -> None:
-        if self._spool is not None:
-            self._through_spool(columns)
-            return
+        kept = self._spool is not None and self._kept(columns)  # onto the disk first, because the database has kept others waiting
         try:
-            self._store(columns)
+            if not kept:
+                self._store(columns)
+                kept = True
+            self._catch_up()
         except Unavailable as error:
             self._failed = time.monotonic()
-            try:
-                self.aside(columns)
-            except DavyError:
+            if not (kept or self._kept(columns)):
                 raise error from None
+            if (spool := self._spool) is not None:
+                spool.sync()
+
+    def _kept(self, columns: Mapping[str, Points]) -> bool:
+        try:
+            self.aside(columns)
+        except Unavailable:
+            return False
+        return True
 
     def _store(self, columns: Mapping[str, Points]) -> None:
         with self._writing() as connection:
             add_points(connection, self.run_id, columns)
-
-    def _through_spool(self, columns: Mapping[str, Points]) -> None:
-        """Onto the disk first, because the database has kept others waiting; then try what it takes."""
-        kept = True
-        try:
-            self.aside(columns)
-        except Unavailable:
-            kept = False
-        try:
-            self._catch_up()
-            if not kept:
-                self._store(columns)
-        except Unavailable:
-            self._failed = time.monotonic()
-            if not kept:
-                raise
 
     def aside(self, columns: Mapping[str, Points]) -> None:
         with self._spooling:
@@ -149,7 +141,7 @@ class HomeSink:
 
     def finish(self, status: Status, ended: int) -> None:
         try:
-            if self._spool is not None and time.monotonic() - self._failed > RETRY_SECONDS:
+            if time.monotonic() - self._failed > RETRY_SECONDS:
                 self._catch_up()
             if self._spool is None:
                 with self._begin() as connection:
@@ -160,12 +152,17 @@ class HomeSink:
             except DavyError:
                 raise error from None
         if self._spool is not None:
-            self._spool.append(Ended(status, ended // 1000))
-            tell(f"The run {self._name!r} is not stored to the end. What is left waits in {self._spool.path}. Store it later: davy sync")
-        self.leave()
+            self._spool.append(Ended(status, ended // 1000), sync=True)
+        self._close()
 
     def leave(self) -> None:
+        with suppress(Unavailable):
+            self._catch_up()
+        self._close()
+
+    def _close(self) -> None:
         if self._spool is not None:
+            tell(f"The run {self._name!r} is not stored to the end. What is left waits in {self._spool.path}. Store it later: davy sync")
             self._spool.close(remove=False)
             self._spool = None
         if self._owned:
@@ -179,12 +176,11 @@ class HomeSink:
 
     def _spooled(self) -> Spool:
         if self._spool is None:
-            head = Head(self.run_id, self._name, owner=self._owner)
-            self._spool = Spool(new_path(self.home.path / FOLDER, self.run_id), head)
+            self._spool = Spool(self.home.path / FOLDER, Head(self.run_id, self._name, owner=self._owner))
         return self._spool
 
     def _catch_up(self) -> None:
-        """Bring what the spool holds into the database."""
+        """Bring what the spool holds, if there is one, into the database."""
         spool = self._spool
         if spool is None:
             return
@@ -269,7 +265,7 @@ class ServerSink:
         """The spool, made with its first record."""
         with self._lock:
             if self._spool is None:
-                spool = Spool(new_path(self._folder, self.run_id), Head(self.run_id, self._created.name, self._address, owner=self._owner))
+                spool = Spool(self._folder, Head(self.run_id, self._created.name, self._address, owner=self._owner))
                 spool.append(self._created)
                 sender_to(self.url).add(spool)
                 self._spool = spool
@@ -328,6 +324,8 @@ def cache_folder() -> Path:
 
 def _forget_senders() -> None:
     global _SENDERS_LOCK
+    for sender in _SENDERS.values():
+        sender.abandon()
     _SENDERS.clear()
     _SENDERS_LOCK = threading.Lock()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import io
+import itertools
 import json
 import operator
 import os
@@ -98,6 +99,8 @@ class Run:
                     flat = columns[key]
                     at = flat[-3] + 1 if flat else buffer.step(key)
                     if at > LARGEST_STEP:
+                        for taken in itertools.takewhile(key.__ne__, given):
+                            del columns[taken][-3:]
                         check_step(key, at)
                     flat.extend((at, at_time, value))
             else:
@@ -299,7 +302,7 @@ def current() -> Run | None:
 
 _CURRENT: ContextVar[Run | None] = ContextVar("davy_run", default=None)
 _LIVE: set[Run] = set()
-_terminated = False
+_terminated = _ending = False
 
 
 def _millis(micros: Any) -> int:
@@ -332,12 +335,14 @@ def _commit(root: Path) -> str | None:
 
 def _finish_all() -> None:
     """At the end of the interpreter: end what was left open, as failed when an error ended the program."""
+    global _ending
+    _ending = True
     status: Status = "KILLED" if _terminated else _status(getattr(sys, "last_type", None), None)
     for run in list(_LIVE):
         try:
             run.finish(status)
-        except DavyError as error:
-            tell(f"The end of the run {run.name!r} is not stored: {error}")
+        except (DavyError, KeyboardInterrupt) as error:
+            tell(f"The end of the run {run.name!r} is not stored: {error or 'it was interrupted.'}")
     sinks.drain()
 
 
@@ -356,6 +361,8 @@ def _terminate(number: int, frame: FrameType | None) -> None:
     global _terminated
     if any(run._process == os.getpid() for run in list(_LIVE)):
         _terminated = True
+        if _ending:
+            return  # which is what it asks for
         raise SystemExit(TERMINATED)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.kill(os.getpid(), signal.SIGTERM)
