@@ -149,21 +149,6 @@ def test_what_was_set_aside_is_stored_when_the_lock_is_gone(home: Home) -> None:
 
 
 @pytest.mark.sqlite("it locks the file")
-def test_what_was_set_aside_does_not_wait_for_the_next_point(home: Home) -> None:
-    with start_run(home=home, system_metrics=False) as run:
-        with locked(home):
-            step = 0
-            while not spools(home.path / FOLDER):
-                run.log(loss=float(step), step=step)
-                step += 1
-        deadline = time.monotonic() + 30
-        while spools(home.path / FOLDER):
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        assert _steps(home, run.id) == list(range(step))
-
-
-@pytest.mark.sqlite("it locks the file")
 def test_a_forked_child_leaves_nothing_set_aside(home: Home) -> None:
     program = """
 import os, sqlite3, sys

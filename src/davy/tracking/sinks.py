@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -153,14 +153,9 @@ class HomeSink:
                 raise error from None
         if self._spool is not None:
             self._spool.append(Ended(status, ended // 1000), sync=True)
-        self._close()
+        self.leave()
 
     def leave(self) -> None:
-        with suppress(Unavailable):
-            self._catch_up()
-        self._close()
-
-    def _close(self) -> None:
         if self._spool is not None:
             tell(f"The run {self._name!r} is not stored to the end. What is left waits in {self._spool.path}. Store it later: davy sync")
             self._spool.close(remove=False)
