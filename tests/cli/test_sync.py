@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 import pytest
 
+from databases import write_settings
+from davy.auth.tokens import new_token
+from davy.auth.users import add_user
 from davy.cli.main import run as davy
 from davy.tracking import run as start_run
 from davy.tracking import runs
@@ -99,3 +102,24 @@ def test_what_a_deleted_run_has_left_keeps_no_other_from_starting(home: Home, ca
     with home.database.read() as connection:
         assert metric_history(connection, run.id, "loss").values == [0.5, 0.25]
     assert list((home.path / FOLDER).iterdir()) == []
+
+
+def test_a_project_elsewhere_is_named(home: Home, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    _left(home, "f" * 32, "gone")
+    monkeypatch.chdir(tmp_path)
+    assert davy(["sync"]) == 0
+    assert davy(["sync", "--project", str(project)]) == 1
+    assert "gone" in capsys.readouterr().out
+
+
+def test_where_a_login_is_required_it_takes_a_scientist(home: Home, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    tokens = {}
+    with home.database.begin() as connection:
+        for role in ("admin", "scientist", "viewer"):
+            add_user(connection, clock=home.clock, actor="tester", name=role, role=role, record=None)  # type: ignore[arg-type]
+            tokens[role] = new_token(connection, clock=home.clock, actor="tester", owner=role, name="t")[1]
+    write_settings(project, "[auth]\nrequired = true\n")
+    for role, code in (("viewer", 2), ("scientist", 0)):
+        monkeypatch.setenv("DAVY_TOKEN", tokens[role])
+        assert davy(["sync"]) == code
+    assert "viewer has the role viewer, which may not write experiments" in capsys.readouterr().err

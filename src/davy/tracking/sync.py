@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from davy.errors import CorruptData, DavyError, NotFound, Unavailable
-from davy.home import Home
 from davy.tracking.sending import HomeReceiver, Receiver, send_all
 from davy.tracking.sinks import cache_folder
 from davy.tracking.spool import FOLDER, Backlog, Head, spools
@@ -15,6 +14,8 @@ from davy.tracking.spool import FOLDER, Backlog, Head, spools
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from davy.home import Home
 
 State = Literal["sent", "in use", "away", "refused"]
 
@@ -46,12 +47,8 @@ class Waiting(msgspec.Struct, frozen=True):
     damage: str = ""
 
 
-def waiting() -> list[Waiting]:
-    """The spools of the working directory's project, and those that belong to none."""
-    try:
-        home: Home | None = Home.open()
-    except NotFound:
-        home = None
+def waiting(home: Home | None) -> list[Waiting]:
+    """The spools of a home, and those that belong to none."""
     found = [(home, path) for path in (spools(home.path / FOLDER) if home is not None else [])] + [(None, path) for path in spools(cache_folder())]
     items: list[Waiting] = []
     for place, path in found:
