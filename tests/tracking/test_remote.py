@@ -16,7 +16,8 @@ import pytest
 
 from davy.errors import ConfigError, Conflict, InvalidInput, StorageFull
 from davy.tracking import run as start_run
-from davy.tracking.spool import spools
+from davy.tracking.sinks import ServerSink
+from davy.tracking.spool import Created, spools
 from davy.tracking.sync import sync, waiting
 from store.disk import small_disk
 from tracking.server_stub import Server
@@ -127,6 +128,15 @@ def test_a_server_that_goes_away_and_comes_back_misses_and_doubles_nothing(serve
     found = server.runs[run.id]
     assert _steps(found, "loss") == list(range(3001))
     assert (found["params"], found["status"], list(server.runs)) == ({"late": "yes"}, "FINISHED", [run.id])
+
+
+def test_an_end_that_is_told_again_is_told_once(server: Server, elsewhere: Path) -> None:
+    created = Created("Default", "late", "ada", 0, {}, {})
+    sink = ServerSink(server.url, elsewhere, "a" * 32, created)
+    for status in ("FINISHED", "KILLED"):
+        sink.finish(status, 5000)
+        assert spools(elsewhere) == []
+    assert (server.runs["a" * 32]["status"], server.runs["a" * 32]["ended"]) == ("FINISHED", 5)
 
 
 PROGRAM = """

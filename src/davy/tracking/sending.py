@@ -278,6 +278,7 @@ class Sender:
                 self._stopped[path] = stopped
             if finished:
                 del self._open[path]
+                self._complete.discard(path)
             self._changed.notify_all()
 
 

@@ -207,7 +207,7 @@ class ServerSink:
         self.run_id, self._address = run_id, without_user(url)
         self.clock: Clock = SystemClock()
         self.url, self._folder, self._created = url, folder, created
-        self._owner = True
+        self._owner, self._complete = True, False
         self._params = dict(created.params)
         self._forget()
         self._append()
@@ -236,12 +236,13 @@ class ServerSink:
                 self._params |= record.values
 
     def files(self, files: Mapping[str, Path | bytes]) -> None:
-        with self._lock:
-            for path, source in files.items():
-                self._append(Kept(path, self._spooled().keep(source)))
+        for path, source in files.items():
+            self._append(Kept(path, self._spooled().keep(source)))
 
     def finish(self, status: Status, ended: int) -> None:
-        self._append(Ended(status, ended // 1000))
+        if not self._complete:
+            self._append(Ended(status, ended // 1000))
+            self._complete = True  # from now on the sender may remove the spool, also where the wait for it is interrupted
         self.leave()
 
     def leave(self) -> None:
@@ -258,6 +259,8 @@ class ServerSink:
 
     def _spooled(self) -> Spool:
         """The spool, made with its first record."""
+        if self._spool is not None:
+            return self._spool
         with self._lock:
             if self._spool is None:
                 spool = Spool(self._folder, Head(self.run_id, self._created.name, self._address, owner=self._owner))

@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import threading
+import traceback
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -285,13 +286,13 @@ def start(name: str | None = None, *, experiment: str = "Default", params: Mappi
 
 def _in_home(home: Home, name: str, experiment: str, params: Mapping[str, Any], tags: Mapping[str, Any], *, owned: bool) -> Sink:
     """A new run in a home: experiment, run, params and tags are written in one transaction."""
+    catch_up(home)
     with home.database.begin(lazy=home.config.tracking.durability == "process") as connection:
         if (parent := tags.get(PARENT)) is not None:
             runs.writable(connection, parent)
         found = ensure_experiment(connection, clock=home.clock, actor=home.actor, name=experiment)
         run_id = runs.create_run(connection, clock=home.clock, user=home.actor, experiment_id=found.id, name=name, tags=tags)
         runs.log_params(connection, run_id, params)
-    catch_up(home)
     return sinks.HomeSink(home, run_id, name, owned=owned)
 
 
@@ -342,7 +343,9 @@ def _finish_all() -> None:
         try:
             run.finish(status)
         except (DavyError, KeyboardInterrupt) as error:
-            tell(f"The end of the run {run.name!r} is not stored: {error or 'it was interrupted.'}")
+            tell(f"The end of the run {run.name!r} is not stored: {str(error) or 'it was interrupted.'}")
+        except Exception as error:  # noqa: BLE001 - the last line of defence: a bug with one run is told, and the others are ended
+            traceback.print_exception(error)
     sinks.drain()
 
 
