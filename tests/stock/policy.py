@@ -20,7 +20,10 @@ def _field(difference: Difference) -> str:
 
 
 def _times(difference: Difference) -> bool:
-    return _field(difference) in _TIMES and all(isinstance(value, int) and value > RECENT for value in (difference.stock, difference.ours))
+    both = difference.stock, difference.ours
+    if difference.where.endswith("assessment.last_update_time"):
+        return all(isinstance(value, str) and re.fullmatch(r"20\d\d-\d\d-\d\dT[\d:]{8}(\.\d{3})?Z", value) for value in both)
+    return _field(difference) in _TIMES and all(isinstance(value, int) and value > RECENT for value in both)
 
 
 def _names(difference: Difference) -> bool:
