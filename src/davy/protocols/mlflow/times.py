@@ -8,7 +8,7 @@ from davy.core.time import format_time, to_micros
 from davy.errors import InvalidInput
 from davy.protocols.mlflow.checks import bad_value
 
-_DURATION = re.compile(r"(-?\d+)(?:\.(\d{1,9}))?s")
+_DURATION = re.compile(r"(-?\d{1,12})(?:\.(\d{1,9}))?s")
 
 
 def milliseconds(text: str, path: str) -> int:

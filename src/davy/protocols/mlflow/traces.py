@@ -14,7 +14,7 @@ from davy.core.clock import new_id
 from davy.errors import NotFound
 from davy.protocols.mlflow.api import JSON, Call, endpoint, streaming
 from davy.protocols.mlflow.assessments import AssessmentMessage, checked
-from davy.protocols.mlflow.checks import LONGEST_KEY, LONGEST_TAG, bad_value, check_length, check_name, experiment_number, page_size
+from davy.protocols.mlflow.checks import LONGEST_KEY, LONGEST_TAG, bad_value, check_length, check_name, check_time, experiment_number, page_size
 from davy.protocols.mlflow.experiments import active, find
 from davy.protocols.mlflow.runs import head
 from davy.protocols.mlflow.times import duration, milliseconds, moment
@@ -204,7 +204,7 @@ def link(call: Call, asked: LinkToRun) -> dict[str, Any]:
 @endpoint("POST", "traces", TraceInfo2, write=True)
 def start_2(call: Call, asked: TraceInfo2) -> dict[str, Any]:
     experiment = active(find(call, asked.experiment_id))
-    trace = Trace(f"tr-{new_id(call.clock)}", experiment.id, asked.timestamp_ms or call.clock.now() // 1000, None, "IN_PROGRESS",
+    trace = Trace(f"tr-{new_id(call.clock)}", experiment.id, check_time(asked.timestamp_ms, "timestamp_ms") or call.clock.now() // 1000, None, "IN_PROGRESS",
                   tags=_checked({tag.key or "": tag.value or "" for tag in asked.tags}),
                   metadata=_checked({item.key or "": item.value or "" for item in asked.request_metadata}))
     traces.put_trace(call.connection, trace)
@@ -215,7 +215,7 @@ def start_2(call: Call, asked: TraceInfo2) -> dict[str, Any]:
 def end_2(call: Call, asked: TraceInfo2) -> dict[str, Any]:
     found = _trace(call, asked.request_id)
     ended = msgspec.structs.replace(
-        found, duration=max(0, (asked.timestamp_ms or found.time) - found.time), state=_state(_STATES_2.get(str(asked.status), asked.status)),
+        found, duration=max(0, (check_time(asked.timestamp_ms, "timestamp_ms") or found.time) - found.time), state=_state(_STATES_2.get(str(asked.status), asked.status)),
         tags=_checked({tag.key or "": tag.value or "" for tag in asked.tags}),
         metadata=_checked({item.key or "": item.value or "" for item in asked.request_metadata}))
     traces.put_trace(call.connection, ended)
