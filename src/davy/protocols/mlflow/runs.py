@@ -17,6 +17,7 @@ from davy.protocols.mlflow.checks import (
     check_param,
     check_run_id,
     check_tag,
+    check_time,
     check_unique,
     experiment_number,
     page_size,
@@ -114,7 +115,7 @@ def writable(call: Call, run_id: str) -> None:
 @endpoint("POST", "runs/create", CreateRun, write=True)
 def create(call: Call, asked: CreateRun) -> dict[str, Any]:
     experiment = active(find(call, asked.experiment_id))
-    given = dict(check_tag(tag) for tag in asked.tags)
+    given, started = dict(check_tag(tag) for tag in asked.tags), check_time(asked.start_time, "start_time")
     tagged = given.get(RUN_NAME)
     if asked.run_name and tagged and asked.run_name != tagged:
         raise invalid("Both 'run_name' argument and 'mlflow.runName' tag are specified, but with different values "
@@ -123,7 +124,7 @@ def create(call: Call, asked: CreateRun) -> dict[str, Any]:
         return known
     run_id = tracked.create_run(
         call.connection, clock=call.clock, user=call.owner(asked.user_id), experiment_id=experiment.id, run_id=asked.run_id, tags=given,
-        name=asked.run_name or tagged or names.made_up(call.clock), started=None if not asked.start_time else asked.start_time * 1000)
+        name=asked.run_name or tagged or names.made_up(call.clock), started=None if not started else started * 1000)
     made = run_messages(call.connection, [run_id])[0]
     made.outputs = None
     return {"run": made}
@@ -156,7 +157,7 @@ def update(call: Call, asked: UpdateRun) -> dict[str, Any]:
     if asked.status is not None:
         changed["status"] = _status(asked.status)
     if asked.end_time is not None:
-        changed["end_time"] = asked.end_time
+        changed["end_time"] = check_time(asked.end_time, "end_time")
     if changed:
         call.connection.execute(sa.update(runs).where(runs.c.run_id == run_id).values(**changed))
     if asked.run_name:
@@ -166,7 +167,7 @@ def update(call: Call, asked: UpdateRun) -> dict[str, Any]:
 
 def _status(given: str | int) -> str:
     if isinstance(given, int) and 1 <= given <= len(STATUSES):
-        return ("RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED")[given - 1]
+        return STATUSES[given - 1]
     if given not in STATUSES:
         raise bad_value("status", given, f"It is one of {', '.join(STATUSES)}.")
     return str(given)
@@ -263,7 +264,7 @@ def log_model(call: Call, asked: LogModel) -> dict[str, Any]:
     run_id, text = asked.run_id or "", asked.model_json or ""
     try:
         model = msgspec.json.decode(text, type=dict[str, Any])
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         raise invalid(f"Malformed model info. \n {text[:500]} \n is not a valid JSON.") from None
     wanted = {"artifact_path", "flavors", "utc_time_created", "run_id"} - model.keys()
     if wanted:
@@ -273,11 +274,20 @@ def log_model(call: Call, asked: LogModel) -> dict[str, Any]:
     flavors = model["flavors"] if isinstance(model["flavors"], dict) else {}
     kept["flavors"] = {name: {key: value for key, value in config.items() if key != "config"} if isinstance(config, dict) else config
                        for name, config in flavors.items()}
-    before = call.connection.scalar(sa.select(tags.c.value).where(tags.c.run_id == run_id, tags.c.key == HISTORY))
-    value = msgspec.json.encode([*(msgspec.json.decode(before) if before else []), kept]).decode()
-    statement = insert(call.connection, tags).values(run_id=run_id, key=HISTORY, value=value)
-    call.connection.execute(statement.on_conflict_do_update(index_elements=["run_id", "key"], set_={"value": value}))
+    known = _history(call.connection.scalar(sa.select(tags.c.value).where(tags.c.run_id == run_id, tags.c.key == HISTORY)))
+    if kept not in known:  # as it is when a client tries again
+        value = msgspec.json.encode([*known, kept]).decode()
+        statement = insert(call.connection, tags).values(run_id=run_id, key=HISTORY, value=value)
+        call.connection.execute(statement.on_conflict_do_update(index_elements=["run_id", "key"], set_={"value": value}))
     return {}
+
+
+def _history(text: str | None) -> list[Any]:
+    """The models that the tag tells of; none where a client has written something else there."""
+    try:
+        return msgspec.json.decode(text, type=list[Any]) if text else []
+    except (msgspec.DecodeError, RecursionError):
+        return []
 
 
 @endpoint("POST", "runs/search", SearchRuns)
