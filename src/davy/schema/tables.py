@@ -7,11 +7,11 @@ infinities are themselves.
 
 from __future__ import annotations
 
+import sqlalchemy as sa
 from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
-    ColumnElement,
     Float,
     ForeignKey,
     ForeignKeyConstraint,
@@ -23,20 +23,17 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
-    func,
-    literal_column,
 )
 
 metadata = MetaData(naming_convention={"ix": "ix_%(table_name)s_%(column_0_N_name)s", "uq": "uq_%(table_name)s_%(column_0_N_name)s",
                                        "fk": "fk_%(table_name)s_%(column_0_N_name)s", "pk": "pk_%(table_name)s"})
 
-_Name, _Key, _Id, _Digest = String(500), String(250), String(34), String(71)
-SHORT = 100
+_Name, _Key, _Id, _Digest, SHORT = String(500), String(250), String(34), String(71), 100
 
 
-def is_short(value: ColumnElement[str]) -> ColumnElement[bool]:
+def is_short(value: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
     """What the indexes of values hold, from which a query is answered that says so too. PostgreSQL's take no long texts, and SQLite's would have them twice."""
-    return func.length(value) <= literal_column(str(SHORT))
+    return sa.func.length(value) <= sa.literal_column(str(SHORT))
 
 
 def _run(primary: bool = True) -> Column[str]:
