@@ -127,7 +127,7 @@ def test_nobody_is_asked_on_a_laptop(tmp_path: Path) -> None:
 
 
 def test_who_is_not_known_is_told_how_in_the_shape_of_what_they_asked(server: Shared) -> None:
-    page = Asked(server, "GET", "/runs?sort=auc", accept="text/html,application/xhtml+xml")
+    page = Asked(server, "GET", "/runs?sort=metrics.auc", accept="text/html,application/xhtml+xml")
     assert (page.status, page.headers["location"]) == (303, "/login?next=%2Fruns%3Fsort%3Dauc")
     script = Asked(server, "GET", "/runs", accept="*/*", sec_fetch_mode="cors")
     assert (script.status, script.headers["www-authenticate"]) == (401, None)

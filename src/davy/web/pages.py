@@ -10,7 +10,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from davy.errors import DavyError, NotFound
-from davy.web import alerts, artifacts, comparing, gates, journal, models, monitoring, overview, predictions, quality, releases, runs, streams
+from davy.web import alerts, artifacts, comparing, gates, journal, models, monitoring, overview, predictions, quality, releases, runs, streams, traces
 from davy.web.render import page, static, to
 from davy.web.watched import Watched
 
@@ -47,6 +47,8 @@ def routes(home: Home, *, alone: bool = False) -> list[Route]:
         ("/runs/{run}", runs.run),
         ("/runs/{run}/metrics", runs.metric),
         ("/runs/{run}/artifacts/{path:path}", artifacts.artifact),
+        ("/traces", traces.all_traces),
+        ("/traces/{trace}", traces.trace),
         ("/predictions/{prediction}", predictions.prediction),
         ("/streams", streams.streams),
         ("/journal", journal.journal),
