@@ -127,7 +127,7 @@ def test_nobody_is_asked_on_a_laptop(tmp_path: Path) -> None:
 
 
 def test_who_is_not_known_is_told_how_in_the_shape_of_what_they_asked(server: Shared) -> None:
-    page = Asked(server, "GET", "/runs?sort=metrics.auc", accept="text/html,application/xhtml+xml")
+    page = Asked(server, "GET", "/runs?sort=auc", accept="text/html,application/xhtml+xml")
     assert (page.status, page.headers["location"]) == (303, "/login?next=%2Fruns%3Fsort%3Dauc")
     script = Asked(server, "GET", "/runs", accept="*/*", sec_fetch_mode="cors")
     assert (script.status, script.headers["www-authenticate"]) == (401, None)
@@ -398,6 +398,14 @@ def test_beyond_this_machine_it_takes_an_admin_a_certificate_and_a_name(tmp_path
         assert get("/health", "evil.example.com")[0] == 403
         assert get("/runs", "localhost")[0] == 401
         assert "Secure" in until(lambda: (found := get("/login", "localhost"))[0] == 200 and found[1])
+
+        def log(**variables: str) -> str:
+            away = {"DAVY_URL": f"https://localhost:{server.port}", "DAVY_WAIT": "1", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+            return subprocess.run([sys.executable, "-c", "import davy\nwith davy.run('far') as run: run.log(loss=1)"], cwd=tmp_path, text=True, check=True,
+                                  capture_output=True, env=os.environ | away | variables).stderr
+
+        assert "SSL_CERT_FILE=cert.pem names one that is. What is left waits in" in log()
+        assert "This server asks who you are" in log(SSL_CERT_FILE=str(root / "cert.pem"))
 
 
 def last_entry(root: Path) -> tuple[str, str, str]:

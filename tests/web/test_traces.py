@@ -31,7 +31,8 @@ def client(home: Home) -> Iterator[TestClient]:
 
 def _span(number: int, parent: int | None, start: int, end: int | None, **others: Any) -> dict[str, Any]:
     return {"trace_id": "t", "span_id": f"s{number}", "parent_span_id": None if parent is None else f"s{parent}", "name": f"span {number}",
-            "start_time_unix_nano": start, "end_time_unix_nano": end, "status": {"code": "STATUS_CODE_OK", "message": ""}, "attributes": {}, "events": [], **others}
+            "start_time_unix_nano": start, "end_time_unix_nano": end,
+            "status": {"code": "STATUS_CODE_OK", "message": ""}, "attributes": {}, "events": [], **others}
 
 
 def _keep(home: Home, name: str, state: Any = "OK", *, content: bytes | None = None) -> str:

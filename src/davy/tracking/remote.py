@@ -88,6 +88,9 @@ class Server:
                 except (OSError, http.client.HTTPException) as again:
                     self.close()
                     error = again
+            if isinstance(error, ssl.SSLCertVerificationError):
+                raise Unavailable(f"{self.url} shows a certificate that is not trusted here ({error.verify_message}); SSL_CERT_FILE=cert.pem names one "
+                                  "that is.", "", "It is tried again.") from error
             raise Unavailable(f"{self.url} is away: {error or type(error).__name__}.", "", "It is tried again.") from error
 
     def _once(self, method: str, path: str, body: bytes | BinaryIO | None, headers: dict[str, str]) -> bytes:
@@ -249,7 +252,9 @@ def _refusal(url: str, path: str, status: int, location: str | None, data: bytes
     came = f"{url} answered {path.partition('?')[0]} with {status}{f': {message}' if message else ''}"
     if status in _AWAY:
         return Unavailable(came, "", "It is tried again.")
-    if status in (401, 403):
+    if status == 403:
+        return Forbidden(came, "Nothing is lost: whoever may write there can send it.", "Set DAVY_TOKEN to a token of such a user.")
+    if status == 401:
         return Forbidden(came, "A server that is shared wants to know who writes.", "Set DAVY_TOKEN, or write user:password@ into DAVY_URL.")
     if status // 100 == 3:
         return InvalidInput(f"{came}, to {location}" if location else came, "Runs are sent to the address itself.", "Correct DAVY_URL.")
