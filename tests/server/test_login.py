@@ -223,6 +223,10 @@ def test_a_person_logs_in_where_they_were_going_and_out_again(server: Shared) ->
     assert page.status == 200
     assert ">scientist</a>" in page.text
     assert Asked(server, "GET", "/login", cookie=cookie).headers["location"] == "/"
+    account = Asked(server, "GET", "/account", cookie=cookie)
+    assert account.status == 200
+    assert 'href="/traces"' in account.text
+    assert 'href="/streams"' not in account.text
     split = server.client()  # as HTTP/2 may send them
     split.connection.putrequest("GET", "/journal")
     for value in ("theme=dark", cookie):

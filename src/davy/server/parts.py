@@ -65,9 +65,10 @@ def load_pages(home: Home, guard: Guard | None, *, alone: bool = False) -> Adapt
     async def missing(request: Any, error: Exception) -> Response:
         if "text/html" not in request.headers.get("accept", ""):
             return await explain(request, nowhere(request.url.path))
-        request.state.alone = alone
         lost = NotFound(f"There is no page at {request.url.path}.", "", "Go on from the line above, or search.")
         return page(request, "error.html", status=lost.status, error=lost, project=home.config.project)
 
     found = [*routes(home, alone=alone), prometheus.route(home), *((*login.routes(home, guard), *account.routes(home, guard)) if guard is not None else ())]
-    return Adapter(Starlette(routes=found, exception_handlers={DavyError: explain, 404: missing}))
+    application = Starlette(routes=found, exception_handlers={DavyError: explain, 404: missing})
+    application.state.alone = alone
+    return Adapter(application)

@@ -41,8 +41,8 @@ _UNITS = ((86_400_000_000, "d"), (3_600_000_000, "h"), (60_000_000, "min"), (1_0
 
 def page(request: Request, template: str, *, status: int = 200, **context: Any) -> Response:
     """A whole page. `context` reaches the template escaped."""
-    state = request.scope.get("state", {})
-    text = _environment().get_template(template).render(request=request, identity=state.get("identity"), alone=state.get("alone", False), **context)
+    identity, alone = request.scope.get("state", {}).get("identity"), getattr(request.app.state, "alone", False)
+    text = _environment().get_template(template).render(request=request, identity=identity, alone=alone, **context)
     return HTMLResponse(text, status, headers=CONFINED | {"cache-control": "no-store"})
 
 
