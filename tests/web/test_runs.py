@@ -154,6 +154,7 @@ def test_long_names_take_one_line_and_are_told_apart(tab: Tab, home: Home) -> No
         expect(tab.page.locator("table.runs thead")).to_contain_text("p29")
         assert "column=params.p29" in tab.page.url
         tab.page.set_viewport_size({"width": 420, "height": 800})
+        assert max(row.bounding_box()["height"] for row in tab.page.locator("table.runs tbody tr").all()) < 120  # type: ignore[index]
         assert tab.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
