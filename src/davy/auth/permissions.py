@@ -184,7 +184,7 @@ def action_of_verb(verb: str, given: Mapping[str, Any]) -> str | None:
     if found is not None:
         return found
     for (name, argument), action in _GIVEN.items():
-        if name == verb and given.get(argument):
+        if name == verb and given.get(argument) not in (None, False, ()):
             return action
     return _VERBS.get(verb, "other")
 

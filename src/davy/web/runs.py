@@ -9,6 +9,7 @@ import msgspec
 from davy.errors import InvalidInput
 from davy.registry.models import list_versions
 from davy.tracking.experiments import list_experiments
+from davy.tracking.hints import unknown_keys
 from davy.tracking.history import metric_keys
 from davy.tracking.inputs import datasets_of, outputs_of
 from davy.tracking.logged_models import read_logged_models
@@ -58,19 +59,22 @@ def all_runs(home: Home, request: Request) -> Response:
     asked = [_column(field) for field in dict.fromkeys(query.getlist("column")) if field]
     ascending = query.get("order") == "asc"
     fault: InvalidInput | None = None
+    hints: list[str] = []
     with home.database.read() as connection:
         experiments = list_experiments(connection)
         chosen = next((found.name for found in experiments if str(found.id) == query.get("experiment_id")), experiment)
         try:
             found = search_runs(connection, experiments=None if chosen is None else [chosen], filter=text, order_by=_order(sort, ascending), limit=PAGE,
                                 after=after)
+            if not found.runs:
+                hints = unknown_keys(connection, experiments=None if chosen is None else [chosen], filter=text)
         except InvalidInput as error:
             fault, found = error, RunPage([], None)
     columns = list(dict.fromkeys([*_sorted_by(sort), *(asked or _telling(found.runs))]))
     kept = {"experiment": chosen, "filter": text, "column": [column.field for column in asked]}
     order = {"sort": sort, "order": "asc" if ascending else ""}
     return page(request, "runs.html", project=home.config.project, now=home.clock.now(), runs=found.runs, following=found.next, experiments=experiments,
-                experiment=chosen, sort=sort, ascending=ascending, filter=text, fault=fault, status=200 if fault is None else fault.status,
+                experiment=chosen, sort=sort, ascending=ascending, filter=text, fault=fault, hints=hints, status=200 if fault is None else fault.status,
                 columns=columns, choice=_choice(found.runs, columns), kept=kept, order=order, few=FEW)
 
 
