@@ -243,7 +243,7 @@ def test_a_person_logs_in_where_they_were_going_and_out_again(server: Shared) ->
 @pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_browser_logs_in_and_out(server: Shared, scheme: str) -> None:
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", headless=True, args=["--no-sandbox", "--disable-gpu"])
@@ -252,7 +252,8 @@ def test_a_browser_logs_in_and_out(server: Shared, scheme: str) -> None:
         page.on("console", lambda message: complaints.append(message.text))
         page.goto(f"http://127.0.0.1:{server.port}/journal")
         page.get_by_label("Name").fill("releaser")
-        page.keyboard.press("Tab")
+        page.get_by_label("Name").press("Tab")
+        expect(page.get_by_label("Password")).to_be_focused()
         page.keyboard.type(PASSWORD)
         with page.expect_navigation():
             page.keyboard.press("Enter")
