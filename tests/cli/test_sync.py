@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
+from databases import write_settings
+from davy.auth.tokens import new_token
+from davy.auth.users import add_user
 from davy.cli.main import run as davy
 from davy.tracking import run as start_run
 from davy.tracking import runs
@@ -70,3 +73,24 @@ def test_a_folder_that_is_no_spool_is_told(home: Home, capsys: pytest.CaptureFix
     (home.path / FOLDER / "x" / "head.json").write_text("{")
     assert davy(["sync"]) == 4
     assert "can't be read as a spool" in capsys.readouterr().err
+
+
+def test_a_project_elsewhere_is_named(home: Home, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    _left(home, "f" * 32, "gone")
+    monkeypatch.chdir(tmp_path)
+    assert davy(["sync"]) == 0
+    assert davy(["sync", "--project", str(project)]) == 1
+    assert "gone" in capsys.readouterr().out
+
+
+def test_where_a_login_is_required_it_takes_a_scientist(home: Home, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    tokens = {}
+    with home.database.begin() as connection:
+        for role in ("admin", "scientist", "viewer"):
+            add_user(connection, clock=home.clock, actor="tester", name=role, role=role, record=None)  # type: ignore[arg-type]
+            tokens[role] = new_token(connection, clock=home.clock, actor="tester", owner=role, name="t")[1]
+    write_settings(project, "[auth]\nrequired = true\n")
+    for role, code in (("viewer", 2), ("scientist", 0)):
+        monkeypatch.setenv("DAVY_TOKEN", tokens[role])
+        assert davy(["sync"]) == code
+    assert "viewer has the role viewer, which may not write experiments" in capsys.readouterr().err

@@ -15,6 +15,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex, CreateTable
 
+from davy.core.clock import SystemClock
 from davy.schema import HEAD, MIGRATIONS, open_database
 from davy.schema.tables import metadata
 
@@ -100,6 +101,9 @@ def test_every_table_can_be_made_in_postgresql(table: sa.Table) -> None:
 def test_the_first_experiment_is_there(migrated: Database) -> None:
     with migrated.read() as connection:
         assert connection.execute(sa.text("SELECT experiment_id, name, lifecycle_stage FROM experiments")).all() == [(0, "Default", "active")]
+        born, changed = connection.execute(sa.text("SELECT creation_time, last_update_time FROM experiments")).one()
+        assert born == changed
+        assert abs(born - SystemClock().now() // 1000) < 600_000
 
 
 def test_what_alembic_reads_is_beside_the_code() -> None:

@@ -153,7 +153,6 @@ POLICY = [
                 "paths that need cleaning",
                 "//, ./ and an encoded / are taken for what they mean within the root; backslashes, drives and control characters are refused",
             ),
-            ("Default's age", "the experiment that is there from the start has no time of birth"),
             ("a page without a size", "1000 experiments, as for runs; stock demands max_results"),
             ("tags of a new run", "are checked like all tags: keys, lengths; of one key the last wins"),
             ("links to no model", "an input or output that names no logged model is refused; stock keeps the dangling link"),

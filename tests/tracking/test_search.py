@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import math
 import random
@@ -339,6 +340,12 @@ def test_a_page_belongs_to_its_search(database: Database, clock: DrivenClock) ->
         for wrong in ("nonsense", "", str(token)[:-4], "WzFd", "é", "x" * 10_000):
             with pytest.raises(InvalidInput, match="Invalid page token"):
                 search_runs(connection, experiments=[name], limit=1, after=wrong)
+        sorted_by = {"experiments": [name], "order_by": ["metrics.auc"]}
+        tied, *keys = msgspec.json.decode(base64.urlsafe_b64decode(str(search_runs(connection, limit=1, **sorted_by).next)))
+        for value in ("0x1p99999", "nan", "x", 5, None):
+            forged = base64.urlsafe_b64encode(msgspec.json.encode([tied, keys[0], value, *keys[2:]])).decode()
+            with pytest.raises(InvalidInput, match="Invalid page token"):
+                search_runs(connection, after=forged, **sorted_by)
         for limit in (0, -1, 50_001):
             with pytest.raises(InvalidInput, match="limit"):
                 search_runs(connection, limit=limit)

@@ -44,6 +44,8 @@ def test_a_filter_finds_and_its_faults_are_shown_in_place(client: TestClient, id
     found = client.get("/runs", params={"filter": "metrics.auc > 0.75 or params.depth = '7'"}).text
     assert ids[1] in found
     assert ids[0] not in found
+    assert "No run has the metric &#39;acu&#39;; did you mean &#39;auc&#39;?" in client.get("/runs", params={"filter": "metrics.acu > 0.5"}).text
+    assert "No run is like this.</p>" in client.get("/runs", params={"filter": "metrics.auc > 9"}).text
     wrong = client.get("/runs", params={"filter": "metrics.auc >> <b>"})
     assert wrong.status_code == 400
     assert "at character" in wrong.text

@@ -55,6 +55,11 @@ def select_page(connection: sa.Connection, selection: Selection, *, text: str, t
     return [tuple(row[len(order.parts):]) for row in page], following
 
 
+def written(numbers: Sequence[int]) -> sa.BindParameter[int]:
+    """Numbers for IN as part of the statement, of which there may be more than parameters."""
+    return sa.bindparam("numbers", numbers, sa.BigInteger, expanding=True, literal_execute=True, unique=True)
+
+
 def conditions(node: Node | None) -> Iterator[Condition]:
     """All conditions of a tree."""
     if isinstance(node, Condition):

@@ -41,8 +41,9 @@ def create_experiment(connection: sa.Connection, *, clock: Clock, actor: str, na
     identity = int(made[0]) if made else 0
     if not artifact_location:
         connection.execute(sa.update(experiments).where(experiments.c.experiment_id == identity).values(artifact_location=f"{_ROOT}/{identity}"))
-    for key, value in (tags or {}).items():
-        set_experiment_tag(connection, identity, key, value)
+    if tags:
+        rows = [{"experiment_id": identity, "key": check_key("tag", key), "value": value} for key, value in tags.items()]
+        connection.execute(sa.insert(experiment_tags), rows)
     journal.append(connection, clock=clock, actor=actor, action="experiment.create", subject=name, details={"id": identity})
     return get_experiment(connection, identity)
 
@@ -63,12 +64,18 @@ def get_experiment(connection: sa.Connection, identity: int | str) -> Experiment
     Raises:
         NotFound: there is none; names the nearest.
     """
-    column = experiments.c.name if isinstance(identity, str) else experiments.c.experiment_id
-    row = connection.execute(sa.select(experiments).where(column == identity)).first()
-    if row is None:
+    found = find_experiment(connection, identity)
+    if found is None:
         known = connection.scalars(sa.select(experiments.c.name)).all()
         raise NotFound(f"There is no experiment {identity!r}.", nearest(str(identity), known), "Correct the name.")
-    return _records(connection, [row])[0]
+    return found
+
+
+def find_experiment(connection: sa.Connection, identity: int | str) -> Experiment | None:
+    """The experiment of that number or name, deleted ones included, if there is one."""
+    column = experiments.c.name if isinstance(identity, str) else experiments.c.experiment_id
+    row = connection.execute(sa.select(experiments).where(column == identity)).first()
+    return None if row is None else _records(connection, [row])[0]
 
 
 def list_experiments(connection: sa.Connection, *, deleted: bool = False) -> list[Experiment]:

@@ -197,7 +197,7 @@ def note_version(connection: sa.Connection, model_id: str, name: str, version: i
     if found is not None:
         try:
             noted = list(json.loads(found))
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             noted = []  # a client has written something else there; the versions say it better
     entry = {"name": name, "version": version}
     if entry not in noted:

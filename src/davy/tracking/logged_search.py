@@ -10,9 +10,9 @@ import sqlalchemy as sa
 from davy.errors import InvalidInput
 from davy.schema.tables import logged_model_metrics, logged_model_params, logged_model_tags, logged_models
 from davy.search.fields import Attribute, Keyed, Target
-from davy.search.language import Language, SortKey
+from davy.search.language import MOST_KEYS, Language, SortKey
 from davy.search.order import Part
-from davy.search.select import Selection, conditions, select_page
+from davy.search.select import Selection, conditions, select_page, written
 from davy.tracking.search import MOST
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from davy.search.grammar import Unreadable
     from davy.search.tree import Term
 
+MOST_DATASETS = 250
 _model, _metric = logged_models.c, logged_model_metrics.c
 
 
@@ -100,11 +101,13 @@ def search_logged_models(connection: sa.Connection, *, experiments: Sequence[int
         datasets: conditions on metrics look at points on these only; without such conditions, a model has a point on one of them.
 
     Raises:
-        InvalidInput: the filter or the order can't be read, or the token is another search's.
+        InvalidInput: the filter or the order can't be read or is too long, or the token is another search's.
     """
+    if len(datasets) > MOST_DATASETS:
+        raise InvalidInput(f"`datasets` has {len(datasets)} items.", f"A search has at most {MOST_DATASETS}.", "Ask for some at a time.")
     language = _language(msgspec.structs.replace(_METRICS, restrict=lambda rows: _on(rows, datasets))) if datasets else LANGUAGE
     tree = language.read(filter)
-    where = [_model.lifecycle_stage == "active", _model.experiment_id.in_(sorted(set(experiments)))]
+    where = [_model.lifecycle_stage == "active", _model.experiment_id.in_(written(sorted(set(experiments))))]
     if datasets and not any(language.find(filter, condition.left).entity == "metric" for condition in conditions(tree)):
         points = logged_model_metrics.alias()
         where.append(sa.exists().where(points.c.model_id == _model.model_id, _on(points, datasets)))
@@ -120,6 +123,8 @@ def _on(rows: sa.FromClause, datasets: Sequence[Dataset]) -> sa.ColumnElement[bo
 
 
 def _order(items: Sequence[LoggedOrder]) -> list[SortKey]:
+    if len(items) > MOST_KEYS:
+        raise InvalidInput(f"`order_by` has {len(items)} fields.", f"An order has at most {MOST_KEYS}.", "Leave some out.")
     keys: list[SortKey] = []
     seen: set[Any] = set()
     for item in items:

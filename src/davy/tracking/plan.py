@@ -18,6 +18,7 @@ from davy.schema.tables import PARENT_TAG, latest_metrics, runs, tags
 from davy.search.compiler import Compiler, value_and_nan
 from davy.search.joins import Walked
 from davy.search.order import Order, Part, make_order
+from davy.search.select import written
 from davy.search.tree import Condition, conjuncts
 from davy.tracking.languages import METRICS, RUNS, TAGS
 
@@ -65,15 +66,10 @@ class Scope(NamedTuple):
         found: list[sa.ColumnElement[bool]] = []
         if self.experiments is not None:
             column = runs.c.experiment_id if walked else runs.c.experiment_id + 0
-            found.append(column == self.experiments[0] if len(self.experiments) == 1 else column.in_(_written(self.experiments)))
+            found.append(column == self.experiments[0] if len(self.experiments) == 1 else column.in_(written(self.experiments)))
         if len(self.stages) == 1:
             found.append(runs.c.lifecycle_stage == self.stages[0])
         return found
-
-
-def _written(numbers: tuple[int, ...]) -> sa.BindParameter[int]:
-    """Numbers as part of the statement, of which there may be more than parameters."""
-    return sa.bindparam("experiments", numbers, sa.BigInteger, expanding=True, literal_execute=True, unique=True)
 
 
 class Driver(NamedTuple):

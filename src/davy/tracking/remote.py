@@ -249,8 +249,10 @@ def _refusal(url: str, path: str, status: int, location: str | None, data: bytes
     came = f"{url} answered {path.partition('?')[0]} with {status}{f': {message}' if message else ''}"
     if status in _AWAY:
         return Unavailable(came, "", "It is tried again.")
-    if status in (401, 403):
+    if status == 401:
         return Forbidden(came, "A server that is shared wants to know who writes.", "Set DAVY_TOKEN, or write user:password@ into DAVY_URL.")
+    if status == 403:
+        return Forbidden(came, "Writing runs takes the role scientist, and the server's own name in DAVY_URL.", "Take another token: DAVY_TOKEN.")
     if status // 100 == 3:
         return InvalidInput(f"{came}, to {location}" if location else came, "Runs are sent to the address itself.", "Correct DAVY_URL.")
     if code in ("RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"):

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from davy.errors import DavyError, NotFound, Unavailable
-from davy.home import Home
 from davy.tracking.sending import HomeReceiver, Receiver, send_all
 from davy.tracking.sinks import cache_folder
 from davy.tracking.spool import FOLDER, Backlog, spools
@@ -16,6 +15,8 @@ from davy.tracking.spool import FOLDER, Backlog, spools
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from davy.home import Home
 
 State = Literal["sent", "in use", "away", "refused"]
 
@@ -46,12 +47,8 @@ class Waiting(msgspec.Struct, frozen=True):
     records: int
 
 
-def waiting() -> list[Waiting]:
-    """The spools of the working directory's project, and those that belong to none."""
-    try:
-        home: Home | None = Home.open()
-    except NotFound:
-        home = None
+def waiting(home: Home | None) -> list[Waiting]:
+    """The spools of a home, and those that belong to none."""
     found = [(home, path) for path in (spools(home.path / FOLDER) if home is not None else [])] + [(None, path) for path in spools(cache_folder())]
     items: list[Waiting] = []
     for place, path in found:

@@ -12,13 +12,14 @@ from davy.schema.tables import experiments, trace_metadata, trace_tags, traces
 from davy.search.fields import Attribute, Keyed
 from davy.search.language import Language
 from davy.search.order import Part
-from davy.search.select import Selection, select_page
+from davy.search.select import Selection, select_page, written
 from davy.store.database import insert
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 MOST = 50_000
+_LOOKUP = 500
 LOCATION, NAME, PROMPTS, RUN = "mlflow.artifactLocation", "mlflow.traceName", "mlflow.linkedPrompts", "mlflow.sourceRun"
 State = Literal["STATE_UNSPECIFIED", "OK", "ERROR", "IN_PROGRESS"]
 STATES: tuple[State, ...] = get_args(State)
@@ -111,6 +112,10 @@ def get_trace(connection: sa.Connection, trace_id: str) -> Trace:
 
 def read_traces(connection: sa.Connection, ids: Sequence[str]) -> list[Trace]:
     """The traces of these ids in this order; unknown ids are left out."""
+    return [trace for some in _parts(ids) for trace in _some(connection, some)]
+
+
+def _some(connection: sa.Connection, ids: Sequence[str]) -> list[Trace]:
     texts: dict[str, tuple[dict[str, str], dict[str, str]]] = {trace_id: ({}, {}) for trace_id in ids}
     for index, table in enumerate((trace_tags, trace_metadata)):
         for trace_id, key, value in connection.execute(sa.select(table).where(table.c.trace_id.in_(ids)).order_by(table.c.trace_id, table.c.key)):
@@ -129,7 +134,7 @@ def search_traces(connection: sa.Connection, *, experiments: Sequence[int], filt
     selection = Selection(TRACES, traces, (Part(_column.trace_id, False, "text"),), (_column.trace_id,))
     found, following = select_page(
         connection, selection, text=filter, tree=TRACES.read(filter), keys=TRACES.order(order_by or ["timestamp_ms DESC"]), limit=limit, most=MOST,
-        after=after, where=[_column.experiment_id.in_(experiments)], bound=[sorted(experiments), list(order_by)])
+        after=after, where=[_column.experiment_id.in_(written(experiments))], bound=[sorted(experiments), list(order_by)])
     return TracePage(read_traces(connection, [row[0] for row in found]), following)
 
 
@@ -145,9 +150,12 @@ def delete_traces(connection: sa.Connection, experiment_id: int, *, until: int |
     query = sa.select(_column.trace_id).where(_column.experiment_id == experiment_id).order_by(_column.time, _column.trace_id)
     if until is not None:
         query = query.where(_column.time <= until)
-    if ids:
-        query = query.where(_column.trace_id.in_(ids))
-    found: list[Any] = list(connection.scalars(query.limit(most)))
-    if found:
-        connection.execute(sa.delete(traces).where(_column.trace_id.in_(found)))
+    asked = [query.where(_column.trace_id.in_(some)) for some in _parts(ids)] if ids else [query]
+    found: list[Any] = [trace_id for one in asked for trace_id in connection.scalars(one.limit(most))][:most]
+    for some in _parts(found):
+        connection.execute(sa.delete(traces).where(_column.trace_id.in_(some)))
     return found
+
+
+def _parts(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (ids[start:start + _LOOKUP] for start in range(0, len(ids), _LOOKUP))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from davy.errors import InvalidInput
 from davy.registry.models import list_versions
 from davy.tracking.experiments import list_experiments
+from davy.tracking.hints import unknown_keys
 from davy.tracking.history import metric_keys
 from davy.tracking.records import telling_metrics
 from davy.tracking.runs import get_run
@@ -35,16 +36,19 @@ def all_runs(home: Home, request: Request) -> Response:
     experiment, sort, after, text = query.get("experiment") or None, query.get("sort") or None, query.get("after") or None, query.get("filter", "").strip()
     ascending = query.get("order") == "asc"
     fault: InvalidInput | None = None
+    hints: list[str] = []
     with home.database.read() as connection:
         experiments = list_experiments(connection)
         chosen = next((found.name for found in experiments if str(found.id) == query.get("experiment_id")), experiment)
         try:
             found = search_runs(connection, experiments=None if chosen is None else [chosen], filter=text, order_by=_order(sort, ascending), limit=PAGE,
                                 after=after)
+            if not found.runs:
+                hints = unknown_keys(connection, experiments=None if chosen is None else [chosen], filter=text)
         except InvalidInput as error:
             fault, found = error, RunPage([], None)
     return page(request, "runs.html", project=home.config.project, now=home.clock.now(), runs=found.runs, following=found.next, experiments=experiments,
-                experiment=chosen, sort=sort, ascending=ascending, filter=text, fault=fault, status=200 if fault is None else fault.status,
+                experiment=chosen, sort=sort, ascending=ascending, filter=text, fault=fault, hints=hints, status=200 if fault is None else fault.status,
                 metrics=telling_metrics(found.runs, MOST_METRICS, sort), params=_telling(found.runs))
 
 

@@ -13,8 +13,8 @@ KNOWN_FILTERS = {"name = 'a' OR name = 'b'": BEYOND, "(name = 'a')": BEYOND, "na
 
 
 def life_of_an_experiment(pair: Pair) -> None:
-    pair.get("experiments/get", experiment_id="0", known="Default's age")
-    pair.get("experiments/get-by-name", experiment_name="Default", known="Default's age")
+    pair.get("experiments/get", experiment_id="0")
+    pair.get("experiments/get-by-name", experiment_name="Default")
     pair.get("experiments/get-by-name", experiment_name="life")
     pair.post("experiments/create", {"name": "life", "tags": [{"key": "team", "value": "air"}, {"key": "note", "value": ""}]}, keep={"life": "experiment_id"})
     pair.get("experiments/get", experiment_id="$life")
@@ -150,7 +150,7 @@ def writing_of_messages(pair: Pair) -> None:
     pair.ask(
         "POST", "experiments/create", b'{"name":"charset"}', headers={"Content-Type": "application/json; charset=utf-8"}, keep={"charset": "experiment_id"}
     )
-    pair.ask("GET", "experiments/get", experiment_id="0", headers={"Content-Type": "text/plain"}, known="Default's age")
+    pair.ask("GET", "experiments/get", experiment_id="0", headers={"Content-Type": "text/plain"})
     pair.ask("POST", "experiments/create", b'{"name":"\\ud800"}', known="malformed JSON")
     pair.ask("POST", "experiments/create", b'{"name":"\xff"}', known="malformed JSON")
     pair.ask("POST", "/ajax-api/2.0/mlflow/runs/create", {"experiment_id": "0", "run_name": "browser", "start_time": 2}, keep={"browser": "run.info.run_id"})

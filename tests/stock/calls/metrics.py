@@ -63,6 +63,10 @@ def points(pair: Pair) -> None:
         {"key": "nan", "value": "nan", "timestamp": 1},
         {"key": "inf", "value": "inf", "timestamp": 1},
         {"key": "obj", "value": {}, "timestamp": 1},
+        {"key": "half", "value": 1, "timestamp": 1, "dataset_name": "test"},
+        {"key": "half", "value": 1, "timestamp": 1, "dataset_digest": "d1"},
+        {"key": "half", "value": 1, "timestamp": 1, "dataset_name": "test", "dataset_digest": ""},
+        {"key": "neither", "value": 1, "timestamp": 1, "dataset_name": "", "dataset_digest": ""},
     ):
         pair.post("runs/log-metric", {"run_id": "$points", **body})
     pair.post("runs/log-metric", {"key": "a", "value": 1, "timestamp": 1})

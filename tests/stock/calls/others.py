@@ -56,6 +56,12 @@ def traces(pair: Pair) -> None:
         {"locations": []},
     ):
         pair.post(f"{TRACES}/search", {"locations": place, **body})
+    pair.post(f"{TRACES}/search", {"max_results": 5})
+    pair.post(f"{TRACES}/batchGetInfos", {"trace_ids": [f"tr-{2:032x}", "tr-nothing"]})
+    pair.post(f"{TRACES}/batchGetInfos", {})
+    pair.get("traces", max_results=5)
+    pair.post("traces/link-to-run", {"run_id": "x"})
+    pair.post("traces/link-to-run", {"run_id": "x", "trace_ids": ["t"] * 101})
     pair.walk(f"{TRACES}/search", "traces", {"locations": place, "max_results": 2, "order_by": ["timestamp_ms DESC"]})
     for key, value in (("a", "1"), ("a", "2"), ("", "x")):
         pair.ask("PATCH", f"{TRACES}/tr-{1:032x}/tags", {"trace_id": f"tr-{1:032x}", "key": key, "value": value})

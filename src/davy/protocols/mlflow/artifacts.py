@@ -13,6 +13,7 @@ from davy.protocols.mlflow.api import JSON, Call, endpoint, streaming
 from davy.protocols.mlflow.files import Source, blob_source, content_length, drain, is_folder, missing_artifact, receive, safe_path, send
 from davy.protocols.mlflow.wire import Message, MlflowError, invalid, missing, required_missing
 from davy.schema.tables import logged_models, model_versions, runs
+from davy.store import journal
 from davy.tracking.artifacts import add_artifacts, get_artifact, list_artifacts, remove_artifacts
 from davy.tracking.places import check_model, list_place, locate, uri_path, writable_place
 from davy.tracking.records import Artifact
@@ -91,7 +92,10 @@ async def delete(exchange: Exchange, path: str) -> None:
             own = {item.path.rsplit("/", 1)[-1] for item in list_artifacts(connection, place.owner, place.path)}
             if set(leading) - own:
                 raise invalid(f"Artifacts of runs or logged models lie beneath '{path}'. Delete those of one run or logged model at a time.")
-        remove_artifacts(connection, place.owner, place.path)
+        gone = remove_artifacts(connection, place.owner, place.path)
+        if gone:
+            journal.append(connection, clock=exchange.home.clock, actor=exchange.actor, action="artifacts.delete", subject=place.owner,
+                           details={"path": place.path, "files": gone})
 
     await exchange.write(work)
     exchange.answer(200, JSON, b"{}")
@@ -102,15 +106,12 @@ def list_run(call: Call, asked: ListRun) -> Files:
     run_id = asked.run_id or asked.run_uuid
     if not run_id:
         raise required_missing("run_id")
-    uri = call.connection.scalar(sa.select(runs.c.artifact_uri).where(runs.c.run_id == run_id))
-    if uri is None:
-        raise missing(f"Run with id={run_id} not found")
-    return _listed(call, uri, safe_path(asked.path or ""))
+    return _listed(call, run_uri(call.connection, run_id), safe_path(asked.path or ""))
 
 
 @endpoint("GET", "logged-models/{model_id}/artifacts/directories", ListModel)
 def list_model(call: Call, asked: ListModel) -> Files:
-    uri = _model_uri(call.connection, asked.model_id or "")
+    uri = model_uri(call.connection, asked.model_id or "")
     return _listed(call, uri, safe_path(asked.artifact_directory_path or ""))
 
 
@@ -120,9 +121,7 @@ async def get_run_artifact(exchange: Exchange) -> None:
     run_id, path = asked.get("run_id") or asked.get("run_uuid"), safe_path(_given(asked, "path"))
     if not run_id:
         raise required_missing("run_id")
-    uri = await exchange.read(lambda connection: connection.scalar(sa.select(runs.c.artifact_uri).where(runs.c.run_id == run_id)))
-    if uri is None:
-        raise missing(f"Run with id={run_id} not found")
+    uri = await exchange.read(lambda connection: run_uri(connection, run_id))
     await _send_below(exchange, uri, path)
 
 
@@ -149,7 +148,7 @@ async def get_model_artifact(exchange: Exchange, model_id: str) -> None:
     if not asked:
         raise MlflowError("BAD_REQUEST", 'Request must include the "artifact_file_path" query parameter.')
     path = safe_path(asked)
-    uri = await exchange.read(lambda connection: _model_uri(connection, model_id))
+    uri = await exchange.read(lambda connection: model_uri(connection, model_id))
     await _send_below(exchange, uri, path)
 
 
@@ -167,9 +166,7 @@ async def upload_by_page(exchange: Exchange) -> None:
     body = await exchange.body(LARGEST_BY_PAGE)
     if not body:
         raise invalid("Request must specify data.")
-    uri = await exchange.read(lambda connection: connection.scalar(sa.select(runs.c.artifact_uri).where(runs.c.run_id == run_id)))
-    if uri is None:
-        raise missing(f"Run with id={run_id} not found")
+    uri = await exchange.read(lambda connection: run_uri(connection, run_id))
     root = uri_path(uri)
     if root is None:
         raise invalid(f"The artifacts of run {run_id} lie at {uri}, where only clients write. Upload it with the client.")
@@ -246,7 +243,16 @@ def _root(home: Home, uri: str) -> Root:
     return open_root(uri, home.config.tracking.artifact_roots, home.config.storage.options)
 
 
-def _model_uri(connection: sa.Connection, model_id: str) -> str:
+def run_uri(connection: sa.Connection, run_id: str) -> str:
+    """Where the run's artifacts lie."""
+    uri = connection.scalar(sa.select(runs.c.artifact_uri).where(runs.c.run_id == run_id))
+    if uri is None:
+        raise missing(f"Run with id={run_id} not found")
+    return str(uri)
+
+
+def model_uri(connection: sa.Connection, model_id: str) -> str:
+    """Where the artifacts of an active logged model lie."""
     check_model(connection, model_id)
     return str(connection.scalar(sa.select(logged_models.c.artifact_uri).where(logged_models.c.model_id == model_id)))
 

@@ -30,9 +30,13 @@ def bad_value(path: str, value: Any, why: str) -> MlflowError:
     return invalid(f"Invalid value {shown if len(shown) <= 500 else shown[:500] + '...'} for parameter '{path}' supplied: {why}")
 
 
-@lru_cache(4096)
 def check_name(name: str, path: str) -> str:
-    """A key of a metric, param or tag that reads as a relative path."""
+    """A key of a metric, param or tag that reads as a relative path. One that is too long anyhow is not remembered."""
+    return (_named if len(name) <= LONGEST_KEY else _named.__wrapped__)(name, path)
+
+
+@lru_cache(4096)
+def _named(name: str, path: str) -> str:
     if not _NAME.fullmatch(name):
         raise bad_value(path, name, _BAD_CHARACTERS)
     resolved = posixpath.normpath(name)

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from davy.errors import Conflict, NotFound
+from davy.errors import Conflict
 from davy.protocols.mlflow.api import Call, endpoint
 from davy.protocols.mlflow.checks import LONGEST_NAME, check_experiment_tag, check_length, experiment_number, page_size, view_of
 from davy.protocols.mlflow.wire import KeyValue, Message, MlflowError, invalid, missing, some
@@ -87,10 +87,7 @@ def find(call: Call, identity: str | None, stage: str | None = None) -> Experime
         MlflowError: RESOURCE_DOES_NOT_EXIST.
     """
     number = experiment_number(identity)
-    try:
-        found = experiments.get_experiment(call.connection, number)
-    except NotFound:
-        found = None
+    found = experiments.find_experiment(call.connection, number)
     if found is None or (stage is not None and found.lifecycle != stage):
         raise missing(f"No Experiment with id={number} exists")
     return found
@@ -122,10 +119,10 @@ def get(call: Call, asked: OneExperiment) -> dict[str, Any]:
 
 @endpoint("GET", "experiments/get-by-name", NamedExperiment, required=("experiment_name",))
 def get_by_name(call: Call, asked: NamedExperiment) -> dict[str, Any]:
-    try:
-        return {"experiment": message(experiments.get_experiment(call.connection, asked.experiment_name or ""))}
-    except NotFound:
-        raise missing(f"Could not find experiment with name '{asked.experiment_name}'") from None
+    found = experiments.find_experiment(call.connection, asked.experiment_name or "")
+    if found is None:
+        raise missing(f"Could not find experiment with name '{asked.experiment_name}'")
+    return {"experiment": message(found)}
 
 
 @endpoint("POST", "experiments/update", UpdateExperiment, required=("experiment_id", "new_name"), write=True)

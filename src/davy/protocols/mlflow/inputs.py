@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import sqlalchemy as sa
-
 from davy.protocols.mlflow.api import Call, endpoint
 from davy.protocols.mlflow.checks import check_length, check_run_id
 from davy.protocols.mlflow.run_messages import DatasetInputMessage, ModelInput, ModelOutput
 from davy.protocols.mlflow.runs import head, writable
-from davy.protocols.mlflow.wire import Message, invalid, missing
-from davy.schema.tables import logged_models
+from davy.protocols.mlflow.wire import Message, invalid
 from davy.tracking.inputs import Dataset, DatasetInput, log_datasets, log_model_inputs, log_outputs
+from davy.tracking.logged_models import require_logged_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,7 +37,7 @@ def inputs(call: Call, asked: LogInputs) -> dict[str, Any]:
     writable(call, run_id)
     if found:
         log_datasets(call.connection, run_id, int(head(call, run_id).experiment_id), found, clock=call.clock)
-    log_model_inputs(call.connection, run_id, _known(call, [item.model_id or "" for item in asked.models]))
+    log_model_inputs(call.connection, run_id, _known(call, asked.models))
     return {}
 
 
@@ -47,7 +45,7 @@ def inputs(call: Call, asked: LogInputs) -> dict[str, Any]:
 def outputs(call: Call, asked: LogOutputs) -> dict[str, Any]:
     run_id = asked.run_id or ""
     writable(call, run_id)
-    _known(call, [item.model_id or "" for item in asked.models])
+    _known(call, asked.models)
     log_outputs(call.connection, run_id, [(item.model_id or "", item.step or 0) for item in asked.models])
     return {}
 
@@ -70,13 +68,9 @@ def _dataset(item: DatasetInputMessage) -> DatasetInput:
     return DatasetInput(dataset, tuple((tag.key or "", tag.value or "") for tag in item.tags))
 
 
-def _known(call: Call, model_ids: Iterable[str]) -> list[str]:
+def _known(call: Call, models: Iterable[ModelInput | ModelOutput]) -> list[str]:
     """The ids, if each is a logged model's."""
-    wanted = list(dict.fromkeys(model_ids))
-    if wanted:
-        query = sa.select(logged_models.c.model_id).where(logged_models.c.model_id.in_(wanted))
-        known = set(call.connection.scalars(query))
-        for model_id in wanted:
-            if model_id not in known:
-                raise missing(f"Logged model with ID '{model_id}' not found.")
+    wanted = list(dict.fromkeys(item.model_id or "" for item in models))
+    for model_id in wanted:
+        require_logged_model(call.connection, model_id)
     return wanted

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import sys
 from array import array
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 from davy.protocols.mlflow.api import Call, endpoint
-from davy.protocols.mlflow.checks import check_metric
+from davy.protocols.mlflow.checks import check_metric, page_size
 from davy.protocols.mlflow.run_messages import MetricMessage
 from davy.protocols.mlflow.wire import Int64, Message, invalid, missing, number, required_missing, some
 from davy.schema.tables import runs
@@ -70,6 +71,8 @@ def log_points(call: Call, run_id: str, metrics: Sequence[MetricIn], path: str =
         assert value is not None
         assert time is not None
         column = columns.get(key)
+        if (not metric.dataset_name) != (not metric.dataset_digest):
+            raise invalid("Both dataset_name and dataset_digest must be provided if one is provided")
         if column is None or time < 0:
             check_metric(key, value, time, path.format(index))
             column = columns.setdefault(key, Points(array("q"), array("q"), array("d")))
@@ -124,7 +127,7 @@ def history_bulk(call: Call, asked: HistoryBulk) -> dict[str, Any]:
         raise invalid(f"GetMetricHistoryBulk request cannot specify more than {MOST_BULK_RUNS} run_ids. Received {len(asked.run_id)} run_ids.")
     if asked.metric_key is None:
         raise invalid("GetMetricHistoryBulk request must specify a metric_key.")
-    limit = min(MOST_BULK if asked.max_results is None else asked.max_results, MOST_BULK)
+    limit = min(page_size(asked.max_results, MOST_BULK, sys.maxsize), MOST_BULK)
     found = histories(call.connection, asked.run_id, asked.metric_key, limit=limit)
     return {"metrics": [message for run_id, points in found for message in _messages(asked.metric_key, points, run_id)]}
 

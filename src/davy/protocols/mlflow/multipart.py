@@ -9,14 +9,11 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import msgspec
-import sqlalchemy as sa
 
 from davy.protocols.mlflow.api import JSON, Call, endpoint
-from davy.protocols.mlflow.artifacts import PROXY, both, find, keep, target
+from davy.protocols.mlflow.artifacts import PROXY, both, find, keep, model_uri, run_uri, target
 from davy.protocols.mlflow.files import content_length, drain, receive, safe_path, start
-from davy.protocols.mlflow.wire import Message, MlflowError, invalid, missing, read_json, required_missing
-from davy.schema.tables import logged_models, runs
-from davy.tracking.places import check_model
+from davy.protocols.mlflow.wire import Message, MlflowError, invalid, read_json, required_missing
 from davy.tracking.uploads import MOST_PARTS, Uploads
 
 if TYPE_CHECKING:
@@ -147,14 +144,8 @@ def sign_download(call: Call, asked: Sign) -> dict[str, Any]:
 
 def _unsigned(call: Call, asked: Sign, what: str, proxied: str) -> MlflowError:
     """Why nothing is signed: the server gives out no access to stores that are not its own, and its own is reached through the proxy."""
-    if asked.run_id:
-        uri = call.connection.scalar(sa.select(runs.c.artifact_uri).where(runs.c.run_id == asked.run_id))
-        if uri is None:
-            return missing(f"Run with id={asked.run_id} not found")
-    else:
-        check_model(call.connection, asked.model_id or "")
-        uri = call.connection.scalar(sa.select(logged_models.c.artifact_uri).where(logged_models.c.model_id == asked.model_id))
-    scheme = str(uri).partition(":")[0]
+    uri = run_uri(call.connection, asked.run_id) if asked.run_id else model_uri(call.connection, asked.model_id or "")
+    scheme = uri.partition(":")[0]
     if scheme in ("http", "https", "mlflow-artifacts"):
         return invalid(proxied.format(scheme))
     return MlflowError("NOT_IMPLEMENTED", f"Presigned {what} is not supported for the current artifact repository")

@@ -166,7 +166,7 @@ def update(call: Call, asked: UpdateRun) -> dict[str, Any]:
 
 def _status(given: str | int) -> str:
     if isinstance(given, int) and 1 <= given <= len(STATUSES):
-        return ("RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED")[given - 1]
+        return STATUSES[given - 1]
     if given not in STATUSES:
         raise bad_value("status", given, f"It is one of {', '.join(STATUSES)}.")
     return str(given)
@@ -263,7 +263,7 @@ def log_model(call: Call, asked: LogModel) -> dict[str, Any]:
     run_id, text = asked.run_id or "", asked.model_json or ""
     try:
         model = msgspec.json.decode(text, type=dict[str, Any])
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         raise invalid(f"Malformed model info. \n {text[:500]} \n is not a valid JSON.") from None
     wanted = {"artifact_path", "flavors", "utc_time_created", "run_id"} - model.keys()
     if wanted:
@@ -273,11 +273,20 @@ def log_model(call: Call, asked: LogModel) -> dict[str, Any]:
     flavors = model["flavors"] if isinstance(model["flavors"], dict) else {}
     kept["flavors"] = {name: {key: value for key, value in config.items() if key != "config"} if isinstance(config, dict) else config
                        for name, config in flavors.items()}
-    before = call.connection.scalar(sa.select(tags.c.value).where(tags.c.run_id == run_id, tags.c.key == HISTORY))
-    value = msgspec.json.encode([*(msgspec.json.decode(before) if before else []), kept]).decode()
-    statement = insert(call.connection, tags).values(run_id=run_id, key=HISTORY, value=value)
-    call.connection.execute(statement.on_conflict_do_update(index_elements=["run_id", "key"], set_={"value": value}))
+    known = _history(call.connection.scalar(sa.select(tags.c.value).where(tags.c.run_id == run_id, tags.c.key == HISTORY)))
+    if kept not in known:  # as it is when a client tries again
+        value = msgspec.json.encode([*known, kept]).decode()
+        statement = insert(call.connection, tags).values(run_id=run_id, key=HISTORY, value=value)
+        call.connection.execute(statement.on_conflict_do_update(index_elements=["run_id", "key"], set_={"value": value}))
     return {}
+
+
+def _history(text: str | None) -> list[Any]:
+    """The models that the tag tells of; none where a client has written something else there."""
+    try:
+        return msgspec.json.decode(text, type=list[Any]) if text else []
+    except (msgspec.DecodeError, RecursionError):
+        return []
 
 
 @endpoint("POST", "runs/search", SearchRuns)

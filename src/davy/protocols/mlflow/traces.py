@@ -18,6 +18,7 @@ from davy.protocols.mlflow.checks import LONGEST_KEY, LONGEST_TAG, bad_value, ch
 from davy.protocols.mlflow.experiments import active, find
 from davy.protocols.mlflow.runs import head
 from davy.protocols.mlflow.wire import Int64, KeyValue, Message, error_body, invalid, missing, required_missing, some
+from davy.store import journal
 from davy.tracking import traces
 from davy.tracking.places import remove_below
 from davy.tracking.traces import STATES, State, Trace
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 _STATES_2 = {"OK": "OK", "ERROR": "ERROR", "IN_PROGRESS": "IN_PROGRESS", "TRACE_STATUS_UNSPECIFIED": "STATE_UNSPECIFIED"}
 _DURATION = re.compile(r"(-?\d+)(?:\.(\d{1,9}))?s")
 _TRACE_ID = re.compile(r"[\w\-:.]{1,250}")
-_MOST_FOUND, _RUN = 500, "mlflow.sourceRun"
+_MOST_FOUND, _MOST_LINKS, _RUN = 500, 100, "mlflow.sourceRun"
 
 
 class ExperimentPlace(Message):
@@ -134,19 +135,19 @@ def get(call: Call, asked: OneTrace) -> dict[str, Any]:
     return {"trace": {"trace_info": message(_trace(call, asked.trace_id))}}
 
 
-@endpoint("POST", "traces/batchGetInfos", SomeTraces, api="3.0")
+@endpoint("POST", "traces/batchGetInfos", SomeTraces, required=("trace_ids",), api="3.0")
 def get_some(call: Call, asked: SomeTraces) -> dict[str, Any]:
-    return some({"trace_infos": [message(found) for found in traces.read_traces(call.connection, asked.trace_ids[:_MOST_FOUND])]})
+    return some({"trace_infos": [message(found) for found in traces.read_traces(call.connection, asked.trace_ids)]})
 
 
-@endpoint("POST", "traces/search", SearchTraces, api="3.0")
+@endpoint("POST", "traces/search", SearchTraces, required=("locations",), api="3.0")
 def search(call: Call, asked: SearchTraces) -> dict[str, Any]:
     numbers = [experiment_number(place.mlflow_experiment.experiment_id) for place in asked.locations if place.mlflow_experiment]
     found = _search(call, asked, numbers)
     return some({"traces": [message(trace) for trace in found.traces], "next_page_token": found.next})
 
 
-@endpoint("GET", "traces", SearchTraces)
+@endpoint("GET", "traces", SearchTraces, required=("experiment_ids",))
 def search_2(call: Call, asked: SearchTraces) -> dict[str, Any]:
     found = _search(call, asked, [experiment_number(text) for text in asked.experiment_ids])
     return some({"traces": [_message_2(trace) for trace in found.traces], "next_page_token": found.next})
@@ -185,11 +186,16 @@ def delete(call: Call, asked: DeleteTraces) -> dict[str, Any]:
     found = traces.delete_traces(call.connection, experiment.id, until=asked.max_timestamp_millis, most=asked.max_traces, ids=asked.request_ids)
     for trace_id in found:
         remove_below(call.connection, f"{experiment.artifact_location}/traces/{trace_id}")
+    if found:
+        journal.append(call.connection, clock=call.clock, actor=call.actor, action="traces.delete", subject=experiment.name,
+                       details={"id": experiment.id, "traces": len(found)})
     return {"traces_deleted": len(found)}
 
 
-@endpoint("POST", "traces/link-to-run", LinkToRun, required=("run_id",), write=True)
+@endpoint("POST", "traces/link-to-run", LinkToRun, required=("trace_ids", "run_id"), write=True)
 def link(call: Call, asked: LinkToRun) -> dict[str, Any]:
+    if len(asked.trace_ids) > _MOST_LINKS:
+        raise invalid(f"Cannot link more than {_MOST_LINKS} traces to a run in a single request. Provided {len(asked.trace_ids)} traces.")
     run_id = head(call, asked.run_id or "").run_id
     for trace_id in asked.trace_ids:
         traces.set_trace_metadata(call.connection, _trace(call, trace_id).id, {_RUN: run_id})

@@ -99,7 +99,7 @@ def read_json(kind: type[M], body: bytes, required: tuple[str, ...] = ()) -> M:
             found: M = _decoder(kind).decode(body)
             if not any(getattr(found, name) == [] for name in required):  # only the object tells an empty list from none
                 return _complete(found, required, None)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             pass  # the slow way takes what Python's own clients write, and names what is wrong
     raw = _parse(body)
     if isinstance(raw, str):  # old clients encode twice

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from davy.core.clock import SystemClock
+
 revision = "0001"
 down_revision = None
 branch_labels = None
@@ -22,10 +24,11 @@ def upgrade() -> None:
     _models()
     _parts_of_models()
     _platform()
-    op.execute(
+    made = sa.text(
         "INSERT INTO experiments (experiment_id, name, artifact_location, lifecycle_stage, creation_time, last_update_time)"
-        " VALUES (0, 'Default', 'mlflow-artifacts:/0', 'active', 0, 0)"
+        " VALUES (0, 'Default', 'mlflow-artifacts:/0', 'active', :now, :now)"
     )
+    op.execute(made.bindparams(now=SystemClock().now() // 1000))
 
 
 def _experiments_and_runs() -> None:
