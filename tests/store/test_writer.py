@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from databases import open_at, url_of
 from davy.errors import Conflict, InvalidInput, Unavailable
+from davy.schema import open_database
 from davy.schema.tables import experiments
 from davy.store import journal
 from davy.store.database import after_commit
@@ -188,6 +189,7 @@ def test_a_panic_takes_neither_its_neighbours_nor_the_writer_along(database: Dat
     writer.close()
 
 
+@pytest.mark.sqlite("it locks the file")
 def test_a_lock_that_stays_is_waited_for_once_by_all(tmp_path: Path) -> None:
     database = open_database(f"sqlite:///{tmp_path / 'locked.db'}")
     database.close()
