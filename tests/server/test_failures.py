@@ -202,12 +202,14 @@ def test_a_server_that_starts_while_a_version_cannot_be_loaded_lets_stable_answe
 def test_a_shadow_is_asked_the_same_and_answers_nobody(stage: Stage) -> None:
     bad, server = stage.bad, stage.server
     stage.give({"fraud@1": 1.0}, stable=1, shadow=bad.version)
+    well = (pl.col("arm") == "shadow") & (pl.col("status") == "ok")
+    until(lambda: server.post("/predict/fraud", BODY)[0] == 200 and stage.logged().filter(well).height)
     before = stage.shadow()
     answers = [server.post("/predict/fraud", {**BODY, "card": f"c{number}"})[1] for number in range(20)]
     answers.append(server.post("/predict/fraud", {**BODY, "amount": RAISES})[1])
     answers.append(server.post("/predict/fraud", {**BODY, "amount": HANGS})[1])
     assert {answer["version"] for answer in answers} == {1}
-    found = stage.wait_for(pl.col("arm") == "shadow", 22)
+    found = stage.wait_for((pl.col("arm") == "shadow") & pl.col("answered").is_in([answer["prediction_id"] for answer in answers]), 22)
     assert set(found["answered"]) == {answer["prediction_id"] for answer in answers}
     assert set(found["version"]) == {bad.version}
     assert set(found["share"]) == {0.0}
