@@ -122,13 +122,14 @@ def test_one_that_is_killed_goes_on(database: Filled, home: Home, project: Path,
 def test_a_run_that_went_on_is_brought_up_to_date(old_folder: Filled, home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     here = tmp_path / "moved" / "mlruns"  # with the paths of its files still naming the old place
     _moved(old_folder, here)
-    _brought(capsys, str(here))
     run = next(here.glob(f"*/{old_folder.ids['running']}"))
+    meta = run / "meta.yaml"
+    meta.write_text(meta.read_text().replace("status: 1", "status: 2"))  # scheduled, which is no end either
+    _brought(capsys, str(here))
     with (run / "metrics" / "loss").open("a") as file:
         file.write("2 7.5 1\n")
     (run / "artifacts" / "late.txt").write_text("late")
-    meta = run / "meta.yaml"
-    meta.write_text(meta.read_text().replace("status: 1", "status: 3").replace("end_time: null", "end_time: 5"))
+    meta.write_text(meta.read_text().replace("status: 2", "status: 3").replace("end_time: null", "end_time: 5"))
     ended = next(here.glob(f"*/{old_folder.ids['child']}"))
     (ended / "tags" / "verdict").write_text("good")
     (ended / "artifacts" / "note.txt").write_text("later")

@@ -64,11 +64,16 @@ def test_an_interruption_while_points_are_set_aside_loses_none() -> None:
     run.log(loss=0.0, step=0)
     assert sink.storing.wait(30)
     logged = 1
-    with pytest.raises(KeyboardInterrupt):
+
+    def log_on() -> None:
+        nonlocal logged
         while True:
             run.log(loss=float(logged), step=logged)
             logged += 1
             time.sleep(0.01)
+
+    with pytest.raises(KeyboardInterrupt):
+        log_on()
     sink.stores.set()
     run.finish()
     assert sink.kept == {("loss", step, float(step)) for step in range(logged)}

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from curves_kit import put_points
 from databases import open_at
 from davy.core.clock import SystemClock
 from davy.errors import InvalidInput
 from davy.tracking import runs
 from davy.tracking.history import FEWEST, LONG, metric_history, metric_keys, smoothed_history
 from davy.tracking.points import Points, add_points
-from davy.tracking.records import Metric
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +36,7 @@ def _log(database: Database, values: list[float]) -> str:
     clock = SystemClock()
     with database.begin() as connection:
         run_id = runs.create_run(connection, clock=clock, user="ada", experiment_id=0, name="r")
-        runs.log_metrics(connection, run_id, [Metric("loss", value, step, step * 1000) for step, value in enumerate(values)])
+        put_points(connection, run_id, [("loss", value, step, step) for step, value in enumerate(values)])
     return run_id
 
 

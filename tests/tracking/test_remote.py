@@ -16,7 +16,8 @@ import pytest
 
 from davy.errors import ConfigError, Conflict, InvalidInput, StorageFull
 from davy.tracking import run as start_run
-from davy.tracking.spool import spools
+from davy.tracking.sinks import ServerSink
+from davy.tracking.spool import Created, spools
 from davy.tracking.sync import sync, waiting
 from store.disk import small_disk
 from tracking.server_stub import Server
@@ -129,6 +130,15 @@ def test_a_server_that_goes_away_and_comes_back_misses_and_doubles_nothing(serve
     assert (found["params"], found["status"], list(server.runs)) == ({"late": "yes"}, "FINISHED", [run.id])
 
 
+def test_an_end_that_is_told_again_is_told_once(server: Server, elsewhere: Path) -> None:
+    created = Created("Default", "late", "ada", 0, {}, {})
+    sink = ServerSink(server.url, elsewhere, "a" * 32, created)
+    sink.finish("FINISHED", 5000)
+    assert spools(elsewhere) == []
+    sink.finish("KILLED", 6000)
+    assert (server.runs["a" * 32]["status"], server.runs["a" * 32]["ended"]) == ("FINISHED", 5)
+
+
 PROGRAM = """
 import sys
 from davy.tracking import run
@@ -207,6 +217,13 @@ def test_a_sync_that_dies_half_way_goes_on_from_there(server: Server, elsewhere:
     assert [outcome.state for outcome in sync(waiting(None))] == ["sent"]
     found = server.runs[done.stdout.strip()]
     assert (_steps(found, "loss"), found["files"], found["status"]) == (list(range(5000)), {"a.txt": b"kept"}, "FINISHED")
+
+
+def test_a_server_that_asks_for_no_number_of_seconds_is_tried_again(server: Server) -> None:
+    server.answers = [(503, {"Retry-After": "nan"})]
+    with start_run(server=server.url) as run:
+        run.log(loss=1.0)
+    assert server.runs[run.id]["status"] == "FINISHED"
 
 
 def test_what_a_server_refuses_is_told_once_and_kept(server: Server, elsewhere: Path, capfd: pytest.CaptureFixture[str]) -> None:

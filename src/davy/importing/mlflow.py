@@ -177,7 +177,7 @@ class _Import:
             self.counted[kind] += count
         with self.home.database.read() as connection:
             status = connection.scalar(sa.select(runs.c.status).where(runs.c.run_id == run_id))
-        if status is not None and status != "RUNNING":
+        if status not in (None, "RUNNING", "SCHEDULED"):
             self.known += 1
             self._more(run, experiment, curves, given, tagged)
             return

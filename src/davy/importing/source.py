@@ -8,7 +8,7 @@ import sqlite3
 import tempfile
 import warnings
 from array import array
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -157,7 +157,7 @@ class Source:
             raise NotFound(f"There is no file or folder {path}.", "It is an mlruns folder, an mlflow.db, or the address of a server.", "Correct the path.")
         copy = Path(self._copies.name) / "mlflow.db"
         try:
-            with sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True) as old, sqlite3.connect(copy) as new:
+            with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as old, closing(sqlite3.connect(copy)) as new:
                 old.backup(new)
                 tables = {name for name, in new.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         except sqlite3.Error as error:

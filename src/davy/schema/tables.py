@@ -202,7 +202,7 @@ logged_model_metrics = Table(
 model_inputs = Table("model_inputs", metadata, _run(), _logged(), sqlite_with_rowid=False)
 outputs = Table("outputs", metadata, _run(), _logged(), Column("step", BigInteger, nullable=False), sqlite_with_rowid=False)
 
-# A trace is what a program did for one request; its spans are a file among the experiment's artifacts. `assessments` is JSON as it came.
+# A trace is what a program did for one request; its spans are a file among the experiment's artifacts. `assessments` is a JSON list.
 traces = Table(
     "traces", metadata,
     Column("trace_id", String(250), primary_key=True),
