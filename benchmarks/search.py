@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
@@ -169,7 +170,7 @@ def measure(shape: Shape, page: Callable[[Case, str | None], tuple[int, str | No
         after = None
         for _ in range(case.page - 1):
             _, after = page(case, after)
-        found = timed(lambda case=case, after=after: page(case, after)) | {"runs": page(case, after)[0]}
+        found = timed(partial(page, case, after)) | {"runs": page(case, after)[0]}
         print(f"{name:42}{found['first']:9.0f}{found['median']:9.0f}{found['slowest']:9.0f}{found['runs']:5}", file=sys.stderr, flush=True)
         yield name, found
 
@@ -203,7 +204,11 @@ def shown(server: Server) -> dict[str, Any]:
     """The page of runs in a browser."""
     asked = {"/runs": "/runs", "/runs by a metric": "/runs?sort=m1", "/runs with a filter": "/runs?filter=" + quote("metrics.m1 > 0.9999"),
              "/runs of an experiment": "/runs?experiment=bench-1"}
-    return {name: timed(lambda path=path: urllib.request.urlopen(server.uri + path).read(), 5) for name, path in asked.items()}
+    def get(path: str) -> bytes:
+        with urllib.request.urlopen(server.uri + path) as answer:
+            return bytes(answer.read())
+
+    return {name: timed(partial(get, path), 5) for name, path in asked.items()}
 
 
 def walk(database: Database, most: int) -> dict[str, float]:

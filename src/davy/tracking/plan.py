@@ -157,7 +157,8 @@ class Plan:
 
     def _cheapest(self, drivers: Sequence[Driver]) -> Driver:
         """The candidates that cost least to sort. Those of the scope, the first, lie side by side, the others anywhere."""
-        scope, best, least = drivers[0], drivers[0], None
+        scope = best = drivers[0]
+        least: int | None = None
         for driver in drivers[1:]:
             most = None if least is None else least + 1
             size = driver.size if driver.rows is None or driver.size <= LIMITS.bound else self._count(driver.rows, driver.where, most)
