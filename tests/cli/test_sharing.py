@@ -167,7 +167,8 @@ def test_a_protected_alias_is_a_releasers_to_move(terminal: Terminal) -> None:
 CHANGING = ("ingest flights", "push flights", "outcomes push davy.toml", "train late", "reproduce 0123456789ab", "import mlflow mlruns", "sync", "gate late",
             "gate late --override why", "release late@1", "promote late", "pause late", "resume late", "abort late", "rollback late", "gc",
             "user add x --role viewer --no-password", "user role x viewer", "user disable x", "user enable x", "token new --name x",
-            "token revoke 0123456789ab", "traffic late late@1=1", "alias late production 1", "alias late production --delete")
+            "token revoke 0123456789ab", "move --database sqlite:///moved.db", "traffic late late@1=1", "alias late production 1",
+            "alias late production --delete")
 
 
 @pytest.mark.parametrize("words", CHANGING)
