@@ -249,6 +249,8 @@ def _unadopted(client: Client) -> Iterator[tuple[str, Callable[[], str], type[Da
     times = rewritten("booster", ('"double", "name": "amount"', '"datetime", "name": "amount"'))
     twice = rewritten("booster", ('"name": "age"', '"name": "amount"'))
     image = rewritten("tensor", ("[-1, 3]", "[-1, 3, 3]"))
+    wide = rewritten("tensor", ("[-1, 3]", "[-1, 99000000000]"))
+    classes = folder("grades", model_lgb=folder("grades")["model.lgb"].replace(b"num_class:3", b"num_class:99000000000"))
     complex_ = rewritten("tensor", ('"float64", "shape": [-1, 3]', '"complex128", "shape": [-1, 3]'))
     alone = rewritten("booster", ("  python_function:", "  another:"), ("  lightgbm:", "  unheard_of:"))
     yield "signature", lambda: client.register("bad", folder("unsigned")), InvalidInput, "infer_signature"
@@ -257,6 +259,8 @@ def _unadopted(client: Client) -> Iterator[tuple[str, Callable[[], str], type[Da
     yield "bytes", lambda: client.register("bad", rewritten("booster", ('"double", "name": "amount"', '"binary", "name": "amount"'))), InvalidInput, "'binary'"
     yield "name", lambda: client.register("bad", twice), InvalidInput, "a name of its own"
     yield "shape", lambda: client.register("bad", image), InvalidInput, "[-1, n]"
+    yield "wide", lambda: client.register("bad", wide), InvalidInput, "99,000,000,000 columns"
+    yield "classes", lambda: client.register("bad", classes), InvalidInput, "up to 10,000"
     yield "dtype", lambda: client.register("bad", complex_), InvalidInput, "complex128"
     yield "flavor", lambda: client.register("bad", alone), InvalidInput, "unheard_of"
     yield "pyfunc", lambda: client.register("bad", folder("python")), UnsafeModel, "allow_pyfunc = true"

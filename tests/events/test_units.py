@@ -11,7 +11,7 @@ import pytest
 
 from davy import Stream, agg
 from davy.core.fields import Field
-from davy.core.time import parse_duration
+from davy.core.time import format_time, parse_duration
 from davy.errors import InvalidInput, InvalidTime
 from davy.events.client import connect
 from events_kit import CLICKS, NOON, ORDERS, click, contents, driven_home, open_log, order
@@ -64,3 +64,9 @@ def test_an_outcome_under_the_answers_own_name_is_led_on(tmp_path: Path) -> None
             log.outcomes("fraud", [{"prediction_id": "p", "loss": 1.0}], value)
         with pytest.raises(InvalidInput, match=r'\{"prediction": "\.\.\.", \.\.\.\}'):
             log.outcomes("fraud", [{}], value)
+
+
+def test_what_lies_beyond_the_calendar_is_written_as_its_edge() -> None:
+    assert format_time(2**63 - 1)[:20] == "9999-12-31T23:59:59."
+    assert format_time(-(2**63))[:20] == "0001-01-01T00:00:00."
+    assert format_time(10**25)[:20] == "9999-12-31T23:59:59."

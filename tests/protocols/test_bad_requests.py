@@ -100,6 +100,28 @@ def test_traces_are_erased_however_many(server: Tracking) -> None:
     assert ask(server, "traces/link-to-run", links).error[2].startswith("Cannot link more than 100 traces to a run in a single request.")
 
 
+def test_times_that_are_not_milliseconds(server: Tracking) -> None:
+    experiment = server.experiment("far")
+    for start in (2**63 - 1, -(2**63)):
+        answer = ask(server, "runs/create", {"experiment_id": experiment, "start_time": start})
+        assert answer.error[0] == 400
+        assert "milliseconds" in answer.error[2]
+        answer = ask(server, "traces", {"experiment_id": experiment, "timestamp_ms": start})
+        assert answer.error[0] == 400
+    for length in ("9" * 30 + "s", "-" + "9" * 18 + "s"):
+        info = {"trace_id": "tr-long", "trace_location": place(experiment), "execution_duration": length}
+        assert ask(server, TRACES, {"trace": {"trace_info": info}}).error[0] == 400
+    made = [server.call("runs/create", experiment_id=experiment, start_time=start)["run"]["info"] for start in (1_700_000_000_000_000, -(10**14))]
+    assert [one["start_time"] for one in made] == [1_700_000_000_000_000, -(10**14)]
+    assert ask(server, "runs/update", {"run_id": made[0]["run_id"], "end_time": 2**63 - 1}).error[0] == 400
+    server.call("runs/update", run_id=made[0]["run_id"], end_time=1_700_000_000_000_001)
+    ask(server, "traces", {"experiment_id": experiment, "timestamp_ms": 1_700_000_000_000_000})
+    found = ask(server, f"{TRACES}/search", {"locations": [place(experiment)]})
+    assert [one["request_time"] for one in found.json["traces"]] == ["9999-12-31T23:59:59Z"]
+    for page in ("/runs", f"/runs/{made[0]['run_id']}", f"/runs/{made[1]['run_id']}"):
+        assert server.ask("GET", page).status == 200
+
+
 def test_a_size_below_one(server: Tracking) -> None:
     path = f"{API}/metrics/get-history-bulk?run_id={server.run()}&metric_key=k&max_results="
     for size in ("0", "-1"):

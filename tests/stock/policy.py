@@ -20,7 +20,10 @@ def _field(difference: Difference) -> str:
 
 
 def _times(difference: Difference) -> bool:
-    return _field(difference) in _TIMES and all(isinstance(value, int) and value > RECENT for value in (difference.stock, difference.ours))
+    both = difference.stock, difference.ours
+    if difference.where.endswith("assessment.last_update_time"):
+        return all(isinstance(value, str) and re.fullmatch(r"20\d\d-\d\d-\d\dT[\d:]{8}(\.\d{3})?Z", value) for value in both)
+    return _field(difference) in _TIMES and all(isinstance(value, int) and value > RECENT for value in both)
 
 
 def _names(difference: Difference) -> bool:
@@ -141,6 +144,7 @@ POLICY = [
             ("status of logged models", "can be searched for by name; stock compares names with its numbers"),
             ("what the server can", "multipart downloads, presigned uploads and the gateway: each says of itself"),
             ("uploads in parts", "Davy takes them on a local disk too"),
+            ("times that are not milliseconds", "a run's start or end more than 290,000 years from now is refused; stock keeps it"),
             ("tags of no trace", "404, as for reading it"),
             ("page sizes", "below 1 and above the maximum are refused alike everywhere"),
             ("nothing is not something else", "where there is no run, run_id != 'x' does not hold, as for params and tags; stock stores an empty text"),

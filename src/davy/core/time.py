@@ -107,7 +107,7 @@ def _from_datetime(value: datetime) -> int:
 
 
 def format_time(micros: int) -> str:
-    """ISO 8601 in UTC with microseconds.
+    """ISO 8601 in UTC with microseconds. What lies beyond the years 1 to 9999 is written as the nearest second in them.
 
     >>> format_time(1367424000000000)
     '2013-05-01T16:00:00.000000Z'
@@ -118,4 +118,7 @@ def format_time(micros: int) -> str:
 
 @lru_cache(maxsize=1024)
 def _second(seconds: int) -> str:
-    return (EPOCH + timedelta(seconds=seconds)).replace(tzinfo=None).isoformat()
+    try:
+        return (EPOCH + timedelta(seconds=seconds)).replace(tzinfo=None).isoformat()
+    except OverflowError:
+        return (datetime.max if seconds > 0 else datetime.min).isoformat(timespec="seconds")

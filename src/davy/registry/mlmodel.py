@@ -8,6 +8,7 @@ checked against the allow-list. Anything else is left to `mlflow.pyfunc`, where 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 FILE, EXAMPLE = "MLmodel", "input_example.json"
 LARGEST = 4 << 20
+MOST_COLUMNS, MOST_CLASSES = 10_000, 10_000
 _KINDS: dict[str, Kind] = {"boolean": "bool", "integer": "int", "long": "int", "float": "float", "double": "float", "string": "str", "datetime": "time"}
 _LOG_ONE = "Log it with one: mlflow.sklearn.log_model(model, name='model', signature=mlflow.models.infer_signature(X, model.predict(X)))"
 _PICKLES = ("pickle", "cloudpickle")
@@ -123,9 +125,11 @@ class Folder:
             raise InvalidInput(f"{self.name} was logged without a signature of its inputs.", "Davy checks and types each request by it.", _LOG_ONE)
         if inputs[0].get("type") == "tensor":
             return self._tensor(inputs)
+        self._bound(len(inputs), MOST_COLUMNS, "columns")
         names = [item.get("name", f"x{place}") for place, item in enumerate(inputs)]
+        counts = Counter(name for name in names if isinstance(name, str))
         for name in names:
-            if not isinstance(name, str) or not name or names.count(name) > 1:
+            if not isinstance(name, str) or not name or counts[name] > 1:
                 raise InvalidInput(f"{self.name} has a column named {name!r}.", "Each column has a name of its own, a text.",
                                    "Name the columns, then log it again.")
         columns, typed = [], {}
@@ -137,6 +141,11 @@ class Folder:
             columns.append(Column(name, kind))
             typed[name] = str(item["type"])
         return tuple(columns), typed
+
+    def _bound(self, count: int, most: int, what: str) -> None:
+        """Refuse what only says that it is huge, before anything is made as large as that."""
+        if count > most:
+            raise InvalidInput(f"{self.name} has {count:,} {what}.", f"Davy serves models of up to {most:,}.", "Log a smaller model.")
 
     def _refuse_texts(self, columns: tuple[Column, ...]) -> None:
         """LightGBM takes numbers, and nothing says which number stands for which text."""
@@ -157,6 +166,7 @@ class Folder:
         if not re.fullmatch(r"float(16|32|64)|u?int(8|16|32|64)|bool", dtype):
             raise InvalidInput(f"{self.name} takes a tensor of {dtype!r}.", "Davy serves tensors of numbers and bools.",
                                "Turn it into numbers before the model.")
+        self._bound(shape[1], MOST_COLUMNS, "columns")
         names = [f"x{place}" for place in range(shape[1])]
         return tuple(Column(name, kind) for name in names), dict.fromkeys(names, dtype)
 
@@ -172,6 +182,7 @@ class Folder:
         if objective == b"binary":
             return "probability", (0, 1)
         if objective in (b"multiclass", b"multiclassova") and found and found.group(2):
+            self._bound(int(found.group(2)[:9]), MOST_CLASSES, "classes")
             return "probability", tuple(range(int(found.group(2))))
         return "value", ()
 

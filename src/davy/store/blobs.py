@@ -12,6 +12,7 @@ import hashlib
 import re
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 CHUNK = 1 << 20
 COPIERS = 8
 LARGEST_REREAD = 4 << 20
+_AT_ONCE = 1000
 _UNIQUE = SystemClock()
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -188,9 +190,11 @@ def copy_blobs(source: Blobs, target: Blobs, *, told: Callable[[int], object] = 
         told(1)
         return blob.size
 
+    count, size, listed = 0, 0, source.listed()
     with ThreadPoolExecutor(COPIERS) as pool:
-        sizes = list(pool.map(copy, source.listed()))
-    return len(sizes), sum(sizes)
+        while some := list(islice(listed, _AT_ONCE)):  # a pool takes all that it is given at once
+            count, size = count + len(some), size + sum(pool.map(copy, some))
+    return count, size
 
 
 def _key(digest: str) -> str:

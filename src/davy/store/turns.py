@@ -67,7 +67,7 @@ class Turns:
     def _open(self) -> None:
         if fcntl is not None:
             try:
-                self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+                self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
             except OSError:
                 return
             self._closing = weakref.finalize(self, os.close, self._descriptor)

@@ -48,21 +48,23 @@ class GroupWriter:
         Raises:
             Unavailable: the writer is closed, or in the fork of the process that it belongs to.
         """
-        piece = _Piece(work)
-        with self._door:
-            if self._closed or not self._thread.is_alive():
-                raise Unavailable("The writer is closed.", "", "Try again with the next server.")
-            self._waiting.put(piece)
-        return piece.future
+        if self._thread.is_alive():  # in a fork it isn't, and nobody would ever open the door
+            piece = _Piece(work)
+            with self._door:
+                if not self._closed:
+                    self._waiting.put(piece)
+                    return piece.future
+        raise Unavailable("The writer is closed.", "", "Try again with the next server.")
 
     def close(self) -> None:
         """Write what waits, then end. Closing twice is a no-op."""
-        with self._door:
-            if not self._closed:
-                self._closed = True
-                self._waiting.put(None)
-        if threading.current_thread() is not self._thread:
-            self._thread.join()
+        if self._thread.is_alive():
+            with self._door:
+                if not self._closed:
+                    self._closed = True
+                    self._waiting.put(None)
+            if threading.current_thread() is not self._thread:
+                self._thread.join()
 
     def _run(self) -> None:
         while (first := self._waiting.get()) is not None:

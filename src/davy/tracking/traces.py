@@ -43,7 +43,7 @@ TRACES = Language(
 
 
 class Trace(msgspec.Struct, frozen=True):
-    """A trace. `time` and `duration` are milliseconds; `assessments` is a JSON list as it came."""
+    """A trace. `time` and `duration` are milliseconds; `assessments` is a JSON list, which `davy.tracking.assessments` writes."""
 
     id: str
     experiment_id: int
@@ -66,10 +66,9 @@ class TracePage(msgspec.Struct, frozen=True):
 
 
 def put_trace(connection: sa.Connection, trace: Trace) -> None:
-    """Keep a trace; one of that id is replaced, and its other tags and metadata stay."""
+    """Keep a trace; one of that id is replaced, and its other tags and metadata, and what is said of it, stay."""
     row = {"trace_id": trace.id, "experiment_id": trace.experiment_id, "time": trace.time, "duration": trace.duration, "state": trace.state,
-           "client_request_id": trace.client_request_id, "request_preview": trace.request_preview, "response_preview": trace.response_preview,
-           "assessments": trace.assessments}
+           "client_request_id": trace.client_request_id, "request_preview": trace.request_preview, "response_preview": trace.response_preview}
     connection.execute(insert(connection, traces).values(row).on_conflict_do_update(index_elements=["trace_id"], set_=row))
     location = connection.scalar(sa.select(experiments.c.artifact_location).where(experiments.c.experiment_id == trace.experiment_id))
     set_trace_tags(connection, trace.id, {**trace.tags, LOCATION: f"{location}/traces/{trace.id}/artifacts"})

@@ -79,6 +79,48 @@ def traces(pair: Pair) -> None:
     pair.post(f"{TRACES}/search", {"locations": place})
 
 
+def assessments(pair: Pair) -> None:
+    pair.post(TRACES, _trace(7))
+    path = f"{TRACES}/tr-{7:032x}/assessments"
+    when = {"create_time": "2026-02-01T00:00:00.5Z", "last_update_time": "2026-02-01T00:00:00.500Z", "source": {"source_type": "CODE", "source_id": "c"}}
+    good, wanted = {"assessment_name": "good", "feedback": {"value": True}}, {"assessment_name": "wanted", "expectation": {"value": "UA1"}}
+    pair.post(path, {"assessment": {**when, **good, "rationale": "so", "metadata": {"a": "b"}, "valid": True}}, keep={"good": "assessment.assessment_id"})
+    pair.post(path, {"assessment": {**when, **wanted, "span_id": "s"}}, keep={"wanted": "assessment.assessment_id"})
+    for number, assessment in enumerate((
+        {},
+        {**when, "assessment_name": "neither"},
+        {**when, **good, "feedback": {}, "rationale": ""},
+        {**when, **good, "feedback": {"value": [1.5, {"deep": None}]}, "source": {"source_type": 2}},
+        {**when, **good, "feedback": {"value": 0.5}, "source": {}, "valid": False},
+        {**when, **wanted, "expectation": {}},
+        {**when, **good, "overrides": "nothing"},
+    )):
+        pair.post(path, {"assessment": assessment}, keep={f"said{number}": "assessment.assessment_id"})
+    pair.post(path, {})
+    pair.post(TRACES, _trace(8))
+    for assessment in ({**when, **good, "source": {"source_type": "NOBODY"}}, {**when, **good, "create_time": "soon"}, "x"):
+        pair.post(f"{TRACES}/tr-{8:032x}/assessments", {"assessment": assessment}, known="mistyped fields")
+    pair.post(f"{TRACES}/tr-nothing/assessments", {"assessment": {**when, **good}})
+    pair.post(path, {"assessment": {**when, **good, "feedback": {"value": "fine"}, "overrides": "$good"}}, keep={"other": "assessment.assessment_id"})
+    pair.get(f"{TRACES}/tr-{7:032x}")
+    for body in (
+        {"assessment": {"feedback": {"value": 2.5}}, "update_mask": "feedback"},
+        {"assessment": {"assessment_name": "better", "rationale": "no", "metadata": {"c": "d"}}, "update_mask": "assessmentName,rationale,metadata"},
+        {"assessment": {"expectation": {"value": 1.5}}, "update_mask": "expectation"},
+        {"assessment": {"feedback": {"value": 1.5}}, "update_mask": "nothing"},
+        {"assessment": {"feedback": {"value": 1.5}}},
+        {"update_mask": "feedback"},
+    ):
+        pair.ask("PATCH", f"{path}/$good", body)
+    pair.ask("PATCH", f"{path}/$wanted", {"assessment": {"feedback": {"value": 2.5}}, "update_mask": "feedback"})
+    pair.ask("PATCH", f"{path}/nothing", {"assessment": {"feedback": {"value": 2.5}}, "update_mask": "feedback"})
+    for assessment_id in ("$other", "$other", "nothing"):
+        pair.ask("DELETE", f"{path}/{assessment_id}", {})
+    for assessment_id in ("$good", "$wanted", "$other"):
+        pair.get(f"{path}/{assessment_id}")
+    pair.ask("DELETE", f"{TRACES}/tr-nothing/assessments/x", {})
+
+
 def what_a_server_is(pair: Pair) -> None:
     pair.get("/api/3.0/mlflow/server-info", known="what the server can")
     path = "/api/2.0/mlflow-artifacts/mpu/create/$traced/file.bin"
@@ -88,4 +130,4 @@ def what_a_server_is(pair: Pair) -> None:
         pair.get("/model-versions/get-artifact", **query)
 
 
-SCRIPTS = (traces, what_a_server_is)
+SCRIPTS = (traces, assessments, what_a_server_is)

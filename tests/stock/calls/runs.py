@@ -70,6 +70,8 @@ def names_of_runs(pair: Pair) -> None:
     _run(pair, "tagged", run_name=None, tags=name)
     _run(pair, "agree", run_name="tagged", tags=name)
     _run(pair, "differ", run_name="other", tags=name)
+    far = {"experiment_id": "$runs", "start_time": 2**63 - 1, "run_name": "far"}
+    pair.post("runs/create", far, known="times that are not milliseconds")
     pair.post("runs/create", {"start_time": 1, "run_name": "no experiment"}, keep={"homeless": "run.info.run_id"}, known="a run without an experiment")
     pair.post("runs/create", {"run_name": "no start"}, keep={"startless": "run.info.run_id"}, known="a run without an experiment")
     for body in (

@@ -7,6 +7,7 @@ from contextlib import suppress
 import mlflow
 from checks import same, step, true
 from mlflow import MlflowClient
+from mlflow.entities import Expectation, Feedback
 
 client = MlflowClient()
 experiment = mlflow.set_experiment("traces")
@@ -33,9 +34,11 @@ with step("traces are sent"):
 
 with step("and found"):
     traces = mlflow.search_traces(locations=[experiment.experiment_id], return_type="list", order_by=["timestamp_ms DESC"])
-    same([trace.info.status.value if hasattr(trace.info.status, "value") else str(trace.info.status) for trace in traces], ["ERROR", "OK", "OK"])
-    trace = traces[1]
-    same((trace.info.request_preview, trace.info.response_preview), ('{"question": "ua2"}', '"UA2"'))
+    times = [trace.info.timestamp_ms for trace in traces]
+    same(times, sorted(times, reverse=True))  # two of them may have begun in one millisecond
+    same(sorted(trace.info.status.value if hasattr(trace.info.status, "value") else str(trace.info.status) for trace in traces), ["ERROR", "OK", "OK"])
+    (trace,) = (trace for trace in traces if trace.info.request_preview == '{"question": "ua2"}')
+    same(trace.info.response_preview, '"UA2"')
     same(sorted(span.name for span in trace.data.spans), ["answer", "look up"])
 
 with step("and read back"):
@@ -45,6 +48,38 @@ with step("and read back"):
     inner = next(span for span in found.data.spans if span.parent_id is not None)
     same((inner.name, inner.parent_id, inner.outputs), ("look up", root.span_id, {"rows": [1, 2, 3]}))
     true(found.info.execution_duration is not None, "how long it took")
+
+with step("and judged"):
+    first = mlflow.log_feedback(trace_id=trace.info.trace_id, name="good", value=True, rationale="it is upper case", metadata={"by": "hand"})
+    wanted = mlflow.log_expectation(trace_id=trace.info.trace_id, name="answer", value={"text": "UA2"})
+    mlflow.log_feedback(trace_id=trace.info.trace_id, name="broken", error=ValueError("no"), span_id=inner.span_id)
+    mlflow.update_assessment(trace.info.trace_id, first.assessment_id, Feedback(name="good", value=0.5, metadata={"again": "yes"}))
+    mlflow.update_assessment(trace.info.trace_id, wanted.assessment_id, Expectation(name="answer", value={"text": "UA3"}))
+    second = mlflow.override_feedback(trace_id=trace.info.trace_id, assessment_id=first.assessment_id, value="fine")
+    said = mlflow.get_trace(trace.info.trace_id).info.assessments
+    same(
+        [(one.name, one.value, one.valid) for one in said],
+        [("good", 0.5, False), ("answer", {"text": "UA3"}, None), ("broken", None, True), ("good", "fine", True)],
+    )
+    same((said[0].rationale, said[0].metadata), ("it is upper case", {"by": "hand", "again": "yes"}))
+    same((said[2].error.error_message, said[2].span_id), ("no", inner.span_id))
+    mlflow.delete_assessment(trace.info.trace_id, second.assessment_id)
+    mlflow.delete_assessment(trace.info.trace_id, second.assessment_id)
+    same(mlflow.get_assessment(trace.info.trace_id, first.assessment_id).valid, True)
+    same(len(mlflow.get_trace(trace.info.trace_id).info.assessments), 3)
+
+with step("and judged while it runs"):
+
+    @mlflow.trace
+    def checked() -> None:
+        mlflow.log_feedback(trace_id=mlflow.get_active_trace_id(), name="live", value=1.5)
+
+    checked()
+    mlflow.flush_trace_async_logging()
+    ran = mlflow.get_last_active_trace_id()
+    live = mlflow.get_trace(ran).info.assessments[0]
+    same((live.name, live.value, bool(live.assessment_id)), ("live", 1.5, True))
+    client.delete_traces(experiment.experiment_id, trace_ids=[ran])
 
 with step("and tagged, and deleted"):
     mlflow.set_trace_tag(trace.info.trace_id, "k", "v")

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from davy.store.writer import GroupWriter
 
 T = TypeVar("T")
-LARGEST_BODY = 32 << 20
+LARGEST_BODY, SHORT_BODY = 32 << 20, 1 << 20
 READERS = 4
 JSON = [("content-type", "application/json"), ("x-content-type-options", "nosniff")]
 _encoder = msgspec.json.Encoder()
@@ -185,7 +185,7 @@ class Api:
         if found.request is None:
             await found.handler(Exchange(self, scope, protocol, actor, identity), **parts)
             return
-        asked = await _read(found, parts, scope, protocol)
+        asked = await _read(found, parts, scope, protocol, self.pool)
 
         def work(connection: sa.Connection) -> bytes:
             return _encoder.encode(found.handler(Call(self.home, connection, actor, identity), asked))
@@ -219,7 +219,7 @@ def find(method: str, path: str) -> tuple[Endpoint, Mapping[str, str]]:
                       f"No endpoint of MLflow's API that Davy serves is at {path}.")
 
 
-async def _read(found: Endpoint, parts: Mapping[str, str], scope: Any, protocol: Any) -> Message:
+async def _read(found: Endpoint, parts: Mapping[str, str], scope: Any, protocol: Any, pool: ThreadPoolExecutor) -> Message:
     assert found.request is not None
     required = tuple(name for name in found.required if name not in parts)
     if scope.method == "GET":
@@ -231,7 +231,10 @@ async def _read(found: Endpoint, parts: Mapping[str, str], scope: Any, protocol:
         body = bytes(await protocol()) if small else await read_whole(protocol, LARGEST_BODY)
         if kind != "application/json" and (body or kind):
             raise invalid("Bad Request. Content-Type must be one of ['application/json']." if kind else "Bad Request. Content-Type header is missing.")
-        asked = read_json(found.request, body, required)
+        if len(body) <= SHORT_BODY:
+            asked = read_json(found.request, body, required)
+        else:  # reading it takes long enough to keep others waiting
+            asked = await asyncio.get_running_loop().run_in_executor(pool, read_json, found.request, body, required)
     for name, value in parts.items():
         setattr(asked, name, unquote(value))
     return asked

@@ -21,6 +21,7 @@ _NAME = re.compile(r"[/\w.\- :]*")
 _BAD_CHARACTERS = ("Names may only contain alphanumerics, underscores (_), dashes (-), periods (.), spaces ( ), colon(:) and slashes (/).")
 _VIEWS: dict[str | int, Literal["active", "deleted", "all"]] = {
     "ACTIVE_ONLY": "active", 1: "active", "DELETED_ONLY": "deleted", 2: "deleted", "ALL": "all", 3: "all"}
+_FARTHEST = (2**63 - 1) // 1000
 _RUN_ID = re.compile(r"[a-zA-Z0-9][\w\-]{0,255}")
 
 
@@ -77,6 +78,13 @@ def check_metric(key: str, value: float, timestamp: int, path: str = "") -> None
     if timestamp < 0:
         raise bad_value(_join(path, "timestamp"), timestamp, f"metric '{key}' (value={value}). Timestamp must be a nonnegative long (64-bit integer) ")
     check_length("Metric name", key, LONGEST_KEY)
+
+
+def check_time(time: int | None, path: str) -> int | None:
+    """A time in milliseconds whose microseconds have room in 64 bits."""
+    if time is not None and abs(time) > _FARTHEST:
+        raise bad_value(path, time, "It is a time in milliseconds since 1970; this one is more than 290,000 years from then.")
+    return time
 
 
 def check_run_id(run_id: str) -> str:

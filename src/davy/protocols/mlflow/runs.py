@@ -17,6 +17,7 @@ from davy.protocols.mlflow.checks import (
     check_param,
     check_run_id,
     check_tag,
+    check_time,
     check_unique,
     experiment_number,
     page_size,
@@ -114,7 +115,7 @@ def writable(call: Call, run_id: str) -> None:
 @endpoint("POST", "runs/create", CreateRun, write=True)
 def create(call: Call, asked: CreateRun) -> dict[str, Any]:
     experiment = active(find(call, asked.experiment_id))
-    given = dict(check_tag(tag) for tag in asked.tags)
+    given, started = dict(check_tag(tag) for tag in asked.tags), check_time(asked.start_time, "start_time")
     tagged = given.get(RUN_NAME)
     if asked.run_name and tagged and asked.run_name != tagged:
         raise invalid("Both 'run_name' argument and 'mlflow.runName' tag are specified, but with different values "
@@ -123,7 +124,7 @@ def create(call: Call, asked: CreateRun) -> dict[str, Any]:
         return known
     run_id = tracked.create_run(
         call.connection, clock=call.clock, user=call.owner(asked.user_id), experiment_id=experiment.id, run_id=asked.run_id, tags=given,
-        name=asked.run_name or tagged or names.made_up(call.clock), started=None if not asked.start_time else asked.start_time * 1000)
+        name=asked.run_name or tagged or names.made_up(call.clock), started=None if not started else started * 1000)
     made = run_messages(call.connection, [run_id])[0]
     made.outputs = None
     return {"run": made}
@@ -156,7 +157,7 @@ def update(call: Call, asked: UpdateRun) -> dict[str, Any]:
     if asked.status is not None:
         changed["status"] = _status(asked.status)
     if asked.end_time is not None:
-        changed["end_time"] = asked.end_time
+        changed["end_time"] = check_time(asked.end_time, "end_time")
     if changed:
         call.connection.execute(sa.update(runs).where(runs.c.run_id == run_id).values(**changed))
     if asked.run_name:

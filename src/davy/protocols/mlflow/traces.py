@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from davy.core.clock import new_id
-from davy.core.time import format_time, to_micros
-from davy.errors import InvalidInput, NotFound
+from davy.errors import NotFound
 from davy.protocols.mlflow.api import JSON, Call, endpoint, streaming
-from davy.protocols.mlflow.checks import LONGEST_KEY, LONGEST_TAG, bad_value, check_length, check_name, experiment_number, page_size
+from davy.protocols.mlflow.assessments import AssessmentMessage, checked
+from davy.protocols.mlflow.checks import LONGEST_KEY, LONGEST_TAG, bad_value, check_length, check_name, check_time, experiment_number, page_size
 from davy.protocols.mlflow.experiments import active, find
 from davy.protocols.mlflow.runs import head
+from davy.protocols.mlflow.times import duration, milliseconds, moment
 from davy.protocols.mlflow.wire import Int64, KeyValue, Message, error_body, invalid, missing, required_missing, some
 from davy.store import journal
 from davy.tracking import traces
+from davy.tracking.assessments import add_assessments
 from davy.tracking.places import remove_below
 from davy.tracking.traces import STATES, State, Trace
 
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     from davy.protocols.mlflow.api import Exchange
 
 _STATES_2 = {"OK": "OK", "ERROR": "ERROR", "IN_PROGRESS": "IN_PROGRESS", "TRACE_STATUS_UNSPECIFIED": "STATE_UNSPECIFIED"}
-_DURATION = re.compile(r"(-?\d+)(?:\.(\d{1,9}))?s")
 _TRACE_ID = re.compile(r"[\w\-:.]{1,250}")
 _MOST_FOUND, _MOST_LINKS, _RUN = 500, 100, "mlflow.sourceRun"
 
@@ -51,7 +52,7 @@ class TraceInfo(Message):
     execution_duration: str | None = None
     state: str | int | None = None
     trace_metadata: dict[str, str] = {}
-    assessments: list[dict[str, Any]] = []
+    assessments: list[AssessmentMessage] = []
     tags: dict[str, str] = {}
 
 
@@ -123,10 +124,12 @@ def start(call: Call, asked: StartTrace) -> dict[str, Any]:
     place = info.trace_location.mlflow_experiment if info.trace_location else None
     experiment = active(find(call, place.experiment_id if place else None))
     trace = Trace(
-        _check_id(info.trace_id), experiment.id, _milliseconds(info.request_time) if info.request_time else call.clock.now() // 1000,
-        _duration(info.execution_duration), _state(info.state), info.client_request_id, info.request_preview, info.response_preview,
-        msgspec.json.encode(info.assessments).decode() if info.assessments else None, _checked(info.tags), _checked(info.trace_metadata))
+        _check_id(info.trace_id), experiment.id, milliseconds(info.request_time, "request_time") if info.request_time else call.clock.now() // 1000,
+        duration(info.execution_duration, "execution_duration"), _state(info.state), info.client_request_id, info.request_preview, info.response_preview,
+        tags=_checked(info.tags), metadata=_checked(info.trace_metadata))
     traces.put_trace(call.connection, trace)
+    if info.assessments:
+        add_assessments(call.connection, trace.id, [checked(trace.id, one, call.clock) for one in info.assessments], clock=call.clock)
     return {"trace": {"trace_info": message(traces.get_trace(call.connection, trace.id))}}
 
 
@@ -205,7 +208,7 @@ def link(call: Call, asked: LinkToRun) -> dict[str, Any]:
 @endpoint("POST", "traces", TraceInfo2, write=True)
 def start_2(call: Call, asked: TraceInfo2) -> dict[str, Any]:
     experiment = active(find(call, asked.experiment_id))
-    trace = Trace(f"tr-{new_id(call.clock)}", experiment.id, asked.timestamp_ms or call.clock.now() // 1000, None, "IN_PROGRESS",
+    trace = Trace(f"tr-{new_id(call.clock)}", experiment.id, check_time(asked.timestamp_ms, "timestamp_ms") or call.clock.now() // 1000, None, "IN_PROGRESS",
                   tags=_checked({tag.key or "": tag.value or "" for tag in asked.tags}),
                   metadata=_checked({item.key or "": item.value or "" for item in asked.request_metadata}))
     traces.put_trace(call.connection, trace)
@@ -216,7 +219,7 @@ def start_2(call: Call, asked: TraceInfo2) -> dict[str, Any]:
 def end_2(call: Call, asked: TraceInfo2) -> dict[str, Any]:
     found = _trace(call, asked.request_id)
     ended = msgspec.structs.replace(
-        found, duration=max(0, (asked.timestamp_ms or found.time) - found.time), state=_state(_STATES_2.get(str(asked.status), asked.status)),
+        found, duration=max(0, (check_time(asked.timestamp_ms, "timestamp_ms") or found.time) - found.time), state=_state(_STATES_2.get(str(asked.status), asked.status)),
         tags=_checked({tag.key or "": tag.value or "" for tag in asked.tags}),
         metadata=_checked({item.key or "": item.value or "" for item in asked.request_metadata}))
     traces.put_trace(call.connection, ended)
@@ -230,12 +233,12 @@ def get_2(call: Call, asked: TraceInfo2) -> dict[str, Any]:
 
 def message(trace: Trace) -> TraceInfo:
     """The trace as MLflow has it."""
-    duration = None if trace.duration is None else f"{trace.duration / 1000:.3f}s"
+    lasted = None if trace.duration is None else f"{trace.duration / 1000:.3f}s"
     return TraceInfo(
         trace_id=trace.id, client_request_id=trace.client_request_id, request_preview=trace.request_preview, response_preview=trace.response_preview,
         trace_location=Place(type="MLFLOW_EXPERIMENT", mlflow_experiment=ExperimentPlace(experiment_id=str(trace.experiment_id))),
-        request_time=_moment(trace.time), execution_duration=duration, state=trace.state, trace_metadata=trace.metadata,
-        assessments=msgspec.json.decode(trace.assessments) if trace.assessments else [], tags=trace.tags)
+        request_time=moment(trace.time), execution_duration=lasted, state=trace.state, trace_metadata=trace.metadata,
+        assessments=msgspec.json.decode(trace.assessments, type=list[AssessmentMessage]) if trace.assessments else [], tags=trace.tags)
 
 
 def _message_2(trace: Trace) -> TraceInfo2:
@@ -269,25 +272,3 @@ def _state(given: str | int | None) -> State:
         if found == state:
             return state
     raise bad_value("state", given, f"It is one of {', '.join(STATES)}.")
-
-
-def _milliseconds(text: str) -> int:
-    try:
-        return to_micros(text) // 1000
-    except InvalidInput:
-        raise bad_value("request_time", text, "It is a time such as 2026-01-31T12:00:00.123Z.") from None
-
-
-def _duration(text: str | None) -> int | None:
-    if not text:
-        return None
-    found = _DURATION.fullmatch(text)
-    if found is None:
-        raise bad_value("execution_duration", text, "It is a number of seconds such as 0.123s.")
-    return int(found[1]) * 1000 + int((found[2] or "0").ljust(3, "0")[:3])
-
-
-def _moment(milliseconds: int) -> str:
-    """A time as protobuf writes it: with as many groups of three decimals as it takes."""
-    text = format_time(milliseconds * 1000)
-    return f"{text[:-8]}Z" if text.endswith(".000000Z") else f"{text[:-4]}Z"
