@@ -93,12 +93,14 @@ class HomeSink:
         return home is not None and home.path == self.home.path
 
     def points(self, columns: Mapping[str, Points]) -> None:
-        kept = self._spool is not None and self._kept(columns)  # onto the disk first, because the database has kept others waiting
+        late = self._spool is not None  # the database has kept others waiting, so these go onto the disk first
+        kept = late and self._kept(columns)
         try:
             if not kept:
                 self._store(columns)
                 kept = True
-            self._catch_up()
+            if late:
+                self._catch_up()
         except Unavailable as error:
             self._failed = time.monotonic()
             if not (kept or self._kept(columns)):
