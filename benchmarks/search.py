@@ -9,84 +9,140 @@ The runs are written with direct inserts, in one experiment; metrics are uniform
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
 import random
 import sqlite3
 import statistics
+import sys
 import tempfile
 import time
+import urllib.request
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote
 
 from davy.schema import open_database
 from davy.schema.tables import experiments, latest_metrics, params, runs, tags
 from davy.tracking.frames import runs_frame
 from davy.tracking.search import search_runs
+from tracking import Server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
+
+    from davy.store.database import Database
 
 BLOCK = 20_000
 BEGAN = 1_700_000_000_000
 MODELS = ("lr", "gbm", "mlp", "forest")
 
 
-def fill(path: Path, count: int, n_params: int, n_metrics: int, n_tags: int) -> None:
-    """Write `count` runs of one experiment, a second apart."""
+class Shape(NamedTuple):
+    """How many runs there are, what each has, and how many experiments they are spread over."""
+
+    runs: int
+    params: int
+    metrics: int
+    tags: int
+    experiments: int
+
+
+def fill(path: Path, shape: Shape) -> None:
+    """Write the runs, a second apart, to the experiments in turn. Indexes are made after the rows, which takes a fraction of the time."""
     open_database(path).close()
     connection = sqlite3.connect(path, isolation_level=None)
-    connection.execute("PRAGMA synchronous=OFF")
-    connection.execute("PRAGMA cache_size=-1000000")
+    for pragma in ("synchronous=OFF", "journal_mode=OFF", "cache_size=-500000", "foreign_keys=OFF"):
+        connection.execute(f"PRAGMA {pragma}")
+    indexes = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL AND tbl_name IN "
+                                 "('runs', 'params', 'tags', 'latest_metrics')").fetchall()
+    for name, _ in indexes:
+        connection.execute(f"DROP INDEX {name}")
     draw = random.Random(7)
-    _insert(connection, experiments, [{"experiment_id": 1, "name": "bench", "artifact_location": "mlflow-artifacts:/1", "lifecycle_stage": "active",
-                                       "creation_time": BEGAN, "last_update_time": BEGAN}])
-    for begin in range(0, count, BLOCK):
+    _insert(connection, experiments, ("experiment_id", "name", "artifact_location", "lifecycle_stage", "creation_time", "last_update_time"),
+            [(number, f"bench-{number}", f"mlflow-artifacts:/{number}", "active", BEGAN, BEGAN) for number in range(1, shape.experiments + 1)])
+    for begin in range(0, shape.runs, BLOCK):
         connection.execute("BEGIN")
-        for table, rows in _block(draw, range(begin, min(count, begin + BLOCK)), n_params, n_metrics, n_tags).items():
-            _insert(connection, table, rows)
+        for table, (names, rows) in _block(draw, range(begin, min(shape.runs, begin + BLOCK)), shape).items():
+            _insert(connection, table, names, rows)
         connection.execute("COMMIT")
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    for _, text in indexes:
+        connection.execute(text)
     connection.close()
 
 
-def _insert(connection: sqlite3.Connection, table: Any, rows: list[dict[str, Any]]) -> None:
-    names = [column.name for column in table.columns if column.name in rows[0]]
-    connection.executemany(f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})",
-                           [[row[name] for name in names] for row in rows])
+def _insert(connection: sqlite3.Connection, table: Any, names: Sequence[str], rows: list[tuple[Any, ...]]) -> None:
+    connection.executemany(f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})", rows)
 
 
-def _block(draw: random.Random, numbers: range, n_params: int, n_metrics: int, n_tags: int) -> dict[Any, list[dict[str, Any]]]:
-    rows: dict[Any, list[dict[str, Any]]] = {runs: [], params: [], tags: [], latest_metrics: []}
+def _block(draw: random.Random, numbers: range, shape: Shape) -> dict[Any, tuple[tuple[str, ...], list[tuple[Any, ...]]]]:
+    """Rows in the order of their keys.
+
+    Most values say nothing of each other. But `m2` is high where `m1` is low, as a loss is beside an accuracy; and `m3` and `p2` grow with time.
+    """
+    heads: list[tuple[Any, ...]] = []
+    given: list[tuple[Any, ...]] = []
+    labels: list[tuple[Any, ...]] = []
+    curves: list[tuple[Any, ...]] = []
+    param_names, metric_names = sorted(f"p{index}" for index in range(1, shape.params + 1)), sorted(f"m{index}" for index in range(1, shape.metrics + 1))
+    tag_names = [f"t{index}" for index in range(3, shape.tags + 1)]
     for number in numbers:
-        run_id = f"{BEGAN + number * 1000:012x}{draw.getrandbits(80):020x}"
-        started = BEGAN + number * 1000
-        rows[runs].append({"run_id": run_id, "experiment_id": 1, "name": f"run-{number}", "user_id": "ada", "status": "FINISHED", "start_time": started,
-                           "end_time": started + 900, "lifecycle_stage": "active", "artifact_uri": f"mlflow-artifacts:/1/{run_id}/artifacts"})
-        rows[params] += [{"run_id": run_id, "key": f"p{index}", "value": f"{draw.random():.3f}"} for index in range(1, n_params + 1)]
-        rows[tags] += [{"run_id": run_id, "key": "mlflow.runName", "value": f"run-{number}"}, {"run_id": run_id, "key": "model", "value": draw.choice(MODELS)}]
-        rows[tags] += [{"run_id": run_id, "key": f"t{index}", "value": f"value {draw.randrange(100)}"} for index in range(3, n_tags + 1)]
-        for index in range(1, n_metrics + 1):
-            value = draw.random()
-            row = {"run_id": run_id, "key": f"m{index}", "step": 9, "timestamp": started, "value": value, "is_nan": 0, "lowest": value / 2,
-                   "highest": value + 0.5, "last": value, "last_is_nan": 0, "newest": started, "count": 1, "chunk": 0, "filled": 1}
-            rows[latest_metrics].append(row)
-    return rows
-
-
-def cases(last: int) -> dict[str, tuple[str, list[str]]]:
-    """What is asked: filter and order; `last` is the number of the last metric."""
+        started, age = BEGAN + number * 1000, number / shape.runs
+        run_id = f"{started:012x}{draw.getrandbits(80):020x}"
+        experiment = 1 + number % shape.experiments
+        heads.append((run_id, experiment, f"run-{number}", "ada", "FINISHED", started, started + 900, "active", f"mlflow-artifacts:/{experiment}/{run_id}/artifacts"))
+        given += [(run_id, name, f"v{int(age * 10)}" if name == "p2" else f"{draw.random():.3f}") for name in param_names]
+        labels += [(run_id, "mlflow.runName", f"run-{number}"), (run_id, "model", MODELS[int(draw.random() * len(MODELS))])]
+        labels += [(run_id, name, f"value {int(draw.random() * 100)}") for name in tag_names]
+        values = {name: draw.random() for name in metric_names}
+        values["m2"] = 1 - values["m1"] + values["m2"] / 20
+        if "m3" in values:
+            values["m3"] = age + values["m3"] / 20
+        curves += [(run_id, name, 9, started, value, 0, value / 2, value + 0.5, value, 0, started, 1, 0, 1) for name, value in values.items()]
     return {
-        "newest first": ("", []),
-        "metric filter, metric order": ("metrics.m1 > 0.5", [f"metrics.m{last} DESC"]),
-        "param and tag, newest first": ("params.p3 LIKE '0.1%' and tags.model = 'lr'", []),
-        "one in 10,000, other order": ("metrics.m1 > 0.9999", [f"metrics.m{last}"]),
-        "one in 10,000, newest first": ("metrics.m1 > 0.9999", []),
-        "one in 50, other order": ("metrics.m1 > 0.98", [f"metrics.m{last}"]),
-        "or, not, in": (f"metrics.m1 > 0.9 or not (tags.model in ('lr', 'gbm') and metrics.m{last} < 0.5)", ["metrics.m2"]),
-        "filter against its order": (f"metrics.m{last} < 0.2 and metrics.m1 > 0.5", [f"metrics.m{last} DESC"]),
-        "max, two keys": ("max(metrics.m1) > 1.2", ["max(metrics.m2) DESC", "params.p1"]),
-        "nothing matches, no index": ("user_id = 'nobody'", []),
-        "order without an index": ("", ["params.p1 DESC"]),
+        runs: (("run_id", "experiment_id", "name", "user_id", "status", "start_time", "end_time", "lifecycle_stage", "artifact_uri"), heads),
+        params: (("run_id", "key", "value"), given), tags: (("run_id", "key", "value"), labels),
+        latest_metrics: (("run_id", "key", "step", "timestamp", "value", "is_nan", "lowest", "highest", "last", "last_is_nan", "newest", "count", "chunk",
+                          "filled"), curves),
+    }
+
+
+class Case(NamedTuple):
+    """A search: its filter and order, and which page of it is measured."""
+
+    filter: str = ""
+    order: tuple[str, ...] = ()
+    page: int = 1
+
+
+def cases(shape: Shape) -> dict[str, Case]:
+    """What is asked."""
+    last = f"metrics.m{shape.metrics}"
+    return {
+        "newest first": Case(),
+        "by a metric": Case("", (f"{last} DESC",)),
+        "metric filter, metric order": Case("metrics.m1 > 0.5", (f"{last} DESC",)),
+        "beginning of a param, and a tag": Case("params.p3 LIKE '0.1%' and tags.model = 'lr'"),
+        "one in 10,000, metric order": Case("metrics.m1 > 0.9999", (last,)),
+        "one in 10,000, newest first": Case("metrics.m1 > 0.9999"),
+        "one in 50, metric order": Case("metrics.m1 > 0.98", (last,)),
+        "or, not, in": Case(f"metrics.m1 > 0.9 or not (tags.model in ('lr', 'gbm') and {last} < 0.5)", ("metrics.m2",)),
+        "max, two keys": Case("max(metrics.m1) > 1.2", ("max(metrics.m2) DESC", "params.p1")),
+        "metric filter against a metric's order": Case("metrics.m1 > 0.9", ("metrics.m2 DESC",)),
+        "wide filter against a metric's order": Case("metrics.m1 > 0.6", ("metrics.m2 DESC",)),
+        "metric filter against newest first": Case("metrics.m3 < 0.3"),
+        "param against newest first": Case("params.p2 = 'v0'"),
+        "param against a metric's order": Case("params.p2 = 'v0'", ("metrics.m3 DESC",)),
+        "param that one in 1,000 has": Case("params.p1 = '0.123'"),
+        "the same, metric order": Case("params.p1 = '0.123'", (last,)),
+        "param that none has": Case("params.p1 = 'none'"),
+        "the name of one": Case(f"run_name = 'run-{shape.runs // 2}'"),
+        "a user who has none": Case("user_id = 'nobody'"),
+        "by a param": Case("", ("params.p1 DESC",)),
+        "filter, by a param": Case("metrics.m1 > 0.5", ("params.p1 DESC",)),
+        "page 50, newest first": Case(page=50),
+        "page 50, metric filter, metric order": Case("metrics.m1 > 0.5", (f"{last} DESC",), 50),
+        "page 50, param and tag": Case("params.p3 LIKE '0.1%' and tags.model = 'lr'", page=50),
     }
 
 
@@ -103,52 +159,109 @@ def timed(work: Callable[[], Any], times: int = 15) -> dict[str, float]:
     return {"first": round(taken[0], 2), "median": round(statistics.median(rest), 2), "slowest": round(max(rest), 2)}
 
 
-def measure(database: Any, last: int) -> Iterator[tuple[str, Any]]:
-    """A page of 100 runs with all that they have, for each case."""
-    for name, (text, order) in cases(last).items():
-        def page(text: str = text, order: list[str] = order) -> Any:
-            with database.read() as connection:
-                return search_runs(connection, experiments=[1], filter=text, order_by=order, limit=100)
+def measure(shape: Shape, page: Callable[[Case, str | None], tuple[int, str | None]], only: str) -> Iterator[tuple[str, Any]]:
+    """A page of 100 runs with all that they have, for each case; `page` answers how many came and the next page's token."""
+    for name, case in cases(shape).items():
+        if only not in name:
+            continue
+        after = None
+        for _ in range(case.page - 1):
+            _, after = page(case, after)
+        found = timed(lambda case=case, after=after: page(case, after)) | {"runs": page(case, after)[0]}
+        print(f"{name:42}{found['first']:9.0f}{found['median']:9.0f}{found['slowest']:9.0f}{found['runs']:5}", file=sys.stderr, flush=True)
+        yield name, found
 
-        yield name, timed(page) | {"runs": len(page().runs)}
+
+def in_store(database: Database, experiments: Sequence[int]) -> Callable[[Case, str | None], tuple[int, str | None]]:
+    """Searches by the library."""
+    def page(case: Case, after: str | None) -> tuple[int, str | None]:
+        with database.read() as connection:
+            found = search_runs(connection, experiments=experiments, filter=case.filter, order_by=case.order, limit=100, after=after)
+        return len(found.runs), found.next
+
+    return page
 
 
-def walk(database: Any, most: int) -> dict[str, float]:
+def over_http(server: Server, experiments: Sequence[int]) -> Callable[[Case, str | None], tuple[int, str | None]]:
+    """Searches by MLflow's protocol, on one connection."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port)
+
+    def page(case: Case, after: str | None) -> tuple[int, str | None]:
+        asked = {"experiment_ids": list(map(str, experiments)), "filter": case.filter, "order_by": case.order, "max_results": 100, "page_token": after}
+        connection.request("POST", "/api/2.0/mlflow/runs/search", json.dumps(asked), {"content-type": "application/json"})
+        answer = connection.getresponse()
+        found = json.loads(answer.read())
+        assert answer.status == 200, found
+        return len(found.get("runs", ())), found.get("next_page_token")
+
+    return page
+
+
+def shown(server: Server) -> dict[str, Any]:
+    """The page of runs in a browser."""
+    asked = {"/runs": "/runs", "/runs by a metric": "/runs?sort=m1", "/runs with a filter": "/runs?filter=" + quote("metrics.m1 > 0.9999"),
+             "/runs of an experiment": "/runs?experiment=bench-1"}
+    return {name: timed(lambda path=path: urllib.request.urlopen(server.uri + path).read(), 5) for name, path in asked.items()}
+
+
+def walk(database: Database, most: int) -> dict[str, float]:
     """Seconds for all runs, 1,000 a page, up to `most`, and how many they are."""
     began, count, after = time.perf_counter(), 0, None
     with database.read() as connection:
         while count < most:
-            page = search_runs(connection, experiments=[1], limit=1000, after=after)
+            page = search_runs(connection, limit=1000, after=after)
             count, after = count + len(page.runs), page.next
             if after is None:
                 break
     return {"runs": count, "seconds": round(time.perf_counter() - began, 3)}
 
 
+def served(path: Path, shape: Shape, asked: Sequence[int], only: str) -> dict[str, Any]:
+    """All cases against a server of its own over this database, and the memory that it takes."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "davy.toml").write_text(f'[storage]\ndatabase = "sqlite:///{path.absolute()}"\n')
+        server = Server([sys.executable, "-m", "davy", "up", "--only", "tracking", "--port", "{port}"], Path(folder))
+        try:
+            idle = server.memory()
+            found = {"page of 100 over HTTP, ms": dict(measure(shape, over_http(server, asked), only)), "pages, ms": {} if only else shown(server)}
+            return found | {"memory idle, MB": idle, "memory after, MB": server.memory()}
+        finally:
+            server.stop()
+
+
+def stored(path: Path, shape: Shape, asked: Sequence[int], only: str) -> dict[str, Any]:
+    """All cases by the library, a walk, and a data frame."""
+    database = open_database(path)
+
+    def frame() -> Any:
+        with database.read() as connection:
+            return runs_frame(connection, limit=10_000)
+
+    found: dict[str, Any] = {"page of 100, ms": dict(measure(shape, in_store(database, asked), only))}
+    if not only:
+        found |= {"walk, 1,000 a page": walk(database, 10_000), "data frame of 10,000 runs, ms": timed(frame, 3)}
+    database.close()
+    return found
+
+
 def main() -> None:
     """Fill a database, measure, and print JSON."""
     parser = argparse.ArgumentParser()
     parser.add_argument("runs", type=int)
-    for name, count in (("params", 20), ("metrics", 10), ("tags", 4)):
+    for name, count in (("params", 20), ("metrics", 10), ("tags", 4), ("experiments", 1)):
         parser.add_argument(f"--{name}", type=int, default=count)
     parser.add_argument("--keep", type=Path, help="the database's file; filled where it is not there yet, and left")
+    parser.add_argument("--http", action="store_true", help="against a server, by MLflow's protocol")
+    parser.add_argument("--asked", type=int, help="how many of the experiments are searched (default: all)")
+    parser.add_argument("--only", default="", help="the cases in whose name this stands")
     given = parser.parse_args()
+    shape = Shape(given.runs, given.params, given.metrics, given.tags, given.experiments)
     with tempfile.TemporaryDirectory() as folder:
         path = given.keep or Path(folder) / "davy.db"
         if not path.exists():
-            fill(path, given.runs, given.params, given.metrics, given.tags)
-        database = open_database(path)
-        found: dict[str, Any] = {"runs": given.runs, "a run has": {name: getattr(given, name) for name in ("params", "metrics", "tags")}}
-        found["page of 100, ms"] = dict(measure(database, given.metrics))
-        found["walk, 1,000 a page"] = walk(database, 10_000)
-
-        def frame() -> Any:
-            with database.read() as connection:
-                return runs_frame(connection, limit=10_000)
-
-        found["data frame of 10,000 runs, ms"] = timed(frame, 3)
-        database.close()
-    print(json.dumps(found, indent=1))
+            fill(path, shape)
+        asked = range(1, (given.asked or given.experiments) + 1)
+        print(json.dumps(shape._asdict() | (served if given.http else stored)(path, shape, asked, given.only), indent=1))
 
 
 if __name__ == "__main__":

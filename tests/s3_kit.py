@@ -5,10 +5,12 @@ It answers ranges, conditions, multipart uploads and errors (NoSuchBucket, Signa
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.parse
 import urllib.request
@@ -32,8 +34,9 @@ class S3Server:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - `stop` closes it
         self.process = subprocess.Popen([sys.executable, "-W", "ignore", "-m", "moto.server", "-p", str(self.port)], stdout=subprocess.DEVNULL,
-                                        stderr=subprocess.DEVNULL)
+                                        stderr=self._log)
         self._wait()
         self._ask("PUT", f"/{BUCKET}")
         self._iam(Action="CreateUser", UserName="davy")
@@ -47,10 +50,17 @@ class S3Server:
         """Whether signatures are checked. moto can't check those in URLs, so that signed URLs are tried without."""
         self._ask("POST", "/moto-api/reset-auth", b"0" if on else b"inf", {"content-type": "text/plain"})
 
+    def asked(self, about: str) -> list[str]:
+        """The methods of all requests so far whose path or query holds this text."""
+        lines = os.pread(self._log.fileno(), os.fstat(self._log.fileno()).st_size, 0).decode(errors="replace").splitlines()
+        found = (re.search(r'"(?:\x1b\[\d+m)*([A-Z]+) (\S+) HTTP', line) for line in lines)
+        return [match[1] for match in found if match and about in match[2]]
+
     def stop(self) -> None:
         """End it."""
         self.process.kill()
         self.process.wait()
+        self._log.close()
 
     def _wait(self) -> None:
         deadline = time.monotonic() + 60

@@ -17,13 +17,23 @@ import numpy as np
 import pandas as pd
 from mlflow.models import infer_signature
 from sklearn.compose import ColumnTransformer
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 HERE = Path(__file__).parent / "models"
 UNUSED = ("conda.yaml", "python_env.yaml", "serving_input_example.json")
+
+
+class Remembered(mlflow.pyfunc.PythonModel):
+    """One that looks at texts and times."""
+
+    def predict(self, context, model_input, params=None):
+        worth = {"paris": 1.5, "são paulo": 2.5, "東京": 4.0}
+        return [worth[city] + (0 if when is pd.NaT else when.hour * 60 + when.microsecond) for city, when in
+                zip(model_input["city"], model_input["when"], strict=True)]
 
 
 class Doubled(mlflow.pyfunc.PythonModel):
@@ -47,6 +57,13 @@ def main() -> None:
     columns = ColumnTransformer([("scaled", StandardScaler(), ["age", "amount"]), ("kept", "passthrough", ["member"])])
     logistic = LogisticRegression()
     rows = frame.head(5)
+    trips = pd.DataFrame({"city": random.choice(["paris", "são paulo", "東京", ""], 300), "plan": random.choice(["free", "gold"], 300),
+                          "seats": random.integers(1, 9, 300), "when": pd.date_range("2024-02-28T23:59:59.000123", periods=300, freq="77min")})
+    hot = ColumnTransformer([("city", OneHotEncoder(handle_unknown="ignore"), ["city"]), ("plan", OneHotEncoder(), ["plan"])], remainder="passthrough")
+    reviews = pd.DataFrame({"review": [f"{a} {b} film" for a in ("good", "bad", "dull", "great") for b in ("long", "short", "old")]})
+    liked = reviews.review.str.match("good|great").astype(int)
+    places = trips[["city", "plan", "seats"]]
+    moments = trips[["city", "when"]][trips.city != ""]
 
     def pick(model, data):
         return infer_signature(data, model.predict(data))
@@ -70,6 +87,14 @@ def main() -> None:
         "tensor": (plain[:5], lambda at: mlflow.sklearn.save_model(
             line := LinearRegression().fit(plain, plain.sum(axis=1)), at, signature=pick(line, plain), serialization_format="pickle")),
         "python": (rows, lambda at: mlflow.pyfunc.save_model(at, python_model=Doubled(), signature=infer_signature(frame, frame.amount))),
+        "texts": (places.head(5), lambda at: mlflow.sklearn.save_model(
+            pipe := make_pipeline(hot, LogisticRegression()).fit(places, np.where(places.seats > 4, "big", "small")), at, signature=pick(pipe, places),
+            input_example=places.head(3), serialization_format="pickle")),
+        "reviews": (reviews.head(5), lambda at: mlflow.sklearn.save_model(
+            pipe := make_pipeline(TfidfVectorizer(), LogisticRegression()).fit(reviews.review, liked), at,
+            signature=infer_signature(reviews, pipe.predict_proba(reviews.review)), serialization_format="skops", pyfunc_predict_fn="predict_proba")),
+        "moments": (moments.head(5), lambda at: mlflow.pyfunc.save_model(
+            at, python_model=Remembered(), input_example=moments.head(2), signature=infer_signature(moments, np.array([1.0])))),
         "unsigned": (rows, lambda at: mlflow.lightgbm.save_model(booster, at)),
     }
     answers = json.loads((HERE / "answers.json").read_text()) if len(sys.argv) > 1 else {}
@@ -80,10 +105,12 @@ def main() -> None:
         write(str(HERE / name))
         for unused in UNUSED:
             (HERE / name / unused).unlink(missing_ok=True)
-        told = np.asarray(mlflow.pyfunc.load_model(str(HERE / name)).predict(asked)).tolist()
+        # A pipeline that begins with a vectorizer takes a series; MLflow would give it the names of the frame's columns as its rows.
+        loaded = mlflow.sklearn.load_model(str(HERE / name)).predict_proba if name == "reviews" else mlflow.pyfunc.load_model(str(HERE / name)).predict
+        told = np.asarray(loaded(asked.review if name == "reviews" else asked)).tolist()
         given = asked.to_dict("records") if isinstance(asked, pd.DataFrame) else [dict(zip(("x0", "x1", "x2"), row.tolist(), strict=True)) for row in asked]
         answers[name] = {"rows": given, "answers": told}
-    (HERE / "answers.json").write_text(json.dumps(answers, indent=1))
+    (HERE / "answers.json").write_text(json.dumps(answers, indent=1, default=lambda time: time.tz_localize("UTC").isoformat()))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,13 +123,13 @@ def asked(server: Running, model: str, rows: list[Any], version: int | None = No
     return answer
 
 
-@pytest.mark.parametrize("name", ["booster", "grades", "trees", "words", "chances", "columns", "tensor", "skops"])
+@pytest.mark.parametrize("name", ["booster", "grades", "trees", "words", "chances", "columns", "tensor", "skops", "texts", "reviews"])
 def test_a_logged_model_answers_what_pyfunc_answers(name: str, server: Running, client: Client) -> None:
-    if name == "skops":
+    if name in ("skops", "reviews"):
         pytest.importorskip("skops")
     client.register(name, folder(name))
     rows, wanted = ANSWERS[name]["rows"], ANSWERS[name]["answers"]
-    if name == "chances":
+    if name in ("chances", "reviews"):
         wanted = [pair[1] for pair in wanted]
     together = [row["prediction"] for row in asked(server, name, rows, version=1)]
     alone = [asked(server, name, [row], version=1)[0]["prediction"] for row in rows]
@@ -218,6 +219,14 @@ def test_features_come_from_the_store_when_a_native_version_has_the_same_columns
         with shop.database.begin() as connection:
             register(connection, clock=shop.clock, actor="tester", name=name, format="lightgbm", files=files, feature_set=made,
                      signature=Signature.of(outputs, kinds, output="probability", classes=(0, 1)))
+    plain = FeatureSet((), (Field("city", "str"), Field("plan", "str"), Field("seats", "int")), (), (), (), ("city", "plan", "seats"),
+                       ("str", "str", "int")).sealed()
+    with shop.database.begin() as connection:
+        register(connection, clock=shop.clock, actor="tester", name="worded", format="lightgbm", files=files, feature_set=plain,
+                 signature=Signature.of(plain.outputs, plain.kinds, {"city": ["paris"], "plan": ["free"]}, output="label"))
+    worded = adopt(shop, client.register("worded", folder("texts")))
+    assert worded.feature_set == plain.digest
+    assert [row["prediction"] for row in asked(server, "worded", ANSWERS["texts"]["rows"], version=2)] == ANSWERS["texts"]["answers"]
     adopted = adopt(shop, client.register("shared", folder("booster")))
     assert (adopted.version, adopted.feature_set) == (2, features.digest)
     row = {"card": "c1", "age": 44, "member": True}
@@ -240,13 +249,18 @@ def _unadopted(client: Client) -> Iterator[tuple[str, Callable[[], str], type[Da
     times = rewritten("booster", ('"double", "name": "amount"', '"datetime", "name": "amount"'))
     twice = rewritten("booster", ('"name": "age"', '"name": "amount"'))
     image = rewritten("tensor", ("[-1, 3]", "[-1, 3, 3]"))
+    wide = rewritten("tensor", ("[-1, 3]", "[-1, 99000000000]"))
+    classes = folder("grades", model_lgb=folder("grades")["model.lgb"].replace(b"num_class:3", b"num_class:99000000000"))
     complex_ = rewritten("tensor", ('"float64", "shape": [-1, 3]', '"complex128", "shape": [-1, 3]'))
     alone = rewritten("booster", ("  python_function:", "  another:"), ("  lightgbm:", "  unheard_of:"))
     yield "signature", lambda: client.register("bad", folder("unsigned")), InvalidInput, "infer_signature"
     yield "text", lambda: client.register("bad", texts), InvalidInput, "'amount' of bad@"
-    yield "time", lambda: client.register("bad", times), InvalidInput, "'datetime'"
+    yield "time", lambda: client.register("bad", times), InvalidInput, "is a time"
+    yield "bytes", lambda: client.register("bad", rewritten("booster", ('"double", "name": "amount"', '"binary", "name": "amount"'))), InvalidInput, "'binary'"
     yield "name", lambda: client.register("bad", twice), InvalidInput, "a name of its own"
     yield "shape", lambda: client.register("bad", image), InvalidInput, "[-1, n]"
+    yield "wide", lambda: client.register("bad", wide), InvalidInput, "99,000,000,000 columns"
+    yield "classes", lambda: client.register("bad", classes), InvalidInput, "up to 10,000"
     yield "dtype", lambda: client.register("bad", complex_), InvalidInput, "complex128"
     yield "flavor", lambda: client.register("bad", alone), InvalidInput, "unheard_of"
     yield "pyfunc", lambda: client.register("bad", folder("python")), UnsafeModel, "allow_pyfunc = true"
@@ -286,6 +300,22 @@ def test_a_pickle_that_names_more_than_it_may_fails_its_gate(client: Client, sho
     assert standing.state == "none" or not standing.may_serve
 
 
+def test_of_a_huge_file_only_the_beginning_is_read(client: Client, shop: Home) -> None:
+    """Else a file that calls itself MLmodel, or a booster of gigabytes, would fill the gateway's memory."""
+    huge = 96 << 20
+    booster = folder("booster")["model.lgb"]
+    large = client.register("large", folder("booster", model_lgb=booster + b"\n" * huge))
+    wrong = client.register("large", folder("booster", MLmodel=folder("booster")["MLmodel"] + b"\n#" + b"x" * huge))
+    tracemalloc.start()
+    found = adopt(shop, large)
+    assert found.signature is not None
+    assert found.signature.output == "probability"
+    with pytest.raises(CorruptData, match="at most 4 MB"):
+        adopt(shop, wrong)
+    assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    tracemalloc.stop()
+
+
 def test_a_null_that_the_model_refuses_is_the_requests_fault(server: Running, client: Client) -> None:
     client.register("strict", folder("chances"))
     row = ANSWERS["chances"]["rows"][0]
@@ -308,6 +338,57 @@ def test_pyfunc_is_used_where_the_project_allows_it(tmp_path: Path) -> None:
         assert [row["prediction"] for row in found] == pytest.approx(ANSWERS["python"]["answers"], rel=1e-12)
         status, answer = server.post("/predict/python/versions/1", {**ANSWERS["python"]["rows"][0], "age": None})
         assert (status, "'age'" in answer["message"]) == (400, True)
+
+
+def test_texts_and_times_reach_pyfunc_as_they_are(tmp_path: Path) -> None:
+    pytest.importorskip("pandas")
+    pytest.importorskip("mlflow")
+    root = tmp_path / "shop"
+    root.mkdir()
+    write_settings(root, 'project = "shop"\n[serving]\nallow_pyfunc = true\ntimeout = "20s"\n[gate]\nskip = ["latency"]\n')
+    with Running(root) as server:
+        reference = Client(server).register("moments", folder("moments"))
+        rows, wanted = ANSWERS["moments"]["rows"], ANSWERS["moments"]["answers"]
+        assert [row["prediction"] for row in asked(server, "moments", rows, version=1)] == wanted
+        elsewhere = {**rows[0], "when": rows[0]["when"].replace("T23:59:59.000123+00:00", "T18:59:59.000123-05:00")}
+        assert elsewhere != rows[0]
+        assert asked(server, "moments", [elsewhere], version=1)[0]["prediction"] == wanted[0]
+        assert asked(server, "moments", [{"city": "東京", "when": None}], version=1)[0]["prediction"] == 4.0
+        for wrong, said in (({"city": "atlantis"}, "atlantis"), ({"city": None}, "'city'"), ({"when": "2024-02-28T12:00:00"}, "zone"), ({"city": 7}, "'city'")):
+            status, answer = server.post("/predict/moments/versions/1", {**rows[0], **wrong})
+            assert (status, said in answer["message"]) == (400, True), answer
+        home = Home(root)
+        report, standing = gate(home, reference)
+        assert report.passed, report.failed
+        assert standing.may_serve
+        home.close()
+
+
+def test_a_pipeline_with_texts_is_gated_released_and_replayed(server: Running, client: Client, shop: Home) -> None:
+    for number in (1, 2):
+        reference = client.register("trips", folder("texts"))
+        report, standing = gate(shop, reference)
+        assert report.passed, report.failed
+        assert standing.may_serve
+        if number == 1:
+            assert start_release(shop, reference).state.label == "promoted"
+            rows, wanted = ANSWERS["texts"]["rows"], ANSWERS["texts"]["answers"]
+            answers = asked(server, "trips", rows * 20)
+            assert [row["prediction"] for row in answers] == wanted * 20
+    verdicts = {result.check: result.verdict for result in report.results}
+    assert {verdicts[check] for check in ("inputs", "batches", "requests", "signature")} == {"pass"}
+    unseen, answer = server.post("/predict/trips", {**rows[0], "plan": "platinum"})
+    assert (unseen, "'platinum'" in answer["message"]) == (400, True), answer
+    assert rows[0]["city"] in davy(shop, "why", answers[0]["prediction_id"])
+    davy(shop, "replay", "trips")
+
+
+def test_a_pipeline_with_texts_that_knows_neither_example_nor_empty_texts_fails_its_gate(client: Client, shop: Home) -> None:
+    files = folder("texts")
+    del files["input_example.json"]
+    report, standing = gate(shop, client.register("strangers", files))
+    assert not standing.may_serve
+    assert any("input_example" in str(result) for result in report.failed), report.failed
 
 
 def test_a_model_that_knows_its_columns_by_other_names_is_not_served(server: Running, client: Client) -> None:

@@ -65,6 +65,15 @@ def test_what_was_good_after_all_is_taken_back_and_what_failed_before_stays() ->
     attempts.take_back("never heard of")
 
 
+def test_what_was_good_after_all_begins_no_delay_anew() -> None:
+    attempts = Attempts(LIMIT)
+    for moment in (0.0, 0.0, 0.0, 1.0, 3.0):
+        attempts.begin("net", moment)
+    attempts.begin("net", 7.0)  # after the four seconds that five failures cost
+    attempts.take_back("net")
+    assert attempts.begin("net", 7.0) == 6
+
+
 def test_what_is_held_is_bounded_and_the_oldest_goes_first() -> None:
     attempts = Attempts(LIMIT)
     for number in range(MOST_KEYS + 10):

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import sqlalchemy as sa
 
+from databases import write_settings
 from davy.auth.directory import FRESH_SECONDS
 from davy.auth.guard import CSRF, Guard
+from davy.auth.local import needs_login
 from davy.auth.permissions import Identity
 from davy.auth.tokens import list_tokens, revoke_token
 from davy.auth.users import disable_user, enable_user, set_password, set_role
+from davy.config import Config
 from davy.errors import Forbidden, TooManyAttempts, Unauthenticated, Unavailable
 from davy.schema.tables import sessions
 from davy.store import journal
@@ -174,6 +177,21 @@ def test_failures_in_a_row_are_delayed_journaled_and_forgotten_after_a_success(t
         ("davy", "ada", {"address": "192.0.2.7", "of_this_user": 5, "from_this_address": 5})]
 
 
+def test_who_is_held_up_by_guesses_from_elsewhere_does_not_hold_up_their_neighbours(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("davy.auth.passwords.verify_password", lambda password, record: password == PASSWORD)
+
+    async def work() -> None:
+        async with guarding(team) as guard:
+            team.add("bob", "viewer")
+            for number in range(5):
+                await refused(guard, Scope(headers=basic("ada", f"guess {number}"), client="203.0.113.9:5"))
+            for _ in range(40):
+                with pytest.raises(TooManyAttempts):
+                    await guard.admit(Scope(headers=basic("ada", PASSWORD)))
+            await guard.admit(Scope(headers=basic("bob", PASSWORD)))
+    run(work)
+
+
 def test_logins_that_come_all_at_once_are_not_queued_without_end(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("davy.auth.passwords.MOST_WAITING", 3)
 
@@ -193,6 +211,20 @@ def test_a_name_of_nobody_does_not_reach_the_journal_because_it_may_be_a_passwor
     run(work)
     with team.home.database.read() as connection:
         assert [entry.subject for entry in journal.entries(connection, action="login.failed")] == ["(unknown)"]
+
+
+def test_noise_about_nobody_does_not_hide_from_the_journal_what_is_tried_on_somebody(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("davy.auth.passwords.verify_password", lambda password, record: False)
+    monkeypatch.setattr("davy.auth.passwords.MOST_JOURNALED_AN_HOUR", 2)
+
+    async def work() -> None:
+        async with guarding(team) as guard:
+            for place, name in enumerate(("x1", "x2", "x3", "x4", "ada")):
+                for number in range(5):
+                    await refused(guard, Scope(headers=basic(name, f"guess {number}"), client=f"198.51.{place}.{number}:5"))
+    run(work)
+    with team.home.database.read() as connection:
+        assert [entry.subject for entry in journal.entries(connection, action="login.failed")] == ["ada", "(unknown)", "(unknown)"]
 
 
 def test_many_names_from_one_address_are_delayed_and_only_our_proxies_say_whose_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,6 +247,7 @@ def test_many_names_from_one_address_are_delayed_and_only_our_proxies_say_whose_
             assert guard._address(Scope(headers={"x-forwarded-for": "203.0.113.9, 192.0.2.8"})) == "203.0.113.9"
             assert guard._address(Scope()) == "192.0.2.7"
             assert guard._address(Scope(client="[2001:db8::1]:5")) == "2001:db8::1"
+            assert guard._address(Scope(client="[::ffff:192.0.2.7]:5", headers={"x-forwarded-for": "203.0.113.9:61234"})) == "203.0.113.9"
             addresses = [f"[2001:db8::{number:x}]:5" for number in range(25)]
             answers = [(await tried(guard, 1, client=address))[0] for address in addresses]
             assert TooManyAttempts in answers
@@ -242,15 +275,34 @@ def test_a_session_ends_when_idle_or_old_and_at_logout(team: Team) -> None:
             with team.home.database.read() as connection:
                 assert len(connection.execute(sa.select(sessions)).all()) == 1
             await guard.admit(cookie(third))
-            await guard.logout(third)
+            await guard.logout(cookie(third))
             await refused(guard, cookie(third))
-            await guard.logout(third)
+            await guard.logout(cookie(third))
+            await guard.logout(Scope())
             await refused(guard, cookie(""))
             await refused(guard, cookie("no such session"))
     run(work)
     with team.home.database.read() as connection:
         assert [(entry.actor, entry.action) for entry in journal.entries(connection, action="session.")] == [
             ("ada", "session.ended"), *[("ada", "session.started")] * 3]
+
+
+def test_a_session_that_is_used_is_not_idle_after_its_use_was_noted(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("davy.auth.directory.NOTE_SECONDS", 0.0)
+
+    async def work() -> None:
+        async with guarding(team) as guard, guarding(team) as other:
+            cookie = Scope(headers={"cookie": f"davy_session={await guard.login('ada', PASSWORD, Scope())}"})
+            await other.admit(cookie)
+            for hours in range(11, 80, 11):
+                team.clock.set(NOW + hours * DAY // 24)
+                await guard.admit(cookie)
+                await asyncio.sleep(FRESH_SECONDS)
+                await guard.admit(cookie)  # looks, and notes what was used
+            guard._directory._thread.submit(int).result()
+            await asyncio.sleep(FRESH_SECONDS)
+            await other.admit(cookie)  # a second server has heard of it
+    run(work)
 
 
 def test_what_a_session_changes_takes_its_token_and_what_a_program_changes_none(team: Team) -> None:
@@ -304,3 +356,12 @@ def test_without_the_database_nobody_is_admitted_for_long(team: Team, monkeypatc
             with pytest.raises(Unavailable, match="It is away"):
                 await guard.admit(scope)
     run(work)
+
+
+@pytest.mark.parametrize(("settings", "asked"), [("", False), ('[server]\nhosts = ["davy.example.com"]\n', True), ('[server]\nproxies = ["127.0.0.1"]\n', True),
+                                                 ("[auth]\nrequired = true\n", True)])
+def test_on_loopback_a_login_is_asked_for_once_others_can_come(tmp_path: Path, settings: str, asked: bool) -> None:
+    write_settings(tmp_path, settings)
+    config = Config.load(tmp_path)
+    assert needs_login(config, "127.0.0.1") is asked
+    assert needs_login(config, "0.0.0.0")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from davy.auth.origin import Origins, is_loopback
+from davy.auth.origin import Origins, is_loopback, network_of, plain_address
 from davy.errors import Forbidden
 
 
@@ -70,3 +70,14 @@ def test_only_its_own_pages_may_send(origin: str | None, good: bool) -> None:
                                              ("10.0.0.1", False), ("example.com", False), ("", False)])
 def test_what_only_this_machine_reaches(host: str, local: bool) -> None:
     assert is_loopback(host) is local
+
+
+@pytest.mark.parametrize(("text", "plain", "network"), [
+    ("192.0.2.7", "192.0.2.7", "192.0.2.7"), ("192.0.2.7:5123", "192.0.2.7", "192.0.2.7"), ("::ffff:192.0.2.7", "192.0.2.7", "192.0.2.7"),
+    ("[::ffff:192.0.2.7]:5123", "192.0.2.7", "192.0.2.7"), ("2001:DB8:0:0::1", "2001:db8::1", "2001:db8::/64"),
+    ("[2001:db8::2]:1", "2001:db8::2", "2001:db8::/64"),
+    ("unknown", "unknown", "unknown"), ("", "", ""),
+])
+def test_an_address_has_one_spelling_and_one_network(text: str, plain: str, network: str) -> None:
+    assert (plain_address(text), network_of(plain_address(text))) == (plain, network)
+    assert network_of("::ffff:192.0.2.7") != network_of("::ffff:198.51.100.1")

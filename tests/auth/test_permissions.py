@@ -135,7 +135,11 @@ def test_every_verb_is_in_the_table_and_what_changes_traffic_takes_a_releaser() 
         assert not allows("scientist", action_of_verb(verb, {"model": "late"}) or "read")
     assert action_of_verb("traffic", {"model": "late", "weights": ()}) == "read"
     assert action_of_verb("traffic", {"model": "late", "weights": ("late@1=1",)}) == "traffic.move"
-    assert action_of_verb("gate", {"override": "because"}) == "gates.override"
+    for reason in ("because", ""):
+        assert action_of_verb("gate", {"override": reason}) == "gates.override"
+    assert action_of_verb("gate", {"override": None}) == "gates.run"
+    assert action_of_verb("alias", {"version": "", "delete": False}) == "aliases.write"
+    assert action_of_verb("alias", {"version": None, "delete": False}) == "read"
     assert action_of_verb("user", {"action": "list"}) == "read"
     assert action_of_verb("user", {"action": "add"}) == "users.write"
 

@@ -90,7 +90,8 @@ def test_what_can_be_no_name_is_refused(name: str) -> None:
         parse_name(name)
 
 
-@pytest.mark.parametrize(("password", "message"), [("short", "5 characters"), ("x" * 1025, "1025 characters"), ("Ada-12345678", "user's name"), ("", "0 char")])
+@pytest.mark.parametrize(("password", "message"), [("short", "5 characters"), ("x" * 1025, "1025 characters"), ("Ada-12345678", "user's name"), ("", "0 char"),
+                                                   ("davy_jones_locker", "begins with 'davy_'")])
 def test_what_can_be_no_password_is_refused(password: str, message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
         password_record("ada", password)

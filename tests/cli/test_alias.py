@@ -51,6 +51,7 @@ def test_a_name_is_set_moved_shown_and_taken_away(shop: Path, capsys: pytest.Cap
     (["fraud", "latest", "1"], "can't be an alias"), (["fraud", "7", "1"], "can't be an alias"),
     (["fraud", "--at", "2026-03-03"], "--at came without the alias"), (["fraud", "production", "--at", "2026-03-03"], "has never been set"),
     (["fraud", "production", "--at", "noon"], "ISO 8601"), (["fraud", "production", "1", "--history"], "ask what was"),
+    (["fraud", "--delete"], "Write: davy alias fraud production --delete"), (["fraud", "production", "1", "--delete"], "--delete came with a version"),
     (["frod", "--history"], "did you mean 'fraud'"), (["fraud", "production", "prod"], "no alias 'prod'")])
 def test_what_is_wrong_is_said(shop: Path, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--project", str(shop), "alias", *arguments]) == 2

@@ -67,7 +67,23 @@ def test_a_filter_chooses(home: Home, ids: list[str], capsys: pytest.CaptureFixt
         assert _runs(home, text, "--json", "--experiment", "flights") == 0
         assert [one["name"] for one in json.loads(capsys.readouterr().out)["runs"]] == names
     assert _runs(home, "run_name = 'x'") == 0
-    assert capsys.readouterr().out == "No run matches.\n"
+    assert capsys.readouterr() == ("No run matches.\n", "")
+
+
+def test_a_name_in_a_filter_that_no_run_has_is_told(home: Home, ids: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    for text, said in (("metrics.acu < 1", "No run has the metric 'acu'; did you mean 'auc'?\n"),
+                       ("params.dept = '3'", "param 'dept'; did you mean 'depth'?\n"),
+                       ("metrics.auc > 9 and params.depth = '3'", ""), ("metrics.auc > 9 or tags.zone = 'x'", "No run has the tag 'zone'"),
+                       ("params.depth IS NULL", "")):
+        assert _runs(home, text, "--experiment", "flights") == 0
+        found = capsys.readouterr()
+        assert found.out == "No run matches.\n"
+        assert said in found.err
+        assert bool(said) is bool(found.err)
+    assert _runs(home, "metrics.acu IS NULL and metrics.acu2 < 1", "--experiment", "Default") == 0
+    assert capsys.readouterr() == ("No run matches.\n", "")
+    assert _runs(home, "metrics.acu < 1", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["runs"] == []
 
 
 def test_all_that_match_go_into_a_file(home: Home, ids: list[str], tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:

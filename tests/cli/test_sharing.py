@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from databases import write_settings
+from davy.auth.permissions import action_of_verb, known_verbs
 from davy.auth.secrets import PREFIX
 from davy.cli.main import run
 from davy.home import Home
@@ -161,3 +162,20 @@ def test_a_protected_alias_is_a_releasers_to_move(terminal: Terminal) -> None:
     assert "is protected" in terminal.refused("alias", "fraud", "production", "1", token=tokens["scientist"])
     assert terminal.told("alias", "fraud", "production", "1", token=tokens["releaser"])["production"] == 1
     assert "is protected" in terminal.refused("alias", "fraud", "production", "--delete", token=tokens["scientist"])
+
+
+CHANGING = ("ingest flights", "push flights", "outcomes push davy.toml", "train late", "reproduce 0123456789ab", "import mlflow mlruns", "sync", "gate late",
+            "gate late --override why", "release late@1", "promote late", "pause late", "resume late", "abort late", "rollback late", "gc",
+            "user add x --role viewer --no-password", "user role x viewer", "user disable x", "user enable x", "token new --name x",
+            "token revoke 0123456789ab", "traffic late late@1=1", "alias late production 1", "alias late production --delete")
+
+
+@pytest.mark.parametrize("words", CHANGING)
+def test_whatever_changes_something_asks_who_types_it(terminal: Terminal, words: str) -> None:
+    terminal.told("user", "add", "ada", "--role", "admin", "--no-password")
+    terminal.require()
+    assert "DAVY_TOKEN is not set" in terminal.refused(*words.split())
+
+
+def test_those_are_all_verbs_that_change_something() -> None:
+    assert {words.split()[0] for words in CHANGING} >= {verb for verb in known_verbs() if action_of_verb(verb, {}) not in (None, "read")}

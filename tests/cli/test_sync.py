@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from array import array
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 import pytest
 
+from databases import write_settings
+from davy.auth.tokens import new_token
+from davy.auth.users import add_user
 from davy.cli.main import run as davy
 from davy.tracking import run as start_run
 from davy.tracking import runs
 from davy.tracking.history import metric_history
 from davy.tracking.points import Points
-from davy.tracking.spool import FOLDER, Ended, Head, Logged, Spool, new_path
+from davy.tracking.spool import FOLDER, Ended, Head, Logged, Spool
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,12 +30,18 @@ def _inside(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def _left(home: Home, run_id: str, name: str, server: str = "") -> None:
+def _left(home: Home, run_id: str, name: str, server: str = "", *, ended: bool = True) -> None:
     """A spool as a process that ended has left it."""
-    spool = Spool(new_path(home.path / FOLDER, run_id), Head(run_id, name, server))
+    spool = Spool(home.path / FOLDER, Head(run_id, name, server))
     spool.append(Logged.of({"loss": Points(array("q", [1, 2]), array("q", [5, 6]), array("d", [0.5, 0.25]))}))
-    spool.append(Ended("FAILED", 7))
+    if ended:
+        spool.append(Ended("FAILED", 7))
     spool.close(remove=False)
+
+
+def _delete(home: Home, run_id: str, stage: Literal["active", "deleted"]) -> None:
+    with home.database.begin() as connection:
+        runs.set_run_stage(connection, run_id, clock=home.clock, actor="ada", stage=stage)
 
 
 def test_what_the_database_could_not_take_is_stored(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
@@ -50,6 +59,7 @@ def test_what_the_database_could_not_take_is_stored(home: Home, capsys: pytest.C
         found = runs.get_run(connection, run.id)
     assert (found.status, found.ended) == ("FAILED", 7000)
     assert davy(["sync"]) == 0
+    run.finish()
 
 
 def test_what_nobody_takes_is_kept_and_told(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
@@ -65,8 +75,51 @@ def test_what_nobody_takes_is_kept_and_told(home: Home, capsys: pytest.CaptureFi
     assert len(list((home.path / FOLDER).iterdir())) == 2
 
 
-def test_a_folder_that_is_no_spool_is_told(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
-    (home.path / FOLDER / "x").mkdir(parents=True)
-    (home.path / FOLDER / "x" / "head.json").write_text("{")
-    assert davy(["sync"]) == 4
-    assert "can't be read as a spool" in capsys.readouterr().err
+def test_a_folder_that_is_no_spool_is_told_and_holds_up_no_other(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    with start_run("late", home=home) as run:
+        pass
+    (home.path / FOLDER / "0").mkdir(parents=True)
+    (home.path / FOLDER / "0" / "head.json").write_text("{")
+    _left(home, run.id, "late")
+    assert davy(["sync"]) == 1
+    told = capsys.readouterr()
+    assert "can't be read as a spool" in told.err
+    assert "sent" in told.out
+    assert [path.name for path in (home.path / FOLDER).iterdir()] == ["0"]
+
+
+def test_what_a_deleted_run_has_left_keeps_no_other_from_starting(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    with start_run("late", home=home) as run:
+        pass
+    _left(home, run.id, "late", ended=False)
+    _delete(home, run.id, "deleted")
+    with start_run("next", home=home) as following:
+        following.log(loss=1.0)
+    assert davy(["sync"]) == 1
+    assert "is deleted" in capsys.readouterr().err
+    _delete(home, run.id, "active")
+    assert davy(["sync"]) == 0
+    with home.database.read() as connection:
+        assert metric_history(connection, run.id, "loss").values == [0.5, 0.25]
+    assert list((home.path / FOLDER).iterdir()) == []
+
+
+def test_a_project_elsewhere_is_named(home: Home, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    _left(home, "f" * 32, "gone")
+    monkeypatch.chdir(tmp_path)
+    assert davy(["sync"]) == 0
+    assert davy(["sync", "--project", str(project)]) == 1
+    assert "gone" in capsys.readouterr().out
+
+
+def test_where_a_login_is_required_it_takes_a_scientist(home: Home, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    tokens = {}
+    with home.database.begin() as connection:
+        for role in ("admin", "scientist", "viewer"):
+            add_user(connection, clock=home.clock, actor="tester", name=role, role=role, record=None)  # type: ignore[arg-type]
+            tokens[role] = new_token(connection, clock=home.clock, actor="tester", owner=role, name="t")[1]
+    write_settings(project, "[auth]\nrequired = true\n")
+    for role, code in (("viewer", 2), ("scientist", 0)):
+        monkeypatch.setenv("DAVY_TOKEN", tokens[role])
+        assert davy(["sync"]) == code
+    assert "viewer has the role viewer, which may not write experiments" in capsys.readouterr().err

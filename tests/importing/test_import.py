@@ -14,8 +14,24 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import sqlalchemy as sa
 
+from databases import write_settings
+from davy.auth.tokens import new_token
+from davy.auth.users import add_user
 from davy.cli.main import run as davy
-from davy.schema.tables import aliases, artifacts, experiments, latest_metrics, model_versions, params, registered_models, runs, tags
+from davy.registry.lineage import lineage
+from davy.schema.tables import (
+    aliases,
+    artifacts,
+    experiments,
+    latest_metrics,
+    model_versions,
+    params,
+    registered_model_tags,
+    registered_models,
+    runs,
+    tags,
+)
+from davy.store import journal
 from importing.conftest import Filled, program
 from server_kit import Running
 
@@ -106,13 +122,14 @@ def test_one_that_is_killed_goes_on(database: Filled, home: Home, project: Path,
 def test_a_run_that_went_on_is_brought_up_to_date(old_folder: Filled, home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     here = tmp_path / "moved" / "mlruns"  # with the paths of its files still naming the old place
     _moved(old_folder, here)
-    _brought(capsys, str(here))
     run = next(here.glob(f"*/{old_folder.ids['running']}"))
+    meta = run / "meta.yaml"
+    meta.write_text(meta.read_text().replace("status: 1", "status: 2"))  # scheduled, which is no end either
+    _brought(capsys, str(here))
     with (run / "metrics" / "loss").open("a") as file:
         file.write("2 7.5 1\n")
     (run / "artifacts" / "late.txt").write_text("late")
-    meta = run / "meta.yaml"
-    meta.write_text(meta.read_text().replace("status: 1", "status: 3").replace("end_time: null", "end_time: 5"))
+    meta.write_text(meta.read_text().replace("status: 2", "status: 3").replace("end_time: null", "end_time: 5"))
     ended = next(here.glob(f"*/{old_folder.ids['child']}"))
     (ended / "tags" / "verdict").write_text("good")
     (ended / "artifacts" / "note.txt").write_text("later")
@@ -140,6 +157,43 @@ def test_a_model_of_that_name_is_not_mixed_with_another(old_folder: Filled, home
         assert connection.execute(sa.select(model_versions.c.version)).all() == [(3,)]
         assert connection.scalar(sa.select(registered_models.c.description).where(registered_models.c.name == "late")) == "mine"
         assert not connection.execute(sa.select(aliases)).all()
+
+
+def test_who_brought_what_stands_in_the_journal(old_folder: Filled, home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    with home.database.begin() as connection:
+        connection.execute(sa.insert(registered_models).values(name="late", creation_time=1, last_update_time=1, description="mine"))
+        connection.execute(sa.insert(registered_model_tags).values(name="late", key="team", value="ours"))
+    for _ in range(2):
+        davy(["import", "mlflow", str(old_folder.path)])
+    with home.database.read() as connection:
+        told = [(entry.action, entry.subject, entry.details.get("version")) for entry in journal.entries(connection)]
+        there = [("version.register", row.name, row.version) for row in connection.execute(sa.select(model_versions))]
+        made = [("model.create", name, None) for name in connection.scalars(sa.select(registered_models.c.name)) if name != "late"]
+        assert lineage(connection, "late@3")["registered"]["actor"] == "tester"
+        assert connection.scalar(sa.select(registered_model_tags.c.value).where(registered_model_tags.c.key == "team")) == "ours"
+    assert sorted(entry for entry in told if entry[0] in ("version.register", "model.create")) == sorted([*there, *made])
+    assert told[-1] == ("import.started", str(old_folder.path), None)
+    assert [action for action, _, _ in told].count("import") == 2
+
+
+def test_a_protected_alias_does_not_come_along_but_for_a_releaser(old_folder: Filled, home: Home, project: Path, monkeypatch: pytest.MonkeyPatch,
+                                                                  capsys: pytest.CaptureFixture[str]) -> None:
+    tokens = {}
+    with home.database.begin() as connection:
+        for role in ("admin", "releaser", "scientist"):
+            add_user(connection, clock=home.clock, actor="tester", name=role, role=role, record=None)  # type: ignore[arg-type]
+            tokens[role] = new_token(connection, clock=home.clock, actor="tester", owner=role, name="t")[1]
+    write_settings(project, '[auth]\nrequired = true\n[registry]\nprotected = ["champion"]\n')
+    monkeypatch.setenv("DAVY_TOKEN", tokens["scientist"])
+    assert davy(["import", "mlflow", str(old_folder.path)]) == 2
+    assert "alias 'champion' of 'late' is protected" in capsys.readouterr().err
+    with home.database.read() as connection:
+        assert not connection.execute(sa.select(aliases).where(aliases.c.alias == "champion")).all()
+    monkeypatch.setenv("DAVY_TOKEN", tokens["releaser"])
+    _brought(capsys, str(old_folder.path))
+    with home.database.read() as connection:
+        entry = journal.entries(connection, subject="late", action="alias.set", limit=1)[0]
+    assert (entry.actor, entry.details["evidence"]) == ("releaser", {"import": str(old_folder.path)})
 
 
 def test_what_cant_be_read_does_not_stop_the_rest(old_folder: Filled, home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from davy.home import Home
+from davy.store.journal import Entry, entries
 from server_kit import Running
 
 API, PROXY = "/api/2.0/mlflow", "/api/2.0/mlflow-artifacts"
@@ -50,6 +52,14 @@ class Tracking(Running):
         answer = self.ask("POST", f"{API}/{path}", msgspec.json.encode(given), {"content-type": "application/json"})
         assert answer.status == 200, answer
         return answer.json
+
+    def journal(self, subject: str) -> list[Entry]:
+        """What the journal has of it, the newest first."""
+        home = Home(self.root)
+        with home.database.read() as connection:
+            found = entries(connection, subject=subject)
+        home.close()
+        return found
 
     def run(self, experiment: str = "0") -> str:
         return str(self.call("runs/create", experiment_id=experiment)["run"]["info"]["run_id"])

@@ -177,6 +177,8 @@ def test_deleting_takes_files_and_folders_out(server: Tracking, run: str, root: 
     assert server.ask("DELETE", f"{PROXY}/artifacts/0").status == 400
     assert server.ask("DELETE", f"{PROXY}/artifacts/{root}").status == 200
     assert server.listed(root) == []
+    assert [(entry.action, entry.details) for entry in server.journal(run)] == [
+        ("artifacts.delete", {"path": path, "files": 1}) for path in ("", "e", "a/b")]
 
 
 BAD = ("..", "../x", "a/../x", "a/..", "/etc/passwd", "%2e%2e/x", "%252e%252e%252fx", "a/%2e%2e/%2e%2e/x", "%2Fetc%2Fpasswd", "//etc/passwd", "a#b", "a%23b",
@@ -337,6 +339,7 @@ def test_the_spans_of_a_deleted_trace_go_too(server: Tracking, location: str) ->
         assert server.put(f"{place}/{trace}/artifacts/traces.json", b"{}").status == 200
     assert server.call("traces/delete-traces", experiment_id=number, request_ids=["tr-1"]) == {"traces_deleted": 1}
     assert [item["path"] for item in server.listed(place)] == ["tr-2"]
+    assert next((entry.action, entry.details) for entry in server.journal(f"traced {location}")) == ("traces.delete", {"id": int(number), "traces": 1})
 
 
 def test_a_large_file_of_a_page_is_streamed(server: Tracking, run: str, root: str) -> None:

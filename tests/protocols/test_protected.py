@@ -56,7 +56,8 @@ def test_over_the_protocol(team: Team) -> None:
     assert team.say("scientist", "POST", ALIAS, name="late", alias="challenger", version="2")[0] == 200
     assert team.say("releaser", "POST", ALIAS, name="late", alias="production", version="1")[0] == 200
     for method, path, given in (("POST", ALIAS, {"name": "late", "alias": "production", "version": "2"}),
-                                ("DELETE", ALIAS, {"name": "late", "alias": "production"}), ("POST", f"{MODELS}rename", {"name": "late", "new_name": "other"})):
+                                ("DELETE", ALIAS, {"name": "late", "alias": "production"}), ("POST", f"{MODELS}rename", {"name": "late", "new_name": "other"}),
+                                ("DELETE", f"{VERSIONS}delete", {"name": "late", "version": "1"}), ("DELETE", f"{MODELS}delete", {"name": "late"})):
         status, answer = team.say("scientist", method, path, **given)
         assert (status, answer["error_code"]) == (403, "PERMISSION_DENIED"), answer
         assert "protected" in answer["message"]

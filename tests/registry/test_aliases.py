@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import sqlalchemy as sa
 
-from davy.errors import Conflict, Forbidden, InvalidInput, NotFound
+from davy.errors import Forbidden, InvalidInput, NotFound
 from davy.registry import aliases, catalog, versions
 from davy.registry.alias_history import alias_at, alias_history
 from davy.registry.aliases import Protection
@@ -103,9 +103,7 @@ def test_history_follows_a_rename_and_does_not_mix_up_who_has_the_name_later(hom
 def test_what_goes_takes_its_aliases_along_and_says_so(home: Home) -> None:
     _model(home)
     _set(home, 2)
-    with pytest.raises(Conflict, match="production"):
-        _do(home, versions.delete_version, name="late", version=2)
-    _do(home, versions.delete_version, name="late", version=2, keep_aliased=False)
+    _do(home, versions.delete_version, name="late", version=2)
     _set(home, 3)
     _do(home, catalog.delete_model, name="late")
     assert _history(home) == [("late", 3, None, "ada"), ("late", None, 3, "ada"), ("late", 2, None, "ada"), ("late", None, 2, "ada")]
@@ -120,7 +118,7 @@ def test_a_protected_alias_is_moved_by_a_releaser_only(home: Home, alias: str, r
     _set(home, 1, alias=alias, protection=Protection.of(["production", "late@blessed"], "releaser"))
     steps: list[Callable[[], Any]] = [
         lambda: _set(home, 2, alias=alias, protection=HELD),
-        lambda: _do(home, versions.delete_version, name="late", version=2, keep_aliased=False, protection=HELD),
+        lambda: _do(home, versions.delete_version, name="late", version=2, protection=HELD),
         lambda: _do(home, catalog.rename_model, name="late", to="delayed", protection=HELD),
         lambda: _do(home, aliases.delete_alias, name="delayed", alias=alias, protection=HELD),
         lambda: _do(home, catalog.delete_model, name="delayed", protection=HELD)]
@@ -129,7 +127,7 @@ def test_a_protected_alias_is_moved_by_a_releaser_only(home: Home, alias: str, r
             step()
         return
     _set(home, 1, alias=alias, protection=HELD)  # it means that already
-    for step in (steps[0], lambda: _do(home, versions.delete_version, name="late", version=1, keep_aliased=False, protection=HELD), steps[2],
+    for step in (steps[0], lambda: _do(home, versions.delete_version, name="late", version=1, protection=HELD), steps[2],
                  lambda: _do(home, aliases.delete_alias, name="late", alias=alias, protection=HELD),
                  lambda: _do(home, catalog.delete_model, name="late", protection=HELD)):
         with pytest.raises(Forbidden, match=r"protected[\s\S]*releaser"):
@@ -153,6 +151,14 @@ def test_a_protected_alias_of_one_model_is_free_in_another(home: Home) -> None:
     _set(home, 1, alias="blessed", name="early", protection=HELD)
     with pytest.raises(Forbidden):
         _set(home, 1, alias="blessed", protection=HELD)
+
+
+def test_no_rename_makes_a_protected_alias(home: Home) -> None:
+    _model(home, "early")
+    _set(home, 1, alias="blessed", name="early", protection=HELD)
+    with pytest.raises(Forbidden, match="alias 'blessed' of 'late' is protected"):
+        _do(home, catalog.rename_model, name="early", to="late", protection=HELD)
+    _do(home, catalog.rename_model, name="early", to="later", protection=HELD)
 
 
 def test_an_alias_is_one_word(home: Home) -> None:

@@ -17,7 +17,7 @@ from davy.registry import aliases, models, tags, versions
 from davy.registry.alias_history import alias_history
 from davy.registry.definitions import TrainingSetRecord, get_feature_set, get_training_set, get_views, put_feature_set, put_training_set
 from davy.registry.lineage import lineage
-from davy.schema.tables import traffic
+from davy.schema.tables import releases, traffic
 from davy.store import journal
 from davy.tracking import run as start_run
 from registry.samples import feature_set, signature
@@ -122,17 +122,20 @@ def test_a_version_that_is_held_can_not_be_deleted_and_its_number_is_not_given_a
         with home.database.begin() as connection:
             versions.delete_version(connection, clock=home.clock, actor="ada", name="late", version=version)
 
-    _alias(home, "production", 2)
-    with pytest.raises(Conflict, match="production"):
-        delete(2)
     with home.database.begin() as connection:
-        aliases.delete_alias(connection, clock=home.clock, actor="ada", name="late", alias="production")
         row = {"model": "late", "revision": 1, "weights": '{"late@2": 1.0}', "updated": 0, "actor": "ada"}
         connection.execute(sa.insert(traffic).values(row))
     with pytest.raises(Conflict, match="traffic"):
         delete(2)
     with home.database.begin() as connection:
         connection.execute(sa.text("DELETE FROM traffic"))
+        connection.execute(sa.insert(releases).values(id="r1", model="late", version=2, stable=1, strategy="canary", state="pending", policy="{}",
+                                                      progress="{}", evidence="{}", created=0, updated=0, actor="ada"))
+    for version in (1, 2):
+        with pytest.raises(Conflict, match="davy abort late"):
+            delete(version)
+    with home.database.begin() as connection:
+        connection.execute(sa.update(releases).values(ended=1))
     delete(2)
     assert _resolve(home, "late").version == 1
     with pytest.raises(NotFound):

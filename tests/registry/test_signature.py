@@ -96,3 +96,15 @@ def test_a_model_without_inputs_encodes_nothing() -> None:
 def test_a_text_column_needs_a_sorted_vocabulary(categories: dict[str, list[str]]) -> None:
     with pytest.raises(DefinitionError, match="'a'"):
         Signature.of(["a"], ["str"], categories)
+
+
+def test_a_text_without_a_vocabulary_stays_a_text() -> None:
+    made = Signature((Column("city", "str"), Column("amount", "float"), Column("plan", "str", ("free", "gold"))))
+    assert made.texts
+    assert made.encode(["東京", 2, "gold"]) == ["東京", 2.0, 1.0]
+    assert made.encode([None, 1.5, "free"]) == [None, 1.5, 0.0]
+    with pytest.raises(InvalidInput, match="'city' got 7"):
+        made.encode([7, 1.0, "free"])
+    again = msgspec.json.decode(msgspec.json.encode(made), type=Signature)
+    assert again.encode_many([["a", 1, None]])[0][:2] == ["a", 1.0]
+    assert not _signature(["str", "int"]).texts

@@ -154,6 +154,7 @@ def test_a_version_s_source_is_the_number_that_was_meant(proxied: Made, home: Ho
     assert proxied.check("models:/late/staging").uri == "models:/late/1"
     proxied.refused("models:/late/1", "must match the referenced model version", run_id="f" * 32)
     proxied.refused("models:/late/2", "must match the referenced model version", model_id="")
+    proxied.refused("models:/late/\u00b2", "Invalid Model Version stage")
     proxied.refused("models:/late@nobody", "Registered model alias nobody not found.")
     proxied.refused("models:/greeting/1", "Prompt versions cannot be used")
     for uri, said in (("models:/late/9", "version=9"), ("models:/nobody/1", "name=nobody"), ("models:/empty/latest", "empty"),

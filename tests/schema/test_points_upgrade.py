@@ -10,12 +10,12 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 
+from curves_kit import put_points
 from databases import ON_POSTGRES, open_at, url_of
 from davy.schema import MIGRATIONS
 from davy.schema.tables import latest_metrics, metric_chunks
 from davy.tracking.history import metric_history, metric_keys
-from davy.tracking.records import Metric
-from davy.tracking.runs import get_run, log_metrics
+from davy.tracking.runs import get_run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,10 +90,10 @@ def test_curves_go_on_after_an_upgrade(tmp_path: Path) -> None:
     _old(tmp_path / "old.db", curves)
     database = open_at(tmp_path / "old.db")
     for (run_id, key), rows in curves.items():
-        again = [Metric(key, math.nan if missing else value, step, time * 1000) for step, time, value, missing in rows]
+        again = [(key, math.nan if missing else value, step, time) for step, time, value, missing in rows]
         for step in (5000, 5001):
             with database.begin() as connection:
-                log_metrics(connection, run_id, [*again, Metric(key, -7.0, step, 9000)])
+                put_points(connection, run_id, [*again, (key, -7.0, step, 9)])
     with database.read() as connection:
         for (run_id, key), rows in curves.items():
             assert metric_keys(connection, run_id)[key] == len(rows) + 2

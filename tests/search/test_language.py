@@ -150,7 +150,9 @@ PLACES = [
     ("x = 'abc", 5, "not closed"),
     ("max(params.a) = 'x'", 1, "metrics only"),
     ("metrics.a = 1 and and metrics.b = 2 or metrics.c = 3", 19, "one AND or OR"),
-    ("metrics.a\n  > 1 and\n  oops = 'x'", 23, "known: artifact_uri, end_time"),
+    ("metrics.a\n  > 1 and\n  oops = 'x'", 23, "did you mean params.oops or tags.oops? known: artifact_uri, end_time"),
+    ("loss < 0.2", 1, "did you mean metrics.loss? known: "),
+    ("`a loss` < 0.2", 1, ": known: "),
     ("params.a like 'x!' escape '!'", 15, "escaped"),
     ("params.a like 'x' escape 'ab'", 26, "one character"),
     ("datasets.nme = 'x'", 1, "did you mean 'name'?"),
@@ -167,6 +169,19 @@ def test_an_error_names_the_place_and_what_is_allowed(text: str, place: int, hin
     assert hint in said
     shown, pointer = said.split("\n")[1:3]
     assert shown[pointer.index("^"):] == text[place - 1:].split("\n")[0]
+
+
+@pytest.mark.parametrize(("language", "text"), [
+    (EXPERIMENTS, "experiment_id = '\u00b2'"), (EXPERIMENTS, "experiment_id IN ('1', '\u00b2')"), (VERSIONS, "version_number = '--5'"),
+    (VERSIONS, "version_number IN ('1', '--2')"), (VERSIONS, "version_number = '\u00b2'"), (VERSIONS, "version_number = '-'"),
+])
+def test_what_only_looks_like_a_number_is_none(language: Language, text: str) -> None:
+    assert isinstance(_checks(language, text), InvalidInput)
+
+
+def test_an_order_by_a_name_that_lacks_its_entity_is_told_how_it_is_written() -> None:
+    with pytest.raises(InvalidInput, match=r"did you mean metrics\.loss\?"):
+        RUNS.order(["loss DESC"])
 
 
 def test_what_is_too_long_too_deep_or_too_large_is_refused() -> None:

@@ -234,9 +234,11 @@ def test_a_person_logs_in_where_they_were_going_and_out_again(server: Shared) ->
     assert create(server, "from a page", cookie=cookie, davy_csrf=page.csrf).status == 200
     assert Asked(server, "POST", "/logout", b"csrf=wrong", content_type=FORM, cookie=cookie).status == 403
     assert Asked(server, "GET", "/journal", cookie=cookie).status == 200
-    left = Asked(server, "POST", "/logout", f"csrf={page.csrf}".encode(), content_type=FORM, cookie=cookie)
+    other = log_in(server, "viewer")[1].cookie("davy_session")  # a cookie of the same name that another path has set: the first one counts
+    left = Asked(server, "POST", "/logout", f"csrf={page.csrf}".encode(), content_type=FORM, cookie=f"{cookie}; {other}")
     assert (left.status, left.headers["location"]) == (303, "/login")
     assert Asked(server, "GET", "/journal", cookie=cookie, accept="text/html").status == 303
+    assert Asked(server, "GET", "/journal", cookie=other).status == 200
     assert Asked(server, "POST", "/logout", b"", content_type=FORM).status == 303
 
 
@@ -296,6 +298,8 @@ def test_no_other_site_can_log_a_person_in(server: Shared) -> None:
     assert "davy_session" not in str(Asked(server, "POST", "/login", b"\xff=%ff", content_type=FORM, cookie=form.cookie("davy_login")).headers)
     assert Asked(server, "POST", "/login", b"name=" + b"x" * 20_000, content_type=FORM).status == 400
     assert Asked(server, "POST", "/login", b"&".join([b"a=b"] * 100), content_type=FORM).status == 400
+    large = Asked(server, "POST", "/login", b"name=" + b"x" * 200_000, content_type=FORM)
+    assert (large.status, large.json["error"]) == (413, "TooLarge")
 
 
 def test_a_change_counts_for_the_next_request(server: Shared) -> None:
@@ -365,13 +369,16 @@ def test_beyond_this_machine_it_takes_an_admin_a_certificate_and_a_name(tmp_path
         assert found.returncode == 2
         return found.stderr
 
-    assert "davy user add NAME --role admin" in up("")
+    both = up("")
+    assert "there is nobody who could log in, and in the clear" in both
+    assert "davy user add NAME --role admin" in both
+    assert "Set server.certificate" in both
     assert "auth.idle is 'soon'" in up('[auth]\nidle = "soon"\n')
     home = Home(root)
     with home.database.begin() as connection:
         add_user(connection, clock=home.clock, actor="tester", name="ada", role="admin", record=None)
     home.close()
-    assert "in the clear" in up("")
+    assert "will not listen on 0.0.0.0: in the clear" in up("")
     assert "without the other" in up('[server]\ncertificate = "cert.pem"\n')
     assert "There is no file" in up('[server]\ncertificate = "cert.pem"\nkey = "key.pem"\n')
     for name in ("cert.pem", "key.pem"):

@@ -64,8 +64,11 @@ def answers(data: bytes) -> dict[int, Any]:
     while at < len(data):
         length, number, count, columns = frames.ANSWER.unpack_from(data, at)
         body = data[at + frames.ANSWER.size : at + 4 + length]
-        found[number] = msgspec.json.decode(body, type=Problem) if columns == frames.ERROR else np.frombuffer(body).tolist()
-        assert columns == frames.ERROR or len(found[number]) == count * columns
+        if columns in (frames.ERROR, frames.LABELS):
+            found[number] = msgspec.json.decode(body, type=Problem if columns == frames.ERROR else list)
+        else:
+            found[number] = np.frombuffer(body).tolist()
+            assert len(found[number]) == count * columns
         at += 4 + length
     return found
 

@@ -17,11 +17,13 @@ from hypothesis import strategies as st
 
 from davy.core.digest import digest_bytes
 from davy.errors import ConfigError, CorruptData, InvalidInput, NotFound, StorageFull
-from davy.store.blobs import CHUNK, Blobs
+from davy.store.blobs import CHUNK, Blobs, copy_blobs
 from store.disk import small_disk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from davy.store.shelves import Stored
 
 
 @pytest.fixture
@@ -180,3 +182,24 @@ def test_a_place_that_can_not_be_is_refused(tmp_path: Path) -> None:
         Blobs(f"file://{tmp_path / 'file' / 'blobs'}")
     with pytest.raises(ConfigError):
         Blobs("gopher://somewhere")
+
+
+def test_a_copy_does_not_hold_the_names_of_all_blobs_at_once(tmp_path: Path) -> None:
+    class Large(Blobs):
+        """As if there were twenty thousand blobs."""
+
+        named = told = ahead = 0
+
+        def listed(self) -> Iterator[Stored]:
+            one = next(iter(super().listed()))
+            for self.named in range(1, 20_001):
+                yield one
+
+        def tell(self, count: int) -> None:
+            self.told += count
+            self.ahead = max(self.ahead, self.named - self.told)
+
+    source, target = Large(f"file://{tmp_path / 'source'}"), Blobs(f"file://{tmp_path / 'target'}")
+    source.put(b"x")
+    assert copy_blobs(source, target, told=source.tell) == (20_000, 20_000)
+    assert source.ahead < 2000

@@ -9,7 +9,9 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import sqlalchemy as sa
@@ -17,6 +19,10 @@ import sqlalchemy as sa
 from davy.errors import InvalidInput, Unavailable
 from davy.schema import open_database
 from davy.store.database import Database
+from davy.store.writer import GroupWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 START = sa.text("INSERT INTO traffic (model, revision, weights, updated, actor) VALUES ('m', 0, '{}', 0, 'tester')")
 COUNTER = sa.text("UPDATE traffic SET revision = revision + 1")
@@ -111,6 +117,24 @@ with open_database(Path(sys.argv[1])).begin(lazy=True) as connection:
     assert _count(database) == 7
 
 
+def test_what_is_committed_after_all_else_has_ended_is_on_the_disk(database: Database, log: Path, tmp_path: Path) -> None:
+    program = """
+import atexit
+def last():
+    with database.begin(lazy=True) as connection:
+        connection.execute(sa.text("UPDATE traffic SET revision = 7"))
+atexit.register(last)  # before anybody else, so that it is called after all others
+import sys
+from pathlib import Path
+import sqlalchemy as sa
+from davy.schema import open_database
+database = open_database(Path(sys.argv[1]))
+"""
+    subprocess.run([sys.executable, "-c", program, str(tmp_path / "davy.db")], check=True)
+    assert _unwritten(log) == 0
+    assert _count(database) == 7
+
+
 def test_a_lazy_commit_outlives_kill(database: Database, tmp_path: Path) -> None:
     program = """
 import os, signal, sys
@@ -181,6 +205,67 @@ def test_a_sync_that_fails_is_told(database: Database) -> None:
     with database.begin(lazy=True) as connection:
         connection.execute(COUNTER)
     assert _count(database) == 2
+
+
+@contextmanager
+def _no_file_can_be_opened() -> Iterator[None]:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def _failed(database: Database) -> None:
+    """Return once a sync could not begin."""
+    deadline = time.monotonic() + LONG
+    while database._backend._syncer._late is None:  # type: ignore[attr-defined]
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_a_sync_that_could_not_begin_is_tried_again_without_a_further_commit(database: Database, log: Path) -> None:
+    with database.begin(lazy=True) as connection:
+        connection.execute(COUNTER)
+    with _no_file_can_be_opened():
+        _failed(database)
+    deadline = time.monotonic() + LONG
+    while _unwritten(log):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_durable_commit_does_not_hide_a_sync_that_has_failed(database: Database) -> None:
+    with database.begin(lazy=True) as connection:
+        connection.execute(COUNTER)
+    with _no_file_can_be_opened():
+        _failed(database)
+        with pytest.raises(Unavailable, match="could not be brought to the disk"), database.begin() as connection:
+            connection.execute(COUNTER)
+    assert _count(database) == 1
+
+
+def test_a_group_hears_of_a_sync_that_has_failed(database: Database) -> None:
+    writer, started, free = GroupWriter(database, lazy=True), threading.Event(), threading.Event()
+
+    def hold(connection: sa.Connection) -> None:
+        started.set()
+        assert free.wait(LONG)
+
+    writer.submit(lambda connection: connection.execute(COUNTER) and None).result(LONG)
+    held = writer.submit(hold)
+    assert started.wait(LONG)
+    with _no_file_can_be_opened():
+        _failed(database)
+        waiting = [writer.submit(lambda connection: connection.execute(COUNTER) and None) for _ in range(3)]
+        free.set()
+        held.result(LONG)
+        for future in waiting:
+            with pytest.raises(Unavailable, match="could not be brought to the disk"):
+                future.result(LONG)
+    assert _count(database) == 1
+    writer.close()
 
 
 def test_a_number_beyond_64_bits_is_bad_input(database: Database) -> None:

@@ -65,6 +65,14 @@ def test_what_is_there_is_not_sent_again(blobs: Blobs) -> None:
     assert [stored.modified for stored in blobs.listed()] == [before]
 
 
+def test_a_new_blob_costs_two_requests_and_a_known_one_costs_one(s3: S3Server, blobs: Blobs, request: pytest.FixtureRequest) -> None:
+    blobs.put(b"new")
+    assert s3.asked(request.node.name) == ["HEAD", "PUT"]
+    blobs.put(b"new")
+    blobs.put_stream([b"new"])
+    assert s3.asked(request.node.name) == ["HEAD", "PUT", "HEAD", "HEAD"]
+
+
 def test_what_is_not_there_is_told(blobs: Blobs) -> None:
     digest = digest_bytes(b"never put")
     assert blobs.size(digest) is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -67,16 +69,14 @@ def test_all_are_written_and_each_hears_of_his_own(database: Database, lazy: boo
 
 def test_what_waits_together_is_committed_together(database: Database) -> None:
     writer = GroupWriter(database, lazy=True)
-    held, transactions = Held(writer), set()
-
-    def note(connection: sa.Connection) -> None:
-        transactions.add(id(connection))
-
-    waiting = [writer.submit(note) for _ in range(20)]
+    commits: list[sa.Connection] = []
+    sa.event.listen(database._engine, "commit", commits.append)
+    held = Held(writer)
+    waiting = [writer.submit(lambda connection, name=f"e{i}": _insert(connection, name)) for i in range(20)]
     held.free.set()
     for future in waiting:
         future.result(30)
-    assert len(transactions) == 1
+    assert len(commits) == 2
     writer.close()
 
 
@@ -169,3 +169,56 @@ def test_a_piece_that_fails_announces_nothing(home: Home) -> None:
     with home.database.read() as connection:
         assert [entry.subject for entry in journal.entries(connection)] == ["c", "a"]
         assert journal.verify(connection).broken is None
+
+
+def test_a_panic_takes_neither_its_neighbours_nor_the_writer_along(database: Database) -> None:
+    class Panic(BaseException):
+        """What a library of Rust raises where it has a bug."""
+
+    def panics(connection: sa.Connection) -> None:
+        raise Panic
+
+    writer = GroupWriter(database, lazy=True)
+    held = Held(writer)
+    good, bad = writer.submit(lambda connection: _insert(connection, "good")), writer.submit(panics)
+    held.free.set()
+    assert good.result(30) == "good"
+    with pytest.raises(Panic):
+        bad.result(30)
+    assert writer.submit(lambda connection: _insert(connection, "after")).result(30) == "after"
+    writer.close()
+
+
+def test_a_lock_that_stays_is_waited_for_once_by_all(tmp_path: Path) -> None:
+    database = open_database(f"sqlite:///{tmp_path / 'locked.db'}")
+    database.close()
+    tried: list[object] = []
+    sa.event.listen(database._engine, "connect", lambda driver, _: driver.execute("PRAGMA busy_timeout=200"))
+    sa.event.listen(database._engine, "checkout", lambda driver, *_: tried.append(driver))
+    other = sqlite3.connect(tmp_path / "locked.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    writer = GroupWriter(database, lazy=True)
+    waiting = [writer.submit(lambda connection, name=f"e{i}": _insert(connection, name)) for i in range(30)]
+    for future in waiting:
+        with pytest.raises(Unavailable, match="locked by another process"):
+            future.result(30)
+    assert len(tried) <= 2
+    other.execute("ROLLBACK")
+    assert writer.submit(lambda connection: _insert(connection, "free")).result(30) == "free"
+    other.close()
+    writer.close()
+    database.close()
+
+
+def test_the_writer_of_a_parent_refuses_its_forked_child(database: Database) -> None:
+    writer = GroupWriter(database, lazy=True)
+    child = os.fork()
+    if child == 0:
+        try:
+            writer.submit(lambda connection: None)
+        except Unavailable:
+            writer.close()
+            os._exit(0)
+        os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+    writer.close()

@@ -94,7 +94,8 @@ def test_where_paths_lead(home: Home) -> None:
 
 
 def test_only_roots_that_are_allowed_are_read(tmp_path: Path) -> None:
-    for uri in ("file:///etc", "/etc", f"{tmp_path}x", f"file://{tmp_path}/../..", "s3://bucketful/x", "s3://bucket", "gs://bucket/x", "file://host/etc"):
+    for uri in ("file:///etc", "/etc", f"{tmp_path}x", f"file://{tmp_path}/../..", "s3://bucketful/x", "s3://bucket", "gs://bucket/x", "file://host/etc",
+                "s3://bucket/x/../y", "s3://bucket/x/%2e%2E/y"):
         with pytest.raises(Forbidden):
             open_root(uri, [str(tmp_path), "s3://bucket/x"], {})
     (tmp_path / "link").symlink_to("/etc")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from davy.errors import InvalidInput, NotFound
 from davy.features.training_set import frame_digest
 from davy.tracking import run as start_run
 from davy.tracking.artifacts import read_artifact
-from davy.tracking.datasets import describe
+from davy.tracking.datasets import describe, table_bytes
 from davy.tracking.inputs import datasets_of
 
 if TYPE_CHECKING:
@@ -66,7 +68,7 @@ def test_files_by_content_and_folders_by_their_files(tmp_path: Path) -> None:
     assert describe(tmp_path / "a", "d").digest != folder.digest
 
 
-@pytest.mark.parametrize("data", [7, None, {"a": [1]}, np.array([object()])])
+@pytest.mark.parametrize("data", [7, None, {"a": [1]}, np.array([object()]), np.ma.array([1, 2], mask=[0, 1])])
 def test_what_has_no_rows_is_no_dataset(data: Any) -> None:
     with pytest.raises(InvalidInput):
         describe(data, "d")
@@ -81,9 +83,11 @@ def test_tables_are_kept_in_the_format_that_their_name_says(home: Home) -> None:
             with pytest.raises(InvalidInput):
                 run.table(data, name)
     with home.database.read() as connection:
-        csv, json, parquet = (read_artifact(connection, home.blobs, run.id, name) for name in ("t.csv", "deep/t.json", "t.parquet"))
-    assert (csv, json) == (b"a,b\n1,x\n2,\n", b'{"columns": ["a", "b"], "data": [[1, "x"], [2, null]]}')
+        csv, text, parquet = (read_artifact(connection, home.blobs, run.id, name) for name in ("t.csv", "deep/t.json", "t.parquet"))
+    assert (csv, text) == (b"a,b\n1,x\n2,\n", b'{"columns": ["a", "b"], "data": [[1, "x"], [2, null]]}')
     assert pl.read_parquet(parquet).equals(frame)
+    odd = pl.DataFrame({"a": [1.5, math.nan, math.inf]})
+    assert json.loads(table_bytes(odd, "t.json"), parse_constant=pytest.fail) == {"columns": ["a"], "data": [[1.5], [None], [None]]}
 
 
 def test_a_run_knows_what_it_read(home: Home, tmp_path: Path) -> None:

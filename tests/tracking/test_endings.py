@@ -20,6 +20,7 @@ import pytest
 from davy.tracking import run as start_run
 from davy.tracking import runs
 from davy.tracking.history import metric_history
+from davy.tracking.search import search_run_ids
 from davy.tracking.spool import FOLDER, spools
 
 if TYPE_CHECKING:
@@ -89,6 +90,11 @@ def _status(home: Home, run_id: str) -> str:
         return runs.get_run(connection, run_id).status
 
 
+def _runs(home: Home) -> int:
+    with home.database.read() as connection:
+        return len(search_run_ids(connection).ids)
+
+
 @pytest.mark.parametrize("pace", ["", "time.sleep(0.001)", "time.sleep(100) if step == 20 else None"])
 def test_kill_takes_nothing_that_was_logged_a_moment_before(home: Home, pace: str) -> None:
     with Logger(home, pace) as logger:
@@ -140,6 +146,61 @@ def test_what_was_set_aside_is_stored_when_the_lock_is_gone(home: Home) -> None:
                 run.log(loss=float(step), step=step)
     assert _steps(home, run.id) == list(range(step + 1))
     assert (_status(home, run.id), spools(home.path / FOLDER)) == ("FINISHED", [])
+
+
+@pytest.mark.sqlite("it locks the file")
+def test_a_forked_child_leaves_nothing_set_aside(home: Home) -> None:
+    program = """
+import os, sqlite3, sys
+from pathlib import Path
+from davy.tracking import run
+with run("script", system_metrics=False) as r:
+    print(r.id, flush=True)
+    child = os.fork()
+    if child == 0:
+        other = sqlite3.connect(".davy/davy.db", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        step = 0
+        while not list(Path(".davy/spool").glob("*/head.json")):
+            r.log(loss=float(step), step=step)
+            step += 1
+        print(step, flush=True)
+        other.execute("ROLLBACK")
+        sys.exit()
+    assert os.waitpid(child, 0)[1] == 0
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=home.root, capture_output=True, text=True, check=True, timeout=100)
+    run_id, logged = done.stdout.split()
+    assert (_steps(home, run_id), spools(home.path / FOLDER), done.stderr) == (list(range(int(logged))), [], "")
+
+
+@pytest.mark.sqlite("it locks the file")
+def test_sigterm_while_the_program_ends_does_not_keep_it_from_ending_its_run(home: Home) -> None:
+    program = """
+import atexit, sys
+from davy.tracking import run
+r = run("script", system_metrics=False)
+r.log(loss=1.0)
+atexit.register(print, r.id, flush=True)
+sys.stdin.readline()
+r.log(loss=2.0)
+"""
+    with subprocess.Popen([sys.executable, "-c", program], cwd=home.root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          text=True) as child:
+        assert child.stdout is not None
+        while not _runs(home):
+            time.sleep(0.02)
+        with locked(home):
+            assert child.stdin is not None
+            child.stdin.write("\n")
+            child.stdin.flush()
+            run_id = child.stdout.readline().strip()
+            time.sleep(0.2)  # by now it waits for the database
+            child.send_signal(signal.SIGTERM)
+            time.sleep(0.2)
+        _, said = child.communicate(timeout=60)
+    assert (child.returncode, said) == (0, "")
+    assert (_steps(home, run_id), _status(home, run_id)) == ([0, 1], "FINISHED")
 
 
 @pytest.mark.parametrize(("block", "ending", "code", "status"), [

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from curves_kit import put_points
 from databases import open_at
 from davy.core.clock import SystemClock
 from davy.errors import InvalidInput
 from davy.tracking import runs
-from davy.tracking.history import FEWEST, LONG, metric_history, metric_keys
+from davy.tracking.history import FEWEST, LONG, metric_history, metric_keys, smoothed_history
 from davy.tracking.points import Points, add_points
-from davy.tracking.records import Metric
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +36,7 @@ def _log(database: Database, values: list[float]) -> str:
     clock = SystemClock()
     with database.begin() as connection:
         run_id = runs.create_run(connection, clock=clock, user="ada", experiment_id=0, name="r")
-        runs.log_metrics(connection, run_id, [Metric("loss", value, step, step * 1000) for step, value in enumerate(values)])
+        put_points(connection, run_id, [("loss", value, step, step) for step, value in enumerate(values)])
     return run_id
 
 
@@ -107,3 +107,24 @@ def test_a_curve_that_is_not_there_is_empty(database: Database) -> None:
 def test_too_few_points_are_refused(database: Database) -> None:
     with pytest.raises(InvalidInput, match="at least"):
         _history(database, "0" * 32, FEWEST - 1)
+
+
+@settings(max_examples=30, deadline=None)
+@given(values=st.lists(st.floats(-1e6, 1e6) | st.sampled_from([math.nan, math.inf]), min_size=1, max_size=60), weight=st.sampled_from([0.0, 0.6, 0.99]),
+       first=st.integers(0, 60), points=st.integers(FEWEST, 70))
+def test_smoothing_counts_every_point_whatever_is_drawn(database: Database, values: list[float], weight: float, first: int, points: int) -> None:
+    run_id = _log(database, values)
+    with database.read() as connection:
+        curve, found = smoothed_history(connection, run_id, "loss", weight=weight, points=points, first_step=first)
+    assert str(curve) == str(_history(database, run_id, points, first))
+    for step, average in zip(curve.steps, found, strict=True):
+        before = [value for value in values[:step + 1] if math.isfinite(value)]
+        weights = [weight ** (len(before) - 1 - at) for at in range(len(before))]
+        wanted = math.fsum(share * value for share, value in zip(weights, before, strict=True)) / math.fsum(weights) if before else math.nan
+        assert average == pytest.approx(wanted, rel=1e-9, abs=1e-6, nan_ok=True)
+
+
+@pytest.mark.parametrize(("weight", "points"), [(1.0, 100), (-0.1, 100), (math.nan, 100), (0.9, FEWEST - 1)])
+def test_no_average_weighs_all_points_the_same(database: Database, weight: float, points: int) -> None:
+    with database.read() as connection, pytest.raises(InvalidInput, match="weight"):
+        smoothed_history(connection, "0" * 32, "loss", weight=weight, points=points)

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import sqlalchemy as sa
 
+from curves_kit import put_points
 from databases import open_at
 from davy.core.clock import DrivenClock
 from davy.schema.tables import datasets, input_tags, inputs
 from davy.tracking import experiments, plan, runs
 from davy.tracking.languages import CONTEXT
-from davy.tracking.records import Metric
 from davy.tracking.search import search_run_ids
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Database,
             runs.create_run(connection, clock=clock, user=run["user"], experiment_id=ids[run["experiment"]], name=run["name"], tags=run["tags"],
                             started=run["start"] * 1000, run_id=run["id"])
             runs.log_params(connection, run["id"], run["params"])
-            runs.log_metrics(connection, run["id"], [Metric(key, float(value), step, time * 1000) for key, value, step, time in run["metrics"]])
+            put_points(connection, run["id"], [(key, float(value), step, time) for key, value, step, time in run["metrics"]])
             for name, digest, context in run["datasets"]:
                 identity = f"{run['experiment']}-{name}"
                 if connection.scalar(sa.select(datasets.c.name).where(datasets.c.dataset_id == identity)) is None:

@@ -16,7 +16,8 @@ import pytest
 
 from davy.errors import ConfigError, Conflict, InvalidInput, StorageFull
 from davy.tracking import run as start_run
-from davy.tracking.spool import spools
+from davy.tracking.sinks import ServerSink
+from davy.tracking.spool import Created, spools
 from davy.tracking.sync import sync, waiting
 from store.disk import small_disk
 from tracking.server_stub import Server
@@ -129,6 +130,15 @@ def test_a_server_that_goes_away_and_comes_back_misses_and_doubles_nothing(serve
     assert (found["params"], found["status"], list(server.runs)) == ({"late": "yes"}, "FINISHED", [run.id])
 
 
+def test_an_end_that_is_told_again_is_told_once(server: Server, elsewhere: Path) -> None:
+    created = Created("Default", "late", "ada", 0, {}, {})
+    sink = ServerSink(server.url, elsewhere, "a" * 32, created)
+    sink.finish("FINISHED", 5000)
+    assert spools(elsewhere) == []
+    sink.finish("KILLED", 6000)
+    assert (server.runs["a" * 32]["status"], server.runs["a" * 32]["ended"]) == ("FINISHED", 5)
+
+
 PROGRAM = """
 import sys
 from davy.tracking import run
@@ -166,14 +176,14 @@ def test_a_killed_process_has_its_run_sent_and_ended_and_a_torn_tail_is_left_out
         run_id = child.stdout.readline().strip()
         assert child.stdout.readline() == "flushed\n"
         server.start()
-        assert [outcome.state for outcome in sync(waiting())] == ["in use"]
+        assert [outcome.state for outcome in sync(waiting(None))] == ["in use"]
         server.stop()
         child.kill()
     (spool,) = spools(elsewhere)
     with max(spool.glob("*.wal")).open("ab") as file:
         file.write(b"\x40\x00\x00\x00torn")
     server.start()
-    assert [outcome.state for outcome in sync(waiting())] == ["sent"]
+    assert [outcome.state for outcome in sync(waiting(None))] == ["sent"]
     assert _steps(server.runs[run_id], "loss") == list(range(5000))
     assert server.runs[run_id]["status"] == "KILLED"
 
@@ -198,15 +208,22 @@ def test_a_sync_that_dies_half_way_goes_on_from_there(server: Server, elsewhere:
     server.refuses = "kept"
     (spool,) = spools(elsewhere)
     server.slams, server.spare = 2, 7
-    assert [outcome.state for outcome in sync(waiting())] == ["away"]
-    assert 0 < waiting()[0].records < 10
+    assert [outcome.state for outcome in sync(waiting(None))] == ["away"]
+    assert 0 < waiting(None)[0].records < 10
     assert 2000 < len(server.runs[done.stdout.strip()]["points"]) < 5000
-    assert [outcome.state for outcome in sync(waiting())] == ["refused"]
+    assert [outcome.state for outcome in sync(waiting(None))] == ["refused"]
     assert spool.exists()
     server.refuses = ""
-    assert [outcome.state for outcome in sync(waiting())] == ["sent"]
+    assert [outcome.state for outcome in sync(waiting(None))] == ["sent"]
     found = server.runs[done.stdout.strip()]
     assert (_steps(found, "loss"), found["files"], found["status"]) == (list(range(5000)), {"a.txt": b"kept"}, "FINISHED")
+
+
+def test_a_server_that_asks_for_no_number_of_seconds_is_tried_again(server: Server) -> None:
+    server.answers = [(503, {"Retry-After": "nan"})]
+    with start_run(server=server.url) as run:
+        run.log(loss=1.0)
+    assert server.runs[run.id]["status"] == "FINISHED"
 
 
 def test_what_a_server_refuses_is_told_once_and_kept(server: Server, elsewhere: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -217,10 +234,10 @@ def test_what_a_server_refuses_is_told_once_and_kept(server: Server, elsewhere: 
     assert capfd.readouterr().err.count("no poison here") == 1
     assert len(server.runs[run.id]["points"]) == 1
     (spool,) = spools(elsewhere)
-    (outcome,) = sync(waiting())
+    (outcome,) = sync(waiting(None))
     assert (outcome.state, outcome.path) == ("refused", str(spool))
     server.refuses = ""
-    assert [outcome.state for outcome in sync(waiting())] == ["sent"]
+    assert [outcome.state for outcome in sync(waiting(None))] == ["sent"]
     assert server.runs[run.id]["tags"]["note"] == "poison"
     assert spools(elsewhere) == []
 
@@ -230,10 +247,10 @@ def test_a_server_that_does_not_know_who_writes_gets_nothing_until_it_does(serve
     done = subprocess.run([sys.executable, "-c", PROGRAM, server.url], capture_output=True, text=True, check=True)
     assert ("DAVY_TOKEN" in done.stderr, done.stderr.count("takes nothing"), server.runs) == (True, 1, {})
     server.answers = [(403, {})]
-    assert [outcome.state for outcome in sync(waiting())] == ["refused"]
+    assert [outcome.state for outcome in sync(waiting(None))] == ["refused"]
     (spool,) = spools(elsewhere)
     assert "password" not in (spool / "head.json").read_text()
-    assert [outcome.state for outcome in sync(waiting())] == ["sent"]
+    assert [outcome.state for outcome in sync(waiting(None))] == ["sent"]
     assert _steps(server.runs[done.stdout.strip()], "loss") == list(range(5000))
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from curves_kit import put_points
 from davy.errors import Conflict, CorruptData, InvalidInput, NotFound, StorageFull
 from davy.home import Home
 from davy.tracking import artifacts, runs
@@ -101,13 +102,11 @@ def test_nan_and_infinities_come_back(home: Home) -> None:
 
 
 def test_a_point_that_comes_twice_is_taken_once(home: Home) -> None:
-    from davy.tracking.records import Metric
-
     with start_run(home=home) as run:
-        points = [Metric("loss", math.nan, 1, 5_000_000), Metric("loss", 1.0, 1, 5_000_000), Metric("loss", 1.0, 1, 5_000_000)]
+        points = [("loss", math.nan, 1, 5000), ("loss", 1.0, 1, 5000), ("loss", 1.0, 1, 5000)]
         for _ in range(2):
             with home.database.begin() as connection:
-                runs.log_metrics(connection, run.id, points)
+                put_points(connection, run.id, points)
     assert len(_values(home, run.id, "loss")) == 2
     assert _read(home, run.id).metrics == {"loss": 1.0}
 
@@ -166,6 +165,15 @@ def test_a_key_that_can_not_be_is_refused(home: Home, key: Any) -> None:
 def test_what_is_no_number_is_no_metric(home: Home, value: Any) -> None:
     with start_run(home=home) as run, pytest.raises(InvalidInput, match="'loss'"):
         run.log(loss=value)
+
+
+def test_a_step_that_can_not_be_counted_on_from_takes_nothing_of_the_call(home: Home) -> None:
+    with start_run(home=home) as run:
+        run.log(loss=1.0, step=2**63 - 1)
+        with pytest.raises(InvalidInput, match="step"):
+            run.log({"other": 1.0, "loss": 2.0})
+        run.log(other=3.0)
+    assert (_values(home, run.id, "other"), _values(home, run.id, "loss")) == ([3.0], [1.0])
 
 
 @pytest.mark.parametrize("step", [1.5, "1", True, 2**63])
@@ -279,6 +287,7 @@ def test_a_full_disk_delays_but_loses_nothing(tmp_path: Path) -> None:
         assert _values(home, run.id, "loss") == [1.0]
         assert _values(home, run.id, "a_key_that_takes_some_room_on_the_disk") == [float(step) for step in range(logged)]
         assert _read(home, run.id).status == "FINISHED"
+        assert list((home.path / "spool").glob("*")) == []
         home.close()
 
 

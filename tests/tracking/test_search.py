@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import math
 import random
@@ -14,6 +15,7 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from curves_kit import put_points
 from databases import open_at
 from davy.core.clock import DrivenClock
 from davy.errors import Conflict, InvalidInput, NotFound
@@ -21,7 +23,7 @@ from davy.schema.tables import datasets, input_tags, inputs, latest_metrics
 from davy.store import journal
 from davy.tracking import experiments, plan, runs
 from davy.tracking.languages import CONTEXT
-from davy.tracking.records import Metric, RunRecord
+from davy.tracking.records import RunRecord
 from davy.tracking.search import search_experiments, search_run_ids, search_runs
 
 if TYPE_CHECKING:
@@ -89,7 +91,7 @@ def world(database: Database, tmp_path_factory: pytest.TempPathFactory) -> list[
                                        "experiment": "efg"[number % 3], "deleted": number % 11 == 5}, {}, []))
             for key in ("x", "y"):
                 points = [(pick([0, 1, 2]), pick(NUMBERS)) for _ in range(pick([0, 1, 1, 3]))]
-                runs.log_metrics(connection, run_id, [Metric(key, value, step, 0) for step, value in points])
+                put_points(connection, run_id, [(key, value, step, 0) for step, value in points])
             made[-1].metrics |= _summary(connection, run_id)
             for name, context in ((name, context) for name in ("flights", "Flights") if (context := pick([None, "train", "eval"])) is not None):
                 connection.execute(sa.insert(inputs).values(run_id=run_id, dataset_id=name))
@@ -299,12 +301,12 @@ def test_pages_neither_skip_nor_repeat_what_stays_while_others_write(database: D
                 run_id = made[number % len(made)].id
                 if what == "new":
                     fresh = runs.create_run(connection, clock=clock, user="ada", experiment_id=made[0].experiment_id, name="n", started=number * 1000)
-                    runs.log_metrics(connection, fresh, [Metric("auc", value, 1, 0)])
+                    put_points(connection, fresh, [("auc", value, 1, 0)])
                     touched.add(fresh)
                 elif run_id not in touched:
                     touched.add(run_id)
                     if what == "move":
-                        runs.log_metrics(connection, run_id, [Metric("auc", value, number + 2, 0)])
+                        put_points(connection, run_id, [("auc", value, number + 2, 0)])
                         runs.set_tags(connection, run_id, {"team": "zz"})
                         runs.finish_run(connection, run_id, status="FAILED", ended=number * 1000)
                     else:
@@ -321,7 +323,7 @@ def _fill(database: Database, clock: DrivenClock, rows: list[tuple[int, float | 
         for start, value, status, tag in rows:
             run_id = runs.create_run(connection, clock=clock, user="ada", experiment_id=made.id, name="r", tags={"team": tag}, started=start * 1000)
             if value is not None:
-                runs.log_metrics(connection, run_id, [Metric("auc", -99.0, 0, 0), Metric("auc", value, 1, 0)])
+                put_points(connection, run_id, [("auc", -99.0, 0, 0), ("auc", value, 1, 0)])
             if status != "RUNNING":
                 runs.finish_run(connection, run_id, status=status, ended=start * 1000)  # type: ignore[arg-type]
             ids.append(run_id)
@@ -339,6 +341,12 @@ def test_a_page_belongs_to_its_search(database: Database, clock: DrivenClock) ->
         for wrong in ("nonsense", "", str(token)[:-4], "WzFd", "é", "x" * 10_000):
             with pytest.raises(InvalidInput, match="Invalid page token"):
                 search_runs(connection, experiments=[name], limit=1, after=wrong)
+        sorted_by = {"experiments": [name], "order_by": ["metrics.auc"]}
+        tied, *keys = msgspec.json.decode(base64.urlsafe_b64decode(str(search_runs(connection, limit=1, **sorted_by).next)))
+        for value in ("0x1p99999", "nan", "x", 5, None):
+            forged = base64.urlsafe_b64encode(msgspec.json.encode([tied, keys[0], value, *keys[2:]])).decode()
+            with pytest.raises(InvalidInput, match="Invalid page token"):
+                search_runs(connection, after=forged, **sorted_by)
         for limit in (0, -1, 50_001):
             with pytest.raises(InvalidInput, match="limit"):
                 search_runs(connection, limit=limit)

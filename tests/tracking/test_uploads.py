@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from davy.errors import NotFound, TooLarge
+from davy.errors import NotFound, TooLarge, Unavailable
+from davy.store.garbage import bury, claim, condemn
 from davy.tracking.sweep import sweep
 from davy.tracking.uploads import ABANDONED_SECONDS, Uploads
 
@@ -57,3 +58,22 @@ def test_a_complete_upload_whose_file_is_not_indexed_yet_is_not_collected(home: 
     assert uploads.complete(upload_id, [], home.blobs, 10) == (digest, 4)
     list(sweep(home, freed=(), grace=0, actor="ada"))
     assert not home.blobs.exists(digest)
+
+
+def test_a_blob_that_was_collected_before_it_was_indexed_is_made_again_of_its_parts(home: Home) -> None:
+    uploads = Uploads(home.path / "uploads")
+    upload_id = uploads.create("x")
+    parts = [_part(uploads, upload_id, 1, b"part")]
+    digest, _ = uploads.complete(upload_id, parts, home.blobs, 10)
+    with home.database.begin() as connection:  # a collector that looked just before
+        condemn(connection, [digest])
+    home.blobs.delete(digest)
+    with home.database.begin() as connection:
+        bury(connection, [digest])
+    with pytest.raises(Unavailable), home.database.begin() as connection:
+        claim(connection, home.blobs, [digest])
+    assert uploads.complete(upload_id, parts, home.blobs, 10) == (digest, 4)
+    with home.database.begin() as connection:
+        claim(connection, home.blobs, [digest])
+    uploads.indexed(upload_id)
+    assert [path.name for path in (home.path / "uploads" / upload_id).iterdir()] == ["upload.json"]

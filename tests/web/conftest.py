@@ -206,15 +206,15 @@ def _predictions(found: Filled, features: FeatureSet, clock: DrivenClock) -> Non
 
 @pytest.fixture(scope="session")
 def address(filled: Filled) -> Iterator[str]:
-    yield from _served(filled.home)
+    yield from served(filled.home)
 
 
 @pytest.fixture(scope="session")
 def empty_address(empty_home: Home) -> Iterator[str]:
-    yield from _served(empty_home)
+    yield from served(empty_home)
 
 
-def _served(home: Home) -> Iterator[str]:
+def served(home: Home) -> Iterator[str]:
     import asyncio
 
     from granian.constants import Interfaces

@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import expect
 
-from .conftest import Tab, open_tab
+from davy.tracking.writer import start
+
+from .conftest import Tab, open_tab, served
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from playwright.sync_api import Browser
+
+    from davy.home import Home
 
     from .conftest import Filled
 
@@ -168,6 +172,45 @@ def test_curves_are_drawn_and_follow_the_scheme(tab: Tab, filled: Filled, addres
     page.emulate_media(color_scheme="dark")
     expect(page.locator("figure canvas")).to_have_count(2)
     page.wait_for_function(DRAWN)
+    assert not tab.complaints
+
+
+def test_a_view_of_curves_stands_in_the_address(tab: Tab, filled: Filled, address: str) -> None:
+    page = tab.page
+    page.goto(f"{address}/runs/{filled.runs['boosted']}?smooth=0.9")
+    expect(page.locator("figure canvas")).to_have_count(2)
+    expect(page.get_by_label("Smoothing")).to_have_value("0.9")
+    expect(page.locator(".u-legend").first).to_contain_text("smoothed")
+    with page.expect_response(lambda response: "x=time" in response.url and "smooth=0.9" in response.url):
+        page.get_by_label("Across").select_option("time")
+    page.get_by_label("Scale").select_option("log")
+    expect(page.locator(".u-legend").first).to_contain_text("time since the start")
+    assert page.url.endswith("?smooth=0.9&x=time&y=log")
+    page.reload()
+    expect(page.get_by_label("Scale")).to_have_value("log")
+    page.wait_for_function(DRAWN)
+    assert not tab.complaints
+
+
+def test_a_run_under_way_is_followed(tab: Tab, home: Home) -> None:
+    page = tab.page
+    run = start("under way", home=home, system_metrics=False)
+    run.log(loss=1.0, step=0)
+    run.flush()
+    for address in served(home):
+        page.clock.install()
+        page.goto(f"{address}/runs/{run.id}")
+        expect(page.locator("figure")).to_have_count(0)
+        run.log(loss=0.5, step=1)
+        run.flush()
+        page.clock.run_for(6_000)
+        expect(page.locator("figure canvas")).to_have_count(1)
+        run.log(loss=0.25, step=2)
+        run.finish()
+        page.clock.run_for(6_000)
+        expect(page.get_by_role("cell", name="0.25")).to_be_visible()
+        expect(page.locator("dl").first).to_contain_text("finished")
+        expect(page.locator("[data-live]")).to_have_count(0)
     assert not tab.complaints
 
 

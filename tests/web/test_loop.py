@@ -224,6 +224,12 @@ def test_versions_and_predictions_lead_to_gate_release_and_monitoring(client: Te
     assert {"/models/fares/releases", "/models/fares/monitoring", "/models/fares/3/gate"} <= set(model.links)
 
 
+def test_an_odd_number_in_an_address_is_no_number(client: TestClient) -> None:
+    for path in ("/models/fares/monitoring?days=000007999999999", "/models/fares/monitoring?days=\u00b2", "/journal?before=\u00b2"):
+        assert client.get(path).status_code == 200, path
+    assert client.get("/models/fares/monitoring/distribution?version=\u00b2&feature=wind").status_code == 404
+
+
 def test_hostile_names_are_text_on_these_pages_too(client: TestClient, filled: Filled) -> None:
     shown = 0
     hostile = HOSTILE.replace("/", "")

@@ -60,10 +60,10 @@ class Attempts:
         self._failed.pop(key, None)
 
     def take_back(self, key: str) -> None:
-        """The last attempt was no failure; earlier ones stay counted."""
+        """The last attempt was no failure: earlier ones stay counted, and their delay, which it has waited for, does not begin anew."""
         count, last = self._failed.get(key, (0, 0.0))
         if count > 1:
-            self._failed[key] = count - 1, last
+            self._failed[key] = count - 1, last - self._delay(count - 1)
         else:
             self._failed.pop(key, None)
 

@@ -163,15 +163,20 @@ class Directory:
         self.tokens = {row.digest: HeldToken(row.token_id, row.owner, cast("Role | None", row.role), row.expires)
                        for row in connection.execute(sa.select(tokens).where(tokens.c.revoked.is_(None)))}
         self.sessions = {row.digest: HeldSession(row.owner, row.used, row.expires) for row in connection.execute(sa.select(sessions))}
+        for digest, moment in list(self._sessions_seen.items()):
+            held = self.sessions.get(digest)
+            if held is None or held.used >= moment:
+                self._sessions_seen.pop(digest, None)
 
     def _note(self) -> None:
         """Keep when tokens and sessions were used: to the minute, so that reading costs no write each time."""
-        used, seen = self._tokens_used, self._sessions_seen
+        used, self._tokens_used = self._tokens_used, {}
+        seen = dict(self._sessions_seen)  # these stay until the table that holds them is read again: they keep sessions alive
         if used or seen:
-            self._tokens_used, self._sessions_seen = {}, {}
 
             def write(connection: sa.Connection) -> None:
                 note_used(connection, used)
                 note_seen(connection, seen)
 
             self._quietly(write)
+            self._version = None

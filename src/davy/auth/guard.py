@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from davy.auth.credentials import Basic, Bearer, read_credentials
+from davy.auth.credentials import Basic, Bearer, Cookie, read_credentials
 from davy.auth.directory import Directory
+from davy.auth.origin import plain_address
 from davy.auth.passwords import Passwords
 from davy.auth.permissions import OPEN, Identity, action_of_request, is_form, lesser, require
 from davy.auth.secrets import PREFIX, derived, digest_of, same
@@ -40,7 +41,7 @@ class Guard:
     def __init__(self, home: Home) -> None:
         self._home, self._clock = home, home.clock
         self._session, self._idle = parse_duration(home.config.auth.session), parse_duration(home.config.auth.idle)
-        self._proxies = frozenset(home.config.server.proxies)
+        self._proxies = frozenset(map(plain_address, home.config.server.proxies))
         self._directory = Directory(home)
         self.passwords = Passwords(self._directory, home.clock)
 
@@ -91,10 +92,13 @@ class Guard:
         """What `work` returns, done in a write transaction that the next request sees."""
         return await self._directory.change(work)
 
-    async def logout(self, secret: str) -> None:
-        """End the session."""
+    async def logout(self, scope: Any) -> None:
+        """End the session that the request comes with; without one this is a no-op."""
+        found = read_credentials(scope.headers)
+
         def end(connection: sa.Connection) -> None:
-            end_session(connection, clock=self._clock, secret=secret)
+            if isinstance(found, Cookie):
+                end_session(connection, clock=self._clock, secret=found.secret)
 
         await self.change(end)
 
@@ -163,9 +167,9 @@ class Guard:
             for told in reversed(",".join(scope.headers.get_all("x-forwarded-for")).split(",")):
                 if not told.strip() or address not in self._proxies:
                     break
-                address = told.strip()[:64]
+                address = plain_address(told.strip()[:64])
         return address
 
 
 def _peer(scope: Any) -> str:
-    return str(scope.client).rpartition(":")[0].strip("[]")
+    return plain_address(str(scope.client).rpartition(":")[0].strip("[]"))

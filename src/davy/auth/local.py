@@ -25,11 +25,19 @@ if TYPE_CHECKING:
     from davy.home import Home
 
 TOKEN = "DAVY_TOKEN"
+_NOBODY = ("there is nobody who could log in", "Where others can reach it, everybody says who they are.",
+           "Make the first user: davy user add NAME --role admin")
+_CLEAR = ("in the clear, passwords and tokens could be read on the way", "Beyond this machine it wants a certificate, or a proxy in front that has one.",
+          ("Set server.certificate and server.key in davy.toml; or leave the host at 127.0.0.1 and put the name that people type into "
+           "server.hosts; or, in a network that you trust, set auth.insecure = true."))
 
 
 def needs_login(config: Config, host: str) -> bool:
-    """Whether a server on this address asks who is there: wherever others can reach it, and on this machine if `auth.required` is set."""
-    return config.auth.required or bool(config.server.hosts) or not is_loopback(host)
+    """Whether a server on this address asks who is there: wherever others can reach it, and on this machine if `auth.required` is set.
+
+    Names and proxies are set for others to come by.
+    """
+    return config.auth.required or bool(config.server.hosts or config.server.proxies) or not is_loopback(host)
 
 
 def check_server(home: Home, host: str) -> None:
@@ -46,16 +54,16 @@ def check_server(home: Home, host: str) -> None:
         return
     from davy.auth.users import has_admin
 
+    missing = []
     with home.database.read() as connection:
         if not has_admin(connection):
-            where = "serve with a login" if is_loopback(host) else f"listen on {host}"
-            raise ConfigError(f"Davy will not {where}: there is nobody who could log in.", "Where others can reach it, everybody says who they are.",
-                              "Make the first user: davy user add NAME --role admin")
+            missing.append(_NOBODY)
     if not is_loopback(host) and not config.server.certificate and not config.auth.insecure:
-        raise ConfigError(f"Davy will not listen on {host} in the clear: passwords and tokens could be read on the way.",
-                          "Beyond this machine it wants a certificate, or a proxy in front that has one.",
-                          "Set server.certificate and server.key in davy.toml; or leave the host at 127.0.0.1 and put the name that people type into "
-                          "server.hosts; or, in a network that you trust, set auth.insecure = true.")
+        missing.append(_CLEAR)
+    if missing:
+        came, allowed, fix = zip(*missing, strict=True)
+        raise ConfigError(f"Davy will not {'serve with a login' if is_loopback(host) else f'listen on {host}'}: {', and '.join(came)}.", " ".join(allowed),
+                          "\n".join(fix))
 
 
 def certificate_of(home: Home) -> tuple[Path, Path] | None:
@@ -76,7 +84,7 @@ def identify(home: Home, verb: str, given: Mapping[str, Any]) -> Identity:
         return local
     from davy.auth.users import has_admin
 
-    secret = os.environ.get("DAVY_TOKEN", "").strip()
+    secret = os.environ.get(TOKEN, "").strip()
     with home.database.read() as connection:
         if not secret and (action == "read" or not has_admin(connection)):
             return local

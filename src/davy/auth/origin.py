@@ -60,6 +60,16 @@ def is_loopback(host: str) -> bool:
     return host.lower() == "localhost" or (address is not None and address.is_loopback)
 
 
+def plain_address(text: str) -> str:
+    """An address in its one spelling, without a port; one of IPv4 as such, also where it came through a socket of IPv6.
+
+    >>> plain_address("::ffff:192.0.2.7"), plain_address("192.0.2.7:5123"), plain_address("[2001:DB8::1]:443")
+    ('192.0.2.7', '192.0.2.7', '2001:db8::1')
+    """
+    found = _address(text) or _address(_hostname(text))
+    return text if found is None else str(found)
+
+
 def network_of(address: str) -> str:
     """What one client can choose its addresses from freely: of IPv6 the first 64 bits."""
     found = _address(address)
@@ -81,6 +91,7 @@ def _hostname(host: str) -> str:
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        return ipaddress.ip_address(host)
+        found = ipaddress.ip_address(host)
     except ValueError:
         return None
+    return (found.ipv4_mapped or found) if found.version == 6 else found

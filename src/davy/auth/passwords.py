@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from davy.auth.attempts import ADDRESS, USER, Attempts
 from davy.auth.origin import network_of
 from davy.auth.secrets import password_record, random_bytes, verify_password
-from davy.errors import Unauthenticated, Unavailable
+from davy.errors import TooManyAttempts, Unauthenticated, Unavailable
 from davy.store import journal
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Passwords:
         self._known: OrderedDict[bytes, float] = OrderedDict()
         self._checking: dict[bytes, asyncio.Task[bool]] = {}
         self._users, self._addresses = Attempts(USER), Attempts(ADDRESS)
-        self._journaled: deque[float] = deque(maxlen=MOST_JOURNALED_AN_HOUR)
+        self._journaled: dict[str, deque[float]] = {}
 
     async def confirm(self, name: str, password: str, address: str) -> HeldUser:
         """Whose name and password these are.
@@ -91,7 +91,11 @@ class Passwords:
         """Hash the password; the same for a user who is not there. It counts as failed meanwhile."""
         now, name, network = self._clock.now() / 1e6, name[:64], network_of(address)
         by_address = self._addresses.begin(network, now)  # first: an address that must wait does not make a user wait too
-        by_user = self._users.begin(name, now)
+        try:
+            by_user = self._users.begin(name, now)
+        except TooManyAttempts:
+            self._addresses.take_back(network)  # nothing was looked at: who is held up by others' guesses does not hold up their neighbours
+            raise
         good = await asyncio.get_running_loop().run_in_executor(self._threads, verify_password, password, record)
         if good:
             self._users.succeed(name)
@@ -104,11 +108,14 @@ class Passwords:
         return good
 
     def _journal(self, name: str, address: str, by_user: int, by_address: int) -> None:
-        """Tell of logins that failed in a row. The name of nobody is left out: it may be a password in the wrong field."""
-        now = self._clock.now() / 1e6
-        if len(self._journaled) == MOST_JOURNALED_AN_HOUR and now - self._journaled[0] < 3600:
+        """Tell of logins that failed in a row. The name of nobody is left out: it may be a password in the wrong field.
+
+        Each user has a count of their own, so that noise about others does not hide what is about them.
+        """
+        now, told = self._clock.now() / 1e6, self._journaled.setdefault(name, deque(maxlen=MOST_JOURNALED_AN_HOUR))
+        if len(told) == MOST_JOURNALED_AN_HOUR and now - told[0] < 3600:
             return
-        self._journaled.append(now)
+        told.append(now)
 
         def write(connection: sa.Connection) -> None:
             journal.append(connection, clock=self._clock, actor="davy", action="login.failed", subject=name,

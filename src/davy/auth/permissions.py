@@ -78,7 +78,7 @@ _VERBS: dict[str, str | None] = {
     "traffic": "read", "alias": "read", "ingest": "events.push", "push": "events.push", "outcomes": "outcomes.push",
     "train": "runs.write", "reproduce": "runs.write", "import": "runs.write", "sync": "runs.write", "gate": "gates.run",
     "release": "releases.write", "promote": "releases.write", "pause": "releases.write", "resume": "releases.write", "abort": "releases.write",
-    "rollback": "releases.write", "gc": "gc", "user": "users.write", "token": "users.write",
+    "rollback": "releases.write", "gc": "gc", "move": "other", "user": "users.write", "token": "users.write",
 }
 _SUBCOMMANDS = {("user", "list"): "read", ("token", "list"): "read", ("token", "revoke"): "account"}
 # What a verb is when it got this argument: more than without it.
@@ -184,7 +184,7 @@ def action_of_verb(verb: str, given: Mapping[str, Any]) -> str | None:
     if found is not None:
         return found
     for (name, argument), action in _GIVEN.items():
-        if name == verb and given.get(argument):
+        if name == verb and given.get(argument) not in (None, False, ()):
             return action
     return _VERBS.get(verb, "other")
 

@@ -61,7 +61,7 @@ def password_record(name: str, password: str) -> str:
     """What is kept of a user's new password; made before the transaction that keeps it, because it takes 0.2 s.
 
     Raises:
-        InvalidInput: too short, too long, or the user's own name.
+        InvalidInput: too short, too long, the user's own name, or what reads as a token.
     """
     found = unicodedata.normalize("NFKC", password)
     if not SHORTEST <= len(found) <= LONGEST:
@@ -70,6 +70,8 @@ def password_record(name: str, password: str) -> str:
     name = name.strip().lower()
     if name in found.lower() and len(found) < len(name) + SHORTEST:
         raise InvalidInput("The password is little more than the user's name.", "It must not be guessed from the name.", "Take another.")
+    if found.startswith(PREFIX):
+        raise InvalidInput(f"The password begins with {PREFIX!r}.", "So do tokens, and one that is sent with a name would be taken for one.", "Take another.")
     salt = random_bytes(16)
     return f"scrypt${COST.n}${COST.r}${COST.p}${b64encode(salt).decode()}${b64encode(_scrypt(found, salt, COST)).decode()}"
 

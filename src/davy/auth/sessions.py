@@ -44,6 +44,8 @@ def end_session(connection: sa.Connection, *, clock: Clock, secret: str) -> None
 
 
 def note_seen(connection: sa.Connection, seen: Mapping[str, int]) -> None:
-    """When each session, by its digest, was last used."""
-    for digest, moment in seen.items():
-        connection.execute(sa.update(sessions).where(sessions.c.digest == digest, sessions.c.used < moment).values(used=moment))
+    """When each session, by its digest, was last used; other servers hear of it too, so that none takes it for idle."""
+    moved = [connection.execute(sa.update(sessions).where(sessions.c.digest == digest, sessions.c.used < moment).values(used=moment)).rowcount
+             for digest, moment in seen.items()]
+    if any(moved):
+        changed(connection)

@@ -42,6 +42,9 @@ def command(model: str, name: str | None, version: str | None, delete: bool, rea
         raise InvalidInput("--history and --at ask what was; nothing is changed by them.", "", f"Write: davy alias {model} {name or 'production'} --history")
     if at is not None and name is None:
         raise InvalidInput("--at came without the alias that is meant.", "", f"Write: davy alias {model} production --at {at}")
+    if delete and (name is None or version is not None):
+        raise InvalidInput("--delete came without the alias that is meant." if name is None else "--delete came with a version.",
+                           "An alias is taken away by its name.", f"Write: davy alias {model} {name or 'production'} --delete")
     home = open_home()
     try:
         if at is not None:

@@ -86,7 +86,7 @@ def _number(connection: Any, name: str) -> int:
     try:
         return get_experiment(connection, name).id
     except NotFound:
-        if not name.isdigit():
+        if not name.isdecimal():
             raise
         return get_experiment(connection, int(name)).id
 

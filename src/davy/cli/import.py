@@ -35,15 +35,17 @@ def command(kind: str, uri: str, experiments: tuple[str, ...], artifacts: Path |
     Runs and logged models keep their ids and times, versions their numbers; an experiment goes by its name. Typed again, it goes on
     with what is missing. At the end both sides are counted and must agree.
     """
-    from davy.cli import open_home
+    from davy.cli import open_home, role
     from davy.importing.mlflow import KINDS, import_mlflow
     from davy.importing.source import Source
+    from davy.registry.aliases import Protection
 
     logging.basicConfig(format="%(message)s", handlers=[_Lines(logging.WARNING)], force=True)
     home = open_home(anywhere=True)
     try:
         with closing(Source(uri, home.blobs, artifacts=artifacts)) as source:
-            found = import_mlflow(home, source, only=experiments, watch=lambda total: progress("runs and models", total))
+            found = import_mlflow(home, source, only=experiments, protection=Protection.of(home.config.registry.protected, role()),
+                                  watch=lambda total: progress("runs and models", total))
     finally:
         home.close()
     if as_json:

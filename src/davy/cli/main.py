@@ -61,6 +61,7 @@ VERBS = tuple(Verb(*row) for row in (
     ("audit", "Proof", "Verify the journal's chain.", "davy audit"),
     ("user", "Sharing", "Who may log in, and with which role.", "davy user add ada --role scientist"),
     ("token", "Sharing", "Secrets for programs.", "davy token new --name ci --user ada"),
+    ("move", "Begin", "To PostgreSQL, or to an object store.", "davy move --database postgresql://davy@db/davy"),
     ("version", "Begin", "Versions of Davy and of what it stands on.", "davy version"),
 ))
 BY_NAME = {verb.name: verb for verb in VERBS}

@@ -69,6 +69,7 @@ def command(what: str | None, experiments: tuple[str, ...], order_by: tuple[str,
 
 
 def _list(connection: Connection, limit: int, as_json: bool, asked: dict[str, Any]) -> None:
+    from davy.tracking.hints import unknown_keys
     from davy.tracking.languages import RUNS
     from davy.tracking.search import MOST, search_runs
 
@@ -83,6 +84,9 @@ def _list(connection: Connection, limit: int, as_json: bool, asked: dict[str, An
         return
     empty = "No run matches." if asked["filter"] else "No runs yet. Start one: davy train MODEL, or davy.run(...) in Python."
     table(_rows(page.runs, ordered[0] if ordered else None), empty=empty)
+    if not page.runs:
+        for hint in unknown_keys(connection, experiments=asked["experiments"], filter=asked["filter"]):
+            note(hint)
     if page.next is not None:
         note(f"There are more; see them with --limit {limit * 5}, or write all: --format csv -o runs.csv")
 

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 import msgspec
 
+from davy.cli import open_home
 from davy.cli.output import note, print_json, progress, table
+from davy.errors import NotFound
+
+if TYPE_CHECKING:
+    from davy.home import Home
 
 REFUSED, AWAY = 1, 3
 
@@ -22,7 +29,11 @@ def command(server: str | None, as_json: bool) -> int:
     """
     from davy.tracking.sync import sync, waiting
 
-    found = waiting()
+    try:
+        home: Home | None = open_home()
+    except NotFound:
+        home = None
+    found = waiting(home)
     with progress("records", sum(item.records for item in found)) as bar:
         outcomes = list(sync(found, server=server, told=bar.advance))
     if as_json:

@@ -16,7 +16,7 @@ from davy.serving.routes import ModelRoute
 from davy.serving.traffic import Traffic
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from davy.serving.gateway import Gateway
     from davy.serving.link import Link
@@ -45,12 +45,19 @@ class Rehearsal(msgspec.Struct, frozen=True):
     asked: tuple[Asked, ...]
 
 
+def packed(matrix: np.ndarray) -> Iterator[bytes]:
+    """Each row as it goes to a worker (see serving/frames.py)."""
+    if matrix.dtype == object:
+        return map(msgspec.msgpack.encode, matrix.tolist())
+    return (row.tobytes() for row in np.ascontiguousarray(matrix, dtype="<f8"))
+
+
 async def predict(link: Link, matrix: np.ndarray, batch: int) -> list[Any]:
     """The answers to all rows, in requests of `batch` rows."""
     found: list[Any] = []
     for start in range(0, len(matrix), batch):
-        part = np.ascontiguousarray(matrix[start : start + batch], dtype="<f8")
-        found += await link.predict(len(part), part.tobytes())
+        part = matrix[start : start + batch]
+        found += await link.predict(len(part), b"".join(packed(part)))
     return found
 
 
@@ -61,9 +68,9 @@ async def predict_each(link: Link, matrix: np.ndarray) -> list[Any]:
     """
     found: list[Any] = []
     silent = 0
-    for row in np.ascontiguousarray(matrix, dtype="<f8"):
+    for row in packed(matrix):
         try:
-            found += await link.predict(1, row.tobytes())
+            found += await link.predict(1, row)
         except DavyError as error:
             found.append(error)
             silent += isinstance(error, Unavailable)

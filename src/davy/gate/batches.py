@@ -19,7 +19,7 @@ def batches(candidate: Candidate) -> Finding:
     """A hundred rows in one request, in reverse order, and one at a time; 1e-9 is left to the order of a library's additions."""
     version, matrix = candidate.version.version, candidate.sample
     if len(matrix) == 1:
-        matrix = np.concatenate([matrix, np.zeros_like(matrix)])
+        matrix = np.concatenate([matrix, matrix if matrix.dtype == object else np.zeros_like(matrix)])  # zeros are no texts
     together = list(candidate.stand.predict(version, matrix, batch=len(matrix)))
     backwards = list(candidate.stand.predict(version, matrix[::-1], batch=len(matrix)))[::-1]
     alone = candidate.stand.predict_each(version, matrix)

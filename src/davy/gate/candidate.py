@@ -161,5 +161,3 @@ def _stable(connection: Any, version: ModelVersion) -> tuple[ModelVersion | None
     if named[0] == version.version:
         return None, "it is the stable version itself"
     return get_version(connection, version.name, named[0]), ""
-
-

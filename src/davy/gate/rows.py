@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from davy.registry.models import ModelVersion
 
 _LABEL = "label"
-_TYPED: dict[str, Any] = {"bool": bool, "int": int, "float": float, "decimal": float}
+_TYPED: dict[str, Any] = {"bool": bool, "int": int, "float": float, "decimal": float, "str": str, "time": int}
 _JSON: dict[str, Any] = {"float": pl.Float64, "decimal": pl.Float64, "str": pl.String}
 HOUR = 3_600_000_000
 
@@ -221,24 +221,26 @@ def vectors_in(frame: pl.DataFrame, feature_set: FeatureSet) -> pl.DataFrame:
 
 
 def encoded(version: ModelVersion, vectors: pl.DataFrame) -> np.ndarray:
-    """Typed vectors as the version's model is asked with them, through the same code as a live request; float64, shape (rows, columns)."""
+    """Typed vectors as the version's model is asked with them, through the same code as a live request; shape (rows, columns), float64, or objects
+    where it takes texts.
+    """
     assert version.signature is not None
     times = [name for name, kind in vectors.schema.items() if kind == pl.Datetime]
     plain = vectors.with_columns(pl.col(times).dt.epoch("us")) if times else vectors
-    found = np.array(version.signature.encode_many(plain.rows()), dtype=np.float64)
+    found = np.array(version.signature.encode_many(plain.rows()), dtype=object if version.signature.texts else np.float64)
     return found.reshape(len(vectors), len(version.signature.columns))
 
 
 def stand_in(home: Home, version: ModelVersion, feature_set: FeatureSet) -> pl.DataFrame:
     """Vectors to ask a version with of which no rows are known: nulls.
 
-    One that MLflow has logged need not take nulls: the example that was logged beside it, or zeros.
+    One that MLflow has logged need not take nulls: the example that was logged beside it, or zeros and empty texts.
     """
     if version.origin is None:
         return pl.DataFrame({name: [None] for name in feature_set.outputs})
     kinds = dict(zip(feature_set.outputs, feature_set.kinds, strict=True))
     logged = home.blobs.get(version.files[EXAMPLE]) if EXAMPLE in version.files else b""
-    rows = example_rows(logged, feature_set.outputs) or [[0] * len(kinds)]
+    rows = example_rows(logged, kinds) or [["" if kind == "str" else 0 for kind in kinds.values()]]
     columns = dict(zip(kinds, zip(*rows, strict=True), strict=True))
     return pl.DataFrame([pl.Series(name, [None if value is None else _TYPED[kinds[name]](value) for value in values]) for name, values in columns.items()])
 

@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from davy.core.time import format_duration, parse_duration
+from davy.gate.asking import packed
 from davy.gate.check import Check, Finding, failed, no_data, passed
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def measured(candidate: Candidate) -> Measured:
     if isinstance(found, Measured):
         return found
     versions = [version.version for version in candidate.both]
-    rows = {version.version: [row.astype("<f8").tobytes() for row in candidate.sample_for(version)] for version in candidate.both}
+    rows = {version.version: list(packed(candidate.sample_for(version))) for version in candidate.both}
     stand = candidate.stand
     stand.time_pairs(rows, pairs=WARM_UPS, seconds=ROUND_SECONDS)
     took: dict[int, list[float]] = {version: [] for version in versions}

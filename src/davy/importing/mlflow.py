@@ -17,6 +17,8 @@ import sqlalchemy as sa
 from davy.errors import Conflict, NotFound, nearest
 from davy.importing.files import Unreadable, stored
 from davy.importing.source import texts
+from davy.registry.aliases import NONE, Protection, read_aliases, set_alias
+from davy.registry.tags import told
 from davy.schema.tables import (
     aliases,
     artifacts,
@@ -42,7 +44,7 @@ from davy.tracking.logged_models import ModelMetric, add_model_metrics
 from davy.tracking.points import add_points
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from davy.home import Home
@@ -90,24 +92,26 @@ class _Unwatched:
         return
 
 
-def import_mlflow(home: Home, source: Source, *, only: Sequence[str] = (),
+def import_mlflow(home: Home, source: Source, *, only: Sequence[str] = (), protection: Protection = NONE,
                   watch: Callable[[int], AbstractContextManager[Watch]] = lambda total: nullcontext(_Unwatched())) -> Imported:
     """Copy everything, or the experiments of these names with the models that their runs made.
 
     Args:
+        protection: which aliases whoever imports may not set.
         watch: called with the number of runs and models once it is known.
 
     Raises:
-        NotFound: no experiment of such a name. Conflict: a model of that name has other versions here.
+        NotFound: no experiment of such a name. Conflict: a model of that name has other versions here. Forbidden: an alias is protected.
     """
-    job = _Import(home, source)
+    job = _Import(home, source, protection)
     there = source.experiments()
     for name in only:
         if name not in {found.name for found in there}:
-            raise NotFound(f"There is no experiment {name!r} at {source.uri}.", nearest(name, [found.name for found in there]), "Correct the name.")
+            raise NotFound(f"There is no experiment {name!r} at {source.shown}.", nearest(name, [found.name for found in there]), "Correct the name.")
     chosen = {found.experiment_id: found for found in there if not only or found.name in only}
     ids = {number: source.run_ids(number) for number in chosen}
     models = source.models()
+    job.tell("import.started", {"experiments": list(only)} if only else {})
     with watch(sum(map(len, ids.values())) + len(models)) as watched:
         for found in chosen.values():
             job.experiment(found)
@@ -120,14 +124,13 @@ def import_mlflow(home: Home, source: Source, *, only: Sequence[str] = (),
             if not only or any(version.run_id in job.runs for version in versions):
                 job.model(source.model(model.name), versions)
             watched.advance()
-    with home.database.begin() as connection:
-        journal.append(connection, clock=home.clock, actor=home.actor, action="import", subject=source.uri[:500], details=job.counted)
+    job.tell("import", job.counted)
     return Imported(job.counted, job.count(), job.known, sorted(source.places.missing), job.unread, job.problems)
 
 
 class _Import:
-    def __init__(self, home: Home, source: Source) -> None:
-        self.home, self.source = home, source
+    def __init__(self, home: Home, source: Source, protection: Protection) -> None:
+        self.home, self.source, self.protection = home, source, protection
         self.experiments: dict[str, int] = {}
         self.runs: dict[str, None] = {}
         self.logged: dict[str, None] = {}
@@ -137,6 +140,11 @@ class _Import:
         self.counted = dict.fromkeys(KINDS, 0)
         self.known = self.unread = 0
         self.problems: list[str] = []
+
+    def tell(self, action: str, details: Mapping[str, Any]) -> None:
+        """Write it into the journal."""
+        with self.home.database.begin() as connection:
+            journal.append(connection, clock=self.home.clock, actor=self.home.actor, action=action, subject=self.source.shown[:500], details=details)
 
     def experiment(self, found: Any) -> None:
         """An experiment goes into ours of its name, with its logged models; runs, which may refer to models of any experiment, come later."""
@@ -169,7 +177,7 @@ class _Import:
             self.counted[kind] += count
         with self.home.database.read() as connection:
             status = connection.scalar(sa.select(runs.c.status).where(runs.c.run_id == run_id))
-        if status is not None and status != "RUNNING":
+        if status not in (None, "RUNNING", "SCHEDULED"):
             self.known += 1
             self._more(run, experiment, curves, given, tagged)
             return
@@ -288,18 +296,22 @@ class _Import:
         with self.home.database.begin() as connection:
             row = {"name": found.name, "creation_time": found.creation_timestamp, "last_update_time": found.last_updated_timestamp,
                    "description": found.description or ""}
-            connection.execute(insert(connection, registered_models).values(row).on_conflict_do_nothing(index_elements=["name"]))
-            _put(connection, registered_model_tags, {"name": found.name}, texts(found.tags))
+            who: dict[str, Any] = {"clock": self.home.clock, "actor": self.home.actor}
+            if connection.execute(insert(connection, registered_models).values(row).on_conflict_do_nothing(index_elements=["name"])).rowcount:
+                journal.append(connection, **who, action="model.create", subject=found.name, details={"import": self.source.shown})
+            _put(connection, registered_model_tags, {"name": found.name}, texts(found.tags), over=False)
             for version in versions:
-                self._version(connection, version)
+                if self._version(connection, version):
+                    journal.append(connection, **who, action="version.register", subject=found.name, details={
+                        "version": int(version.version), "source": told(version.source), "run": version.run_id or None, "import": self.source.shown})
+            here = read_aliases(connection, found.name)
             for alias, number in given.items():
-                statement = insert(connection, aliases).values(name=found.name, alias=alias, version=number)
-                made = connection.execute(statement.on_conflict_do_nothing(index_elements=["name", "alias"])).rowcount
-                if made:
-                    journal.append(connection, clock=self.home.clock, actor=self.home.actor, action="alias.set", subject=found.name,
-                                   details={"alias": alias, "version": number, "before": None, "evidence": {"import": self.source.uri}})
+                if alias not in here:
+                    set_alias(connection, **who, name=found.name, alias=alias, version=number, protection=self.protection,
+                              evidence={"import": self.source.shown})
 
-    def _version(self, connection: sa.Connection, found: Any) -> None:
+    def _version(self, connection: sa.Connection, found: Any) -> bool:
+        """Whether the version is new here."""
         number = int(found.version)
         where = (model_versions.c.name == found.name, model_versions.c.version == number)
         known = connection.execute(sa.select(model_versions.c.run_id, model_versions.c.creation_time).where(*where)).first()
@@ -307,7 +319,7 @@ class _Import:
             if (known.run_id or None, known.creation_time) != (found.run_id or None, found.creation_timestamp):
                 raise Conflict(f"The model {found.name!r} has another version {number} here.", "A version's number is given once.",
                                "Rename one of the two models, then type the same again.")
-            return
+            return False
         source, location, model_id = self._located(connection, found)
         connection.execute(sa.insert(model_versions).values(
             name=found.name, version=number, creation_time=found.creation_timestamp, last_update_time=found.last_updated_timestamp or found.creation_timestamp,
@@ -315,6 +327,7 @@ class _Import:
             storage_location=location, run_id=found.run_id or None, run_link=found.run_link or None, status=found.status, status_message=found.status_message,
             deleted=False, model_id=model_id))
         _put(connection, model_version_tags, {"name": found.name, "version": number}, texts(found.tags))
+        return True
 
     def _located(self, connection: sa.Connection, found: Any) -> tuple[str, str | None, str | None]:
         """What the version was made of, where its files are here, and the logged model whose they are."""

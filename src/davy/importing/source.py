@@ -8,7 +8,7 @@ import sqlite3
 import tempfile
 import warnings
 from array import array
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,7 @@ class Source:
         artifacts: the folder in which the server of an `mlflow.db` keeps the files, if that isn't `mlartifacts` beside it.
 
     Attributes:
+        shown: the URI without a user and password in it, as messages and the journal have it.
         places: the files of its runs and models.
 
     Raises:
@@ -49,13 +50,13 @@ class Source:
             import mlflow  # noqa: F401
         except ImportError as error:
             raise MissingExtra(f"MLflow's client is not installed: {error}.", "It reads what is imported.", "pip install 'davy[mlflow]'") from None
-        self.uri = uri
+        self.uri, self.shown = uri, without_secrets(uri)
         self._beside: Path | None = None
         if artifacts is not None and not artifacts.is_dir():
             raise NotFound(f"There is no folder {artifacts}.", "--artifacts is where the server of this database keeps its files.", "Correct the path.")
         self._copies = tempfile.TemporaryDirectory(prefix="davy-import-")
         try:
-            with _told(uri):
+            with _told(self.shown):
                 self._open(blobs, artifacts)
         except BaseException:
             self._copies.cleanup()
@@ -92,12 +93,12 @@ class Source:
 
     def run(self, run_id: str) -> Any:
         """One run with all its parts."""
-        with _told(self.uri):
+        with _told(self.shown):
             return self.client.get_run(run_id)
 
     def curves(self, run: Any) -> dict[str, Points]:
         """All points of all metrics of a run, each once."""
-        with _told(self.uri):
+        with _told(self.shown):
             return {key: _distinct(self.client.get_metric_history(run.info.run_id, key)) for key in run.data.metrics}
 
     def logged_models(self, experiment_id: str) -> list[Any]:
@@ -128,13 +129,13 @@ class Source:
 
     def model(self, name: str) -> Any:
         """A registered model with its aliases."""
-        with _told(self.uri):
+        with _told(self.shown):
             return self.client._get_registry_client().get_registered_model(name)  # type: ignore[no-untyped-call]  # which gives prompts too
 
     def _pages(self, ask: Callable[[str | None], Any]) -> list[Any]:
         found: list[Any] = []
         token: str | None = None
-        with _told(self.uri):
+        with _told(self.shown):
             while True:
                 page = ask(token)
                 found.extend(page)
@@ -156,7 +157,7 @@ class Source:
             raise NotFound(f"There is no file or folder {path}.", "It is an mlruns folder, an mlflow.db, or the address of a server.", "Correct the path.")
         copy = Path(self._copies.name) / "mlflow.db"
         try:
-            with sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True) as old, sqlite3.connect(copy) as new:
+            with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as old, closing(sqlite3.connect(copy)) as new:
                 old.backup(new)
                 tables = {name for name, in new.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         except sqlite3.Error as error:
@@ -197,6 +198,19 @@ def _upgrade(uri: str, path: Path) -> None:
 def _unknown(error: BaseException | None) -> bool:
     """Whether a server has said that it has no such call."""
     return getattr(error, "error_code", "") in ("ENDPOINT_NOT_FOUND", "NOT_IMPLEMENTED") or "error code 404" in str(error)
+
+
+def without_secrets(uri: str) -> str:
+    """A URI without what only its owner should know: user, password, and the query, where drivers of databases take them too.
+
+    >>> without_secrets("https://ada:secret@mlflow.example.com/team"), without_secrets("postgresql://db/mlflow?password=secret")
+    ('https://mlflow.example.com/team', 'postgresql://db/mlflow')
+    """
+    scheme, separator, rest = uri.partition("://")
+    if not separator:
+        return uri
+    host, slash, path = rest.partition("?")[0].partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from davy.core.digest import canonical_json, digest_json
 from davy.errors import InvalidInput, NotFound
 from davy.features.definition import FeatureSet
 from davy.registry.definitions import get_feature_set, put_feature_set
-from davy.registry.mlmodel import FILE, Described, Folder
+from davy.registry.mlmodel import FILE, LARGEST, Described, Folder
 from davy.registry.models import ModelVersion, get_version, list_versions, resolve, touch
 from davy.registry.signature import Column, Signature
 from davy.registry.sources import PROMPT_SOURCES
@@ -33,10 +33,11 @@ if TYPE_CHECKING:
 
     from davy.home import Home
     from davy.registry.reference import Reference
+    from davy.store.blobs import Blobs
 
 _VERSION = model_versions.c
 _SAME = {"float": frozenset(("double", "float64")), "decimal": frozenset(("double", "float64")), "int": frozenset(("long", "double", "int64", "float64")),
-         "bool": frozenset(("boolean", "bool"))}
+         "bool": frozenset(("boolean", "bool")), "str": frozenset(("string",)), "time": frozenset(("datetime",))}
 _MODEL_ID = re.compile(r"m-[0-9a-f]{32}")
 
 
@@ -53,7 +54,7 @@ def adopt(home: Home, reference: str | Reference, *, actor: str | None = None) -
         if found.format is not None:
             return found
         files = _files(connection, found)
-    folder = Folder(found.reference, files, lambda path: home.blobs.get(files[path]))
+    folder = Folder(found.reference, files, lambda path: _beginning(home.blobs, files[path]))
     described = folder.describe(allow_pyfunc=home.config.serving.allow_pyfunc)
     with home.database.begin() as connection:
         now = get_version(connection, found.name, found.version)
@@ -63,6 +64,13 @@ def adopt(home: Home, reference: str | Reference, *, actor: str | None = None) -
         claim(connection, home.blobs, kept.values())
         _write(connection, home, now, described, kept, actor or home.actor)
         return get_version(connection, found.name, found.version)
+
+
+def _beginning(blobs: Blobs, digest: str) -> bytes:
+    """A whole blob, verified, or the beginning of a large one, which may have any size."""
+    if (blobs.size(digest) or 0) <= LARGEST:
+        return blobs.get(digest)
+    return b"".join(blobs.stream_range(digest, 0, LARGEST + 1))
 
 
 def _write(connection: sa.Connection, home: Home, version: ModelVersion, described: Described, files: dict[str, str], actor: str) -> None:

@@ -45,7 +45,7 @@ def alias_history(connection: sa.Connection, name: str, alias: str | None = None
     """All moves of a model's alias, or of all its aliases, the newest first.
 
     Raises:
-        NotFound: there neither is nor was such a model.
+        NotFound: no model is called so, nor was one that is gone and had an alias.
     """
     found: list[AliasChange] = []
     subject: str | None = name

@@ -115,7 +115,7 @@ def rename_model(connection: sa.Connection, *, clock: Clock, actor: str, name: s
     Raises:
         NotFound: no such model. InvalidInput: it can't be called so.
         Conflict: the name is taken, or the model has served or is being released, so that requests and logs name it.
-        Forbidden: a protected alias would have to go along.
+        Forbidden: a protected alias would have to go along, or would come about.
     """
     check_model_name(to)
     require_model(connection, name)
@@ -126,6 +126,7 @@ def rename_model(connection: sa.Connection, *, clock: Clock, actor: str, name: s
         _refuse_served(connection, name, "renamed")
         for alias in read_aliases(connection, name):
             protection.check(name, alias)
+            protection.check(to, alias)
     connection.execute(sa.update(registered_models).where(_MODEL.name == name).values(name=to, last_update_time=now))
     connection.execute(sa.update(model_versions).where(model_versions.c.name == to, model_versions.c.deleted.is_(False)).values(last_update_time=now))
     if to != name:

@@ -8,20 +8,24 @@ checked against the allow-list. Anything else is left to `mlflow.pyfunc`, where 
 from __future__ import annotations
 
 import re
+from collections import Counter
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from davy.core.fields import UNSCALED, Field, Kind
+from davy.core.time import to_micros
 from davy.errors import CorruptData, InvalidInput, MissingExtra, UnsafeModel
 from davy.registry.signature import Column, Output, Signature
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping
 
 FILE, EXAMPLE = "MLmodel", "input_example.json"
 LARGEST = 4 << 20
-_KINDS: dict[str, Kind] = {"boolean": "bool", "integer": "int", "long": "int", "float": "float", "double": "float"}
+MOST_COLUMNS, MOST_CLASSES = 10_000, 10_000
+_KINDS: dict[str, Kind] = {"boolean": "bool", "integer": "int", "long": "int", "float": "float", "double": "float", "string": "str", "datetime": "time"}
 _LOG_ONE = "Log it with one: mlflow.sklearn.log_model(model, name='model', signature=mlflow.models.infer_signature(X, model.predict(X)))"
 _PICKLES = ("pickle", "cloudpickle")
 _BOOSTER = "lightgbm.basic.Booster"
@@ -45,7 +49,7 @@ class Described(msgspec.Struct, frozen=True):
 
     @property
     def request(self) -> tuple[Field, ...]:
-        """The columns as request fields: numbers are kept as they come, as MLflow's own serving takes them."""
+        """The columns as request fields: numbers are kept as they come, as MLflow's own serving takes them; a time needs a zone."""
         return tuple(Field(column.name, column.kind, UNSCALED if column.kind == "float" else 0) for column in self.signature.columns)
 
 
@@ -54,7 +58,7 @@ class Folder:
 
     Args:
         name: of the version, for messages.
-        paths: of its files, relative. read: the content of one.
+        paths: of its files, relative. read: the content of one; of one that is larger than `LARGEST` its beginning, which is larger, too.
     """
 
     def __init__(self, name: str, paths: Iterable[str], read: Callable[[str], bytes]) -> None:
@@ -76,6 +80,7 @@ class Folder:
         python = self.flavors.get("python_function", {})
         asked = str(python.get("predict_fn") or "predict")
         if lightgbm is not None and not lightgbm.get("code"):
+            self._refuse_texts(columns)
             path = str(lightgbm.get("data"))
             if lightgbm.get("model_class", _BOOSTER) == _BOOSTER:
                 output, classes = self._booster_output(path)
@@ -120,27 +125,35 @@ class Folder:
             raise InvalidInput(f"{self.name} was logged without a signature of its inputs.", "Davy checks and types each request by it.", _LOG_ONE)
         if inputs[0].get("type") == "tensor":
             return self._tensor(inputs)
+        self._bound(len(inputs), MOST_COLUMNS, "columns")
         names = [item.get("name", f"x{place}") for place, item in enumerate(inputs)]
+        counts = Counter(name for name in names if isinstance(name, str))
         for name in names:
-            if not isinstance(name, str) or not name or names.count(name) > 1:
+            if not isinstance(name, str) or not name or counts[name] > 1:
                 raise InvalidInput(f"{self.name} has a column named {name!r}.", "Each column has a name of its own, a text.",
                                    "Name the columns, then log it again.")
         columns, typed = [], {}
         for name, item in zip(names, inputs, strict=True):
             kind = _KINDS.get(str(item.get("type")))
             if kind is None:
-                raise self._unserved(name, str(item.get("type")))
+                raise InvalidInput(f"The column {name!r} of {self.name} is of the type {str(item.get('type'))!r}.",
+                                   f"A column is one of {', '.join(_KINDS)}.", "Turn it into one of them before the model, then log it again.")
             columns.append(Column(name, kind))
             typed[name] = str(item["type"])
         return tuple(columns), typed
 
-    def _unserved(self, name: str, type: str) -> InvalidInput:
-        allowed = f"Davy sends a model numbers, so that a column is one of {', '.join(_KINDS)}."
-        if type == "string":
-            return InvalidInput(f"The column {name!r} of {self.name} is a text, and nothing says which number stands for which text.", allowed,
-                                "Train it with Davy, which keeps a vocabulary, or turn texts into numbers before the model.")
-        return InvalidInput(f"The column {name!r} of {self.name} is of the type {type!r}.", allowed,
-                            "Turn it into numbers before the model, then log it again.")
+    def _bound(self, count: int, most: int, what: str) -> None:
+        """Refuse what only says that it is huge, before anything is made as large as that."""
+        if count > most:
+            raise InvalidInput(f"{self.name} has {count:,} {what}.", f"Davy serves models of up to {most:,}.", "Log a smaller model.")
+
+    def _refuse_texts(self, columns: tuple[Column, ...]) -> None:
+        """LightGBM takes numbers, and nothing says which number stands for which text."""
+        for column in columns:
+            if column.kind in ("str", "time"):
+                raise InvalidInput(f"The column {column.name!r} of {self.name} is a {'text' if column.kind == 'str' else 'time'}.",
+                                   "LightGBM is sent numbers, and nothing says which number stands for which text or time.",
+                                   "Train it with Davy, which keeps a vocabulary, or log a scikit-learn pipeline that turns them into numbers.")
 
     def _tensor(self, inputs: list[dict[str, Any]]) -> tuple[tuple[Column, ...], dict[str, str]]:
         described = inputs[0].get("tensor-spec") or {}
@@ -153,6 +166,7 @@ class Folder:
         if not re.fullmatch(r"float(16|32|64)|u?int(8|16|32|64)|bool", dtype):
             raise InvalidInput(f"{self.name} takes a tensor of {dtype!r}.", "Davy serves tensors of numbers and bools.",
                                "Turn it into numbers before the model.")
+        self._bound(shape[1], MOST_COLUMNS, "columns")
         names = [f"x{place}" for place in range(shape[1])]
         return tuple(Column(name, kind) for name in names), dict.fromkeys(names, dtype)
 
@@ -163,17 +177,22 @@ class Folder:
         return "value" if all(kind.startswith("float") or kind == "double" for kind in kinds) else "label"
 
     def _booster_output(self, path: str) -> tuple[Output, tuple[Any, ...]]:
-        found = _OBJECTIVE.search(self._read(path)[:LARGEST]) if path in self.paths else None
+        found = _OBJECTIVE.search(self._read(path)) if path in self.paths else None
         objective = found.group(1) if found else b""
         if objective == b"binary":
             return "probability", (0, 1)
         if objective in (b"multiclass", b"multiclassova") and found and found.group(2):
+            self._bound(int(found.group(2)[:9]), MOST_CLASSES, "classes")
             return "probability", tuple(range(int(found.group(2))))
         return "value", ()
 
 
-def example_rows(text: bytes, names: Sequence[str]) -> list[list[Any]]:
-    """The rows of an example that MLflow has kept beside a model: a frame with these columns, or the rows of a tensor; empty if it is another thing."""
+def example_rows(text: bytes, kinds: Mapping[str, Kind]) -> list[list[Any]]:
+    """The rows of an example that MLflow has kept beside a model: a frame with these columns, or the rows of a tensor; empty if it is another thing.
+
+    Times come as microseconds; one without a zone is UTC's.
+    """
+    names = list(kinds)
     try:
         found = msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -186,8 +205,19 @@ def example_rows(text: bytes, names: Sequence[str]) -> list[list[Any]]:
     if columns is not None and not set(names) <= set(columns):
         return []
     places = [columns.index(name) for name in names] if columns is not None else range(len(names))
-    plain = [[row[place] for place in places] for row in rows]
-    return plain if all(value is None or isinstance(value, (int, float)) for row in plain for value in row) else []
+    try:
+        return [[_example(row[place], kind) for place, kind in zip(places, kinds.values(), strict=True)] for row in rows]
+    except (TypeError, ValueError):
+        return []
+
+
+def _example(value: Any, kind: Kind) -> Any:
+    if kind == "time" and isinstance(value, str):
+        found = datetime.fromisoformat(value)
+        return to_micros(found if found.tzinfo is not None else found.replace(tzinfo=UTC))
+    if value is not None and not isinstance(value, str if kind == "str" else (int, float)):
+        raise TypeError
+    return value
 
 
 def _parsed(name: str, text: bytes) -> dict[str, Any]:
@@ -196,7 +226,7 @@ def _parsed(name: str, text: bytes) -> dict[str, Any]:
     except ImportError as error:
         raise MissingExtra(f"{name} was logged by MLflow, whose {FILE} is YAML, and PyYAML is not installed.", "", "pip install 'davy[mlflow]'") from error
     try:
-        found = yaml.safe_load(text) if len(text) <= LARGEST else None
+        found = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) if len(text) <= LARGEST else None  # both are safe, one is fast
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise CorruptData(f"The {FILE} of {name} can't be read: {error}.", "", "Log the model again.") from error
     if not isinstance(found, dict):

@@ -2,7 +2,8 @@
 
 The same rules make a training set's matrix and a live request's row: null is NaN, a bool is 0 or 1, an int the
 nearest float (exact up to 2^53), a time its microseconds, and a text the index of its category in a sorted
-vocabulary; a category that training has not seen is NaN.
+vocabulary; a category that training has not seen is NaN. A text without a vocabulary, which a model that was logged
+elsewhere may want, stays a text.
 """
 
 from __future__ import annotations
@@ -18,12 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 Output = Literal["probability", "value", "label"]
-Encode = "Callable[[Sequence[Any]], list[float]]"
 _NAN = float("nan")
 
 
 class Column(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One input: a text column lists its categories, sorted; the others have none."""
+    """One input. A text column lists its categories, sorted, or has none: then its texts go into the model as they are."""
 
     name: str
     kind: Kind
@@ -68,12 +68,17 @@ class Signature(msgspec.Struct, frozen=True, dict=True):
         return tuple(column.name for column in self.columns)
 
     @property
+    def texts(self) -> bool:
+        """Whether texts go into the model as they are, so that its rows are not of floats alone."""
+        return any(column.kind == "str" and column.categories is None for column in self.columns)
+
+    @property
     def categorical(self) -> list[int]:
         """The indexes of the text columns."""
         return [index for index, column in enumerate(self.columns) if column.kind == "str"]
 
-    def encode(self, values: Sequence[Any]) -> list[float]:
-        """One row of typed values, in the order of the columns, as the model's floats.
+    def encode(self, values: Sequence[Any]) -> list[Any]:
+        """One row of typed values, in the order of the columns, as the model's floats; a text without a vocabulary as itself, or None.
 
         Raises:
             InvalidInput: another number of values, or a value that is not of its column's kind.
@@ -83,7 +88,7 @@ class Signature(msgspec.Struct, frozen=True, dict=True):
         except (TypeError, ValueError, OverflowError) as error:
             raise self._refused(values) from error
 
-    def encode_many(self, rows: Sequence[Sequence[Any]]) -> list[list[float]]:
+    def encode_many(self, rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
         """Many rows; each is encoded as by `encode`."""
         encoder = self._encoder()
         try:
@@ -91,8 +96,8 @@ class Signature(msgspec.Struct, frozen=True, dict=True):
         except (TypeError, ValueError, OverflowError):
             return [self.encode(row) for row in rows]
 
-    def _encoder(self) -> Callable[[Sequence[Any]], list[float]]:
-        made: Callable[[Sequence[Any]], list[float]] | None = self.__dict__.get("_made")
+    def _encoder(self) -> Callable[[Sequence[Any]], list[Any]]:
+        made: Callable[[Sequence[Any]], list[Any]] | None = self.__dict__.get("_made")
         if made is None:
             made = self.__dict__["_made"] = _compile(self.columns)
         return made
@@ -117,14 +122,16 @@ def _vocabulary(name: str, categories: Sequence[str]) -> tuple[str, ...]:
     return found
 
 
-def _compile(columns: Sequence[Column]) -> Callable[[Sequence[Any]], list[float]]:
+def _compile(columns: Sequence[Column]) -> Callable[[Sequence[Any]], list[Any]]:
     """A function of one expression per column, generated because it runs for each request: about 50 ns a column."""
     if not columns:
         return lambda values: [] if not values else _too_many()
-    scope: dict[str, Any] = {"nan": _NAN, "float": float, "text": _text}
+    scope: dict[str, Any] = {"nan": _NAN, "float": float, "text": _text, "plain": _plain}
     parts = []
     for index, column in enumerate(columns):
-        if column.kind == "str":
+        if column.kind == "str" and column.categories is None:
+            parts.append(f"plain(v{index})")
+        elif column.kind == "str":
             scope[f"c{index}"] = {category: float(code) for code, category in enumerate(column.categories or ())}
             parts.append(f"c{index}[v{index}] if v{index} in c{index} else text(v{index})")
         else:
@@ -137,6 +144,12 @@ def _compile(columns: Sequence[Column]) -> Callable[[Sequence[Any]], list[float]
 def _text(value: Any) -> float:
     if value is None or type(value) is str:
         return _NAN
+    raise TypeError
+
+
+def _plain(value: Any) -> str | None:
+    if value is None or type(value) is str:
+        return value
     raise TypeError
 
 

@@ -199,7 +199,7 @@ def _parse(uri: str) -> _Meant:
         name, suffix = parts
         if not suffix.strip():
             raise _unowned(uri, "model_id")
-        if suffix.isdigit():
+        if suffix.isdecimal():
             return _Meant(name=name, version=min(int(suffix), 2**31 - 1))
         return _Meant(name=name) if suffix.lower() == "latest" else _Meant(name=name, stage=suffix)
     if "@" in parts[0]:

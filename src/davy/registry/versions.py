@@ -15,7 +15,7 @@ from davy.registry.aliases import NONE, Protection, drop_aliases
 from davy.registry.models import ModelVersion, get_version, next_number, require_model, require_version, touch
 from davy.registry.stages import DELETED
 from davy.registry.tags import check_tag, told
-from davy.schema.tables import model_version_tags, model_versions, traffic
+from davy.schema.tables import model_version_tags, model_versions, releases, traffic
 from davy.store import journal
 
 if TYPE_CHECKING:
@@ -72,27 +72,22 @@ def describe(connection: sa.Connection, *, clock: Clock, actor: str, name: str, 
                    details={"version": version, "description": told(description)})
 
 
-def delete_version(connection: sa.Connection, *, clock: Clock, actor: str, name: str, version: int, protection: Protection = NONE,
-                   keep_aliased: bool = True) -> None:
-    """Hide a version for good; its number is not given again and its files stay in the blobs.
+def delete_version(connection: sa.Connection, *, clock: Clock, actor: str, name: str, version: int, protection: Protection = NONE) -> None:
+    """Hide a version for good, with its aliases; its number is not given again and its files stay in the blobs.
 
     What came from a source forgets it, its run and its words; a native version keeps what its predictions are explained by.
 
-    Args:
-        keep_aliased: refuse while an alias points at it; otherwise its aliases go along.
-
     Raises:
         NotFound: no such version. Forbidden: a protected alias points at it.
-        Conflict: the version takes traffic, or an alias points at it.
+        Conflict: the version takes traffic, or is part of an open release.
     """
     found = get_version(connection, name, version)
     weights = connection.execute(sa.select(traffic.c.weights, traffic.c.shadow).where(traffic.c.model == name)).first()
-    holders = [f"the alias {alias!r}" for alias in found.aliases] if keep_aliased else []
     if weights is not None and (weights.shadow == version or msgspec.json.decode(weights.weights, type=dict[str, float]).get(found.reference, 0) > 0):
-        holders.append("the traffic")
-    if holders:
-        raise Conflict(f"{found.reference} is held by {' and '.join(holders)}.", "Only a version that nothing points at can be deleted.",
-                       "Move the alias or the traffic first.")
+        raise Conflict(f"{found.reference} takes traffic.", "A version that answers requests is not deleted.", "Move the traffic first.")
+    if connection.scalar(sa.select(releases.c.id).where(releases.c.model == name, releases.c.ended.is_(None),
+                                                        sa.or_(releases.c.version == version, releases.c.stable == version))) is not None:
+        raise Conflict(f"{found.reference} is part of a release that is on its way.", "The release may give it traffic.", f"End it first: davy abort {name}")
     if found.aliases:
         drop_aliases(connection, clock=clock, actor=actor, name=name, version=version, protection=protection, because=f"version {version} was deleted")
     now = clock.now() // 1000

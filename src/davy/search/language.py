@@ -92,7 +92,7 @@ class Language:
         if condition.left.kind in ("number", "string"):
             raise refused(text, condition.left.at, f"Invalid comparison clause. Expected 'Identifier' found '{condition.left.text}'",
                           "the field stands left, the value right")
-        target = self.find(text, condition.left)
+        target = self.find(text, condition.left, number=bool(condition.right) and condition.right[0].kind == "number")
         listed = condition.op in ("IN", "NOT IN")
         if listed and not condition.right:
             raise refused(text, condition.at, "While parsing a list in the query, expected a non-empty list of string values, but got empty list")
@@ -104,14 +104,18 @@ class Language:
             raise refused(text, condition.right[0].at, f"A pattern of {len(values[0]):,} characters came.", f"at most {LONGEST_PATTERN:,}")
         return Check(target, condition.op, values, self._escape(text, condition))
 
-    def find(self, text: str, term: Term, *, ordering: bool = False) -> Target:
-        """The field that a term names."""
+    def find(self, text: str, term: Term, *, ordering: bool = False, number: bool = False) -> Target:
+        """The field that a term names.
+
+        Args:
+            number: it is compared with a number, so that a name that is no field may be a metric's.
+        """
         entity, key = self._split(text, term)
         if entity == "attribute":
             found = self.attributes.get(key)
             if found is None or (ordering and key not in self.ordered):
                 known = [name for name in self.shown if not ordering or name in self.ordered]
-                raise refused(text, term.at, self.bad_attribute(key, known, ordering), nearest(key, known))
+                raise refused(text, term.at, self.bad_attribute(key, known, ordering), self._meant(term, known, number or ordering))
             return self._plain(text, term, Target(entity, key, found))
         other = self.others[entity]
         if isinstance(other, Keyed):
@@ -123,6 +127,16 @@ class Language:
         if key not in other:
             raise refused(text, term.at, f"Invalid {entity} key '{key}' specified. Valid keys are '{sorted(other)}'", nearest(key, other))
         return self._plain(text, term, Target(entity, key, other[key]))
+
+    def _meant(self, term: Term, known: Sequence[str], number: bool) -> str:
+        """What a name may stand for that is no field of the row: a field that is spelt nearly so, or a key that lacks its entity."""
+        hint = nearest(term.text, known)
+        if term.kind != "name" or hint.startswith("did you mean"):
+            return hint
+        keyed = [entity for entity, field in self.others.items() if isinstance(field, Keyed) and (field.kind == "number") is number]
+        written = [min((name for name, meant in self.entities.items() if meant == entity), key=lambda name: (not name.endswith("s"), len(name)))
+                   for entity in keyed]
+        return f"did you mean {' or '.join(f'{name}.{term.text}' for name in written)}? {hint}" if written else hint
 
     def _plain(self, text: str, term: Term, target: Target) -> Target:
         if term.function:
@@ -146,11 +160,11 @@ class Language:
     def _value(self, text: str, target: Target, term: Term, listed: bool) -> Any:
         if target.kind == "number":
             return self._number(text, target, term)
-        if target.kind == "identity" and term.kind == "number" and term.text.isdigit():
+        if target.kind == "identity" and term.kind == "number" and term.text.isdecimal():
             return int(term.text)
         found = self._text(text, target, term, listed)
         if target.kind == "identity":
-            if not found.isdigit() or len(found) > 18:
+            if not found.isdecimal() or len(found) > 18:
                 raise refused(text, term.at, f"Invalid {target.key}: {found!r}", "digits")
             return int(found)
         return found
@@ -175,7 +189,7 @@ class Language:
             return math.inf
         if isinstance(target.field, Attribute) and target.field.quoted and term.kind in ("string", "double"):
             inner = term.text[1:-1]
-            if inner.lstrip("-").isdecimal():
+            if inner.removeprefix("-").isdecimal():
                 return _as_number(inner)
             raise refused(text, term.at, f"Invalid value for numeric attribute '{target.key}': {inner!r}", "a number")
         kind = "metric" if target.entity == "metric" else f"numeric attribute: {target.key}"
@@ -231,7 +245,7 @@ def _key(target: Target) -> str:
 def _as_number(text: str) -> int | float:
     """An int of 64 bits where it is one, else the nearest double."""
     number = float(text)
-    if text.lstrip("-").isdecimal() and not math.isinf(number) and -_LARGEST <= int(text) < _LARGEST:
+    if text.removeprefix("-").isdecimal() and not math.isinf(number) and -_LARGEST <= int(text) < _LARGEST:
         return int(text)
     return number
 

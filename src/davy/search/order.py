@@ -149,7 +149,7 @@ def decode(token: str, tied: str, kinds: Sequence[Kind]) -> list[Any]:
         if not all(_sound(value, kind) for value, kind in zip(values, kinds, strict=True)):
             raise ValueError
         return values
-    except (ValueError, TypeError, RecursionError, binascii.Error, msgspec.MsgspecError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError, binascii.Error, msgspec.MsgspecError) as error:
         raise InvalidInput(f"Invalid page token {token[:60]!r}: it is not a page of this search.", "A page's token fits the search that gave it, unchanged.",
                            "Start again without a token.") from error
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from davy.serving.gateway import Gateway
 
 MLFLOW = ("/api/", "/ajax-api/", "/get-artifact", "/model-versions/get-artifact", "/v1/traces", "/version")
+LARGEST_FORM = 64 << 10  # pages take forms alone, and the login's from anybody
 _BUG = "Please report it with what .davy/run/up.log says."
 _DECODER = msgspec.json.Decoder()
 
@@ -98,7 +99,7 @@ class App:
             elif scope.path == "/health":
                 self._health(protocol, identity)
             elif self.pages is not None:
-                await self.pages(scope, protocol, await read_body(scope, protocol), identity)
+                await self.pages(scope, protocol, await read_body(scope, protocol, LARGEST_FORM), identity)
             else:
                 raise Unavailable("The pages are being loaded.", "", "Try again in a moment.")
         except DavyError as error:
@@ -150,25 +151,25 @@ class App:
         }
 
 
-async def read_body(scope: Any, protocol: Any) -> bytes:
-    """The whole body.
+async def read_body(scope: Any, protocol: Any, most: int = LARGEST_BODY) -> bytes:
+    """The whole body, of at most so many bytes.
 
     Raises:
         TooLarge: more than is taken at once. The rest is read and dropped, so that the client hears of it, unless it is far too much.
     """
     length = scope.headers.get("content-length")
-    if length is not None and length.isdigit() and int(length) <= LARGEST_BODY:
+    if length is not None and length.isdigit() and int(length) <= most:
         found: bytes = await protocol()
         return found
     parts, size = [], 0
     async for part in protocol:
         size += len(part)
-        if size <= LARGEST_BODY:
+        if size <= most:
             parts.append(part)
-        elif size > 8 * LARGEST_BODY:
+        elif size > 8 * most:
             break
-    if size > LARGEST_BODY:
-        raise TooLarge(f"The body has {length or f'more than {LARGEST_BODY}'} bytes.", f"At most {LARGEST_BODY} are taken at once.", "Send it in parts.")
+    if size > most:
+        raise TooLarge(f"The body has {length or f'more than {most}'} bytes.", f"At most {most} are taken at once.", "Send it in parts.")
     return b"".join(parts)
 
 

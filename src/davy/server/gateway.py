@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import gc
-import logging
 import signal
-import sys
 from contextlib import suppress
-from pathlib import Path
 
 from davy.core.time import parse_duration
 from davy.events.wire import socket_path
@@ -18,7 +14,7 @@ from davy.home import Home
 from davy.server.app import App
 from davy.server.door import Door
 from davy.server.events import EventsClient
-from davy.server.listener import DRAIN_SECONDS, InheritedServer
+from davy.server.listener import DRAIN_SECONDS, InheritedServer, start
 from davy.server.parts import load
 from davy.serving.fleet import SupervisedFleet, control_path
 from davy.serving.gateway import Gateway
@@ -83,20 +79,5 @@ async def _prepare(application: App, routes: Routes, home: Home, door: Door) -> 
     await routes.watch()
 
 
-def main() -> None:
-    """`python -m davy.server.gateway --project DIR --home DIR --descriptor N`."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--project", type=Path, required=True)
-    parser.add_argument("--home", type=Path, required=True)
-    parser.add_argument("--descriptor", type=int, required=True)
-    given = parser.parse_args()
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
-    home = Home.open(given.project, home=given.home)
-    try:
-        asyncio.run(run(home, given.descriptor))
-    finally:
-        home.close()
-
-
 if __name__ == "__main__":
-    main()
+    start(run)

@@ -1,7 +1,13 @@
-"""Granian's embedded server on a socket that is listening already, because the supervisor holds it."""
+"""A process that answers: Granian's embedded server on a socket that is listening already, because the supervisor holds it."""
 
 from __future__ import annotations
 
+import argparse
+import asyncio
+import gc
+import logging
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from granian._granian import SocketHolder
@@ -9,8 +15,10 @@ from granian.constants import Interfaces, SSLProtocols
 from granian.log import LogLevels
 from granian.server.embed import Server
 
+from davy.home import Home
+
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable, Coroutine
 
     from davy.server.app import App
 
@@ -41,3 +49,19 @@ class InheritedServer(Server):
         """Take no more, answer what has come, then return from `serve`."""
         self.interrupt_signal = True
         self.main_loop_interrupt.set()
+
+
+def start(run: Callable[[Home, int], Coroutine[Any, Any, None]]) -> None:
+    """What the supervisor starts as `python -m davy.server.NAME --project DIR --home DIR --descriptor N`: run this on that socket until it returns."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--project", type=Path, required=True)
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--descriptor", type=int, required=True)
+    given = parser.parse_args()
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
+    home = Home(given.project, path=given.home)
+    gc.freeze()
+    try:
+        asyncio.run(run(home, given.descriptor))
+    finally:
+        home.close()

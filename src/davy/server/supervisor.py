@@ -61,7 +61,7 @@ def serve(home: Home, *, host: str | None = None, port: int | None = None, track
     port = home.config.serving.port if port is None else port
     check_server(home, host)
     home.close()  # what it has looked at is not needed again
-    lock = _take_lock(home)
+    lock = hold(home)
     try:
         with _bind(host, port) as listener:
             asyncio.run(_Supervisor(home, listener, ready, tracking_alone=tracking_alone).run())
@@ -245,8 +245,12 @@ def _bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _take_lock(home: Home) -> int:
-    """Held for as long as this process lives; a dead one's is free again."""
+def hold(home: Home) -> int:
+    """Be the one process that works on this home, for as long as it lives; a dead one's hold is free again.
+
+    Raises:
+        Conflict: it is served.
+    """
     descriptor = os.open(home.place("run", "up.lock"), os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

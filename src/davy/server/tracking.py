@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import gc
-import logging
 import signal
-import sys
 from contextlib import suppress
-from pathlib import Path
 
 from davy.home import Home
 from davy.server.app import App
 from davy.server.door import Door
-from davy.server.listener import DRAIN_SECONDS, InheritedServer
+from davy.server.listener import DRAIN_SECONDS, InheritedServer, start
 from davy.server.parts import load
 
 
@@ -37,21 +32,5 @@ async def run(home: Home, descriptor: int) -> None:
     door.close()
 
 
-def main() -> None:
-    """`python -m davy.server.tracking --project DIR --home DIR --descriptor N`."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--project", type=Path, required=True)
-    parser.add_argument("--home", type=Path, required=True)
-    parser.add_argument("--descriptor", type=int, required=True)
-    given = parser.parse_args()
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
-    home = Home(given.project, path=given.home)
-    gc.freeze()
-    try:
-        asyncio.run(run(home, given.descriptor))
-    finally:
-        home.close()
-
-
 if __name__ == "__main__":
-    main()
+    start(run)

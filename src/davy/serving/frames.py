@@ -1,6 +1,7 @@
 """The bytes between the gateway and a worker, on a socket of this machine.
 
-A request is a header (u32 bytes that follow, u32 request id, u32 rows) and rows x columns little-endian float64, row by row.
+A request is a header (u32 bytes that follow, u32 request id, u32 rows) and rows x columns little-endian float64, row by row;
+to a model that takes texts, a msgpack array for each row, of floats, texts and nulls.
 With DERIVE added to the rows, what follows is msgpack instead: per row the inputs of the version's derived features.
 An answer is a header (u32 bytes that follow, u32 request id, u32 rows, u32 columns) and float64 values, or JSON when
 columns is LABELS (a list of answers) or ERROR (an error's parts), or msgpack when it is DERIVED (per row its derived values).

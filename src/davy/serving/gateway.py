@@ -356,5 +356,3 @@ class Gateway:
             self._ids.next(now), vector.time, now, route.model, route.version, row.arm, row.arm == "pinned", row.key, route.feature_set.digest, entities,
             request, vector.watermarks, vector.values, row.output, latency, row.features, row.model_time, self._kernel, row.share, row.status, row.release,
             row.answered)
-
-

@@ -1,7 +1,7 @@
 """Estimators, and the care that is taken of those that were logged elsewhere.
 
 A model of one's own is written to answer every row. One that MLflow has logged was written for MLflow's serving, which
-tells a client that its request was wrong when the model refuses a null or an infinite number; so does Davy.
+tells a client that its request was wrong when the model refuses a null, an infinite number or an unseen text; so does Davy.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from davy.core.fields import Kind
 from davy.errors import CorruptData, InvalidInput, MissingExtra, UnsafeModel
 
 Matrix = NDArray[np.float64]
@@ -42,27 +43,37 @@ class Estimator:
 
 
 class Logged:
-    """A model that was logged elsewhere. What it can't answer because of a null or a huge number in the row is the request's fault.
+    """A model that was logged elsewhere. What it can't answer because of a null, a huge number, a text or a time in the row is the request's fault.
 
     Args:
         columns: the signature's names; a model that knows its columns by name is checked against them, and given a frame if it wants one.
             LightGBM goes by place, and so does whoever is given a tensor.
+        kinds: theirs. Where texts or times are among them, an estimator is given a frame of pandas, as MLflow would give it, and one that takes
+            a single text, as a vectorizer does, the texts themselves.
 
     Raises:
-        InvalidInput: the model knows other columns, or in another order.
+        InvalidInput: the model knows other columns, or in another order. MissingExtra: it needs pandas, which is not installed.
     """
 
-    def __init__(self, model: Any, columns: Sequence[str]) -> None:
+    def __init__(self, model: Any, columns: Sequence[str], kinds: Sequence[Kind] = ()) -> None:
         self._model, self.width = model, model.width
-        self._columns = tuple(columns)
+        self._columns, self._kinds = tuple(columns), tuple(kinds)
+        self._free = [place for place, kind in enumerate(kinds) if kind in ("str", "time")]
+        self._faults: tuple[type[Exception], ...] = (ValueError, TypeError, ArithmeticError, *((LookupError, AttributeError) if self._free else ()))
         self._prepare: Callable[[Matrix], Any] = lambda matrix: matrix
         inner = getattr(model, "inner", None)
         known = getattr(inner, "feature_names_in_", None)
         nameless = type(inner).__module__.startswith("lightgbm.") or list(columns) == [f"x{place}" for place in range(len(columns))]
-        if known is not None and columns and not nameless:
-            if list(known) != list(columns):
-                raise InvalidInput(f"The model was trained on the columns {', '.join(map(str, known))}.", f"Its signature lists {', '.join(columns)}.",
-                                   "Log it again with the signature of what it was trained on.")
+        named = [] if known is None or not columns or nameless else list(known)
+        if named and named != list(columns):
+            raise InvalidInput(f"The model was trained on the columns {', '.join(map(str, named))}.", f"Its signature lists {', '.join(columns)}.",
+                               "Log it again with the signature of what it was trained on.")
+        if inner is not None and self._free:
+            if len(columns) == 1 and kinds[0] == "str" and self.width is None:
+                self._prepare = _only
+            elif not nameless or "time" in kinds:
+                self._prepare = self._typed()
+        elif named:
             warnings.filterwarnings("ignore", message=_NAMELESS)
             self._prepare = self._preparing()
 
@@ -70,16 +81,16 @@ class Logged:
         """Answers for (n, d) rows.
 
         Raises:
-            InvalidInput: the model has no answer to a row with a null or a number beyond single precision.
+            InvalidInput: the model has no answer to a row with a null, a number beyond single precision, or this text or time.
         """
-        strange = np.isnan(matrix) | (np.abs(matrix) > _LARGE)
+        strange = np.isnan(matrix) | (np.abs(matrix) > _LARGE) if not self._free else self._strange(matrix)
         if not strange.any():
             found: Matrix | list[Any] = self._model.predict(self._prepare(matrix))
             return found
         try:
             with np.errstate(all="ignore"):
                 found = self._model.predict(self._prepare(matrix))
-        except (ValueError, TypeError, ArithmeticError) as error:
+        except self._faults as error:
             raise self._refused(strange, str(error).partition("\n")[0].rstrip(".") or type(error).__name__) from error
         if not isinstance(found, list):
             lost = ~np.isfinite(found if found.ndim == 1 else found.sum(axis=1)) & strange.any(axis=1)
@@ -87,9 +98,24 @@ class Logged:
                 raise self._refused(strange[lost], "its answer is not a finite number")
         return found
 
+    def _strange(self, matrix: Matrix) -> NDArray[np.bool_]:
+        """Where there are nulls and huge numbers; and every text and time, since it may be one that the model has never seen."""
+        plain = matrix
+        if matrix.dtype == object:
+            plain = matrix.copy()
+            plain[:, self._free] = 0.0
+            plain = plain.astype(np.float64)
+        found: NDArray[np.bool_] = np.isnan(plain) | (np.abs(plain) > _LARGE)
+        found[:, self._free] = True
+        return found
+
     def _refused(self, strange: NDArray[np.bool_], why: str) -> InvalidInput:
         places = np.flatnonzero(strange.any(axis=0)).tolist()
         named = ", ".join(repr(self._columns[place]) if self._columns else f"number {place + 1}" for place in places)
+        if self._free:
+            return InvalidInput(f"The model has no answer to a row with what came in the column {named}: {why}.",
+                                "It was logged without a way to treat every text and time, and nulls.",
+                                "Send what it has learned from. A gate asks it with the input_example that was logged beside it.")
         return InvalidInput(f"The model has no answer to a row with a null or a huge number in the column {named}: {why}.",
                             "It was logged without a way to treat those.", "Send ordinary numbers there, or put imputing and limits into the model.")
 
@@ -108,6 +134,37 @@ class Logged:
         import polars as pl
 
         return pl.DataFrame(np.ascontiguousarray(matrix.T).T, schema=list(self._columns), orient="row")
+
+    def _typed(self) -> Callable[[Matrix], Any]:
+        try:
+            import pandas
+        except ImportError as error:
+            raise MissingExtra("This version takes texts or times by their columns, and pandas is not installed.",
+                               "Such models have learned from frames of pandas, whose missing texts are pandas' own.", "pip install pandas") from error
+
+        def column(values: NDArray[Any], kind: Kind) -> Any:
+            return texts(pandas, values) if kind == "str" else times(values) if kind == "time" else values.astype(np.float64)
+
+        return lambda matrix: pandas.DataFrame({name: column(matrix[:, place], kind)
+                                                for place, (name, kind) in enumerate(zip(self._columns, self._kinds, strict=True))})
+
+
+def texts(pandas: Any, values: NDArray[Any]) -> Any:
+    """A column of texts as this release of pandas has them by default, nulls alone too: what is missing looks the same in any batch."""
+    return pandas.Series(values, dtype=pandas.Series(["a text"]).dtype)
+
+
+def _only(matrix: Matrix) -> Any:
+    return matrix[:, 0]
+
+
+def times(column: NDArray[Any]) -> NDArray[np.datetime64]:
+    """Microseconds since 1970 as times without a zone, which is UTC's; a null is none."""
+    plain = column.astype(np.float64)
+    found = np.full(len(plain), np.datetime64("NaT"), dtype="datetime64[us]")
+    known = ~np.isnan(plain)
+    found[known] = plain[known].astype(np.int64).astype("datetime64[us]")
+    return found
 
 
 def answers(found: Any, output: Output) -> Matrix | list[Any]:

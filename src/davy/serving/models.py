@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from davy.core.digest import digest_bytes
+from davy.core.fields import Kind
 from davy.errors import CorruptData, InvalidInput, MissingExtra, NotFound
 from davy.serving.logged import Estimator, Logged, Matrix, Output, read_skops
 
@@ -35,11 +36,12 @@ class Model(Protocol):
         ...
 
 
-def load(folder: Path, format: str, *, output: Output = "value", allow_globals: Sequence[str] = (), columns: Sequence[str] = ()) -> Model:
+def load(folder: Path, format: str, *, output: Output = "value", allow_globals: Sequence[str] = (), columns: Sequence[str] = (),
+         kinds: Sequence[Kind] = ()) -> Model:
     """The model that lies in this folder.
 
     Args:
-        columns: the names of its columns, of a model that was logged elsewhere; it may know them by name.
+        columns, kinds: the names and kinds of its columns, of a model that was logged elsewhere; it may know them by name.
 
     Raises:
         UnsafeModel: a pickle that names what is not on the allow-list.
@@ -50,13 +52,13 @@ def load(folder: Path, format: str, *, output: Output = "value", allow_globals: 
         return LightGBM(_only_file(folder, ".txt"))
     if format in ("sklearn", "pickle"):
         model = Pickled(_only_file(folder, ".pkl").read_bytes(), output, allow_globals)
-        return _logged(model, columns) if columns else model
+        return _logged(model, columns, kinds) if columns else model
     if format == "skops":
-        return _logged(Estimator(read_skops(_only_file(folder, ".skops").read_bytes(), allow_globals), output), columns)
+        return _logged(Estimator(read_skops(_only_file(folder, ".skops").read_bytes(), allow_globals), output), columns, kinds)
     if format == "pyfunc":
         from davy.serving.pyfunc import Pyfunc
 
-        return Logged(Pyfunc(folder, output, columns), ())
+        return Logged(Pyfunc(folder, output, columns), columns, kinds)
     raise InvalidInput(f"The model format {format!r} is unknown.", "Known are lightgbm, sklearn, skops, pickle and pyfunc.", "Register the version again.")
 
 
@@ -171,8 +173,8 @@ class Trees:
                 and isinstance(model.objective_, str) and (estimator.output == "label") == hasattr(model, "classes_"))
 
 
-def _logged(estimator: Estimator, columns: Sequence[str]) -> Logged:
-    return Logged(Trees(estimator), columns) if Trees.fits(estimator) else Logged(estimator, columns)
+def _logged(estimator: Estimator, columns: Sequence[str], kinds: Sequence[Kind]) -> Logged:
+    return Logged(Trees(estimator) if Trees.fits(estimator) else estimator, columns, kinds)
 
 
 def _only_file(folder: Path, suffix: str) -> Path:

@@ -7,11 +7,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from davy.errors import InvalidInput, MissingExtra
-from davy.serving.logged import Matrix, Output, answers
+from davy.serving.logged import Matrix, Output, answers, texts, times
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from numpy.typing import NDArray
+
+
+_FARTHEST = 291 * 365.25 * 86_400e6  # microseconds from 1970: 64 bits of nanoseconds reach a little further
 
 
 class Pyfunc:
@@ -43,17 +48,26 @@ class Pyfunc:
         """Answers for (n, d) rows.
 
         Raises:
-            InvalidInput: a null in a column of ints or bools, which MLflow's types do not have.
+            InvalidInput: a null in a column of ints or bools, or a time so far away, which MLflow's types do not have.
         """
         found = self._model.predict(matrix.astype(self._tensor) if self._tensor is not None else self._frame(matrix))
         plain = found.to_numpy() if hasattr(found, "to_numpy") else np.asarray(found)
         return answers(plain[:, 0] if plain.ndim == 2 and plain.shape[1] == 1 else plain, self._output)
 
     def _frame(self, matrix: Matrix) -> Any:
-        made = {}
-        for place, (name, dtype) in enumerate(zip(self._names, self._types, strict=True)):
-            column = matrix[:, place]
-            if dtype.kind != "f" and np.isnan(column).any():
-                raise InvalidInput(f"The column {name!r} got a null.", f"The model's signature has it as {dtype}, which has none.", "Send a value.")
-            made[name] = column.astype(dtype)
-        return self._pandas.DataFrame(made)
+        return self._pandas.DataFrame({name: self._column(name, matrix[:, place], dtype)
+                                       for place, (name, dtype) in enumerate(zip(self._names, self._types, strict=True))})
+
+    def _column(self, name: str | int, values: NDArray[Any], dtype: np.dtype[Any]) -> Any:
+        return texts(self._pandas, values) if dtype.kind == "O" else _numbers(name, values, dtype)
+
+
+def _numbers(name: str | int, values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    plain = values.astype(np.float64, copy=False)
+    if dtype.kind == "M":
+        if (np.abs(plain) > _FARTHEST).any():
+            raise InvalidInput(f"The column {name!r} got a time before 1678 or after 2261.", "MLflow counts times in nanoseconds.", "Send a nearer one.")
+        return times(plain)
+    if dtype.kind != "f" and np.isnan(plain).any():
+        raise InvalidInput(f"The column {name!r} got a null.", f"The model's signature has it as {dtype}, which has none.", "Send a value.")
+    return plain.astype(dtype)

@@ -55,7 +55,7 @@ class VersionRoute:
         self.split = Split(feature_set) if feature_set.has_udfs else None
         self.reader = features.reader(feature_set if self.split is None else self.split.base, home.clock)
         self.encode = found.signature.encode
-        self.pack = struct.Struct(f"<{len(found.signature.columns)}d").pack
+        self.pack = _pack_texts if found.signature.texts else struct.Struct(f"<{len(found.signature.columns)}d").pack
         self.link = link
         self.in_flight = 0
         self.used = time.perf_counter()
@@ -73,6 +73,10 @@ class VersionRoute:
     def typed(self, entities: dict[str, Any], request: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Entity keys and request fields of this version as the log keeps them, from their stored form."""
         return {name: decode(entities[name]) for name, decode in self._entities}, {name: decode(request[name]) for name, decode in self._request}
+
+
+def _pack_texts(*values: Any) -> bytes:
+    return msgspec.msgpack.encode(values)
 
 
 class ModelRoute:
@@ -282,7 +286,8 @@ class Routes:
             self._home.blobs.download(digest, target)
         signature, derived = found.signature, (feature_set.derived, Split(feature_set).base.outputs) if feature_set.has_udfs else ((), ())
         spec = WorkerSpec(model, version, found.format, str(files), found.files, signature.output, len(signature.columns), str(self._home.root),
-                          serving.allow_globals, serving.memory_mb, signature.names if found.origin is not None else (), *derived)
+                          serving.allow_globals, serving.memory_mb, signature.names if found.origin is not None else (), *derived,
+                          kinds=tuple(column.kind for column in signature.columns) if found.origin is not None else ())
         (folder / f"{name}.error").unlink(missing_ok=True)
         (folder / f"{name}.json").write_bytes(msgspec.json.encode(spec))
         return found, feature_set

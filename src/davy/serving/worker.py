@@ -23,7 +23,7 @@ import msgspec
 import numpy as np
 
 from davy.code import use_code
-from davy.errors import DavyError
+from davy.errors import DavyError, InvalidInput
 from davy.serving import frames
 from davy.serving.logged import Matrix
 from davy.serving.models import LightGBM, Model, load, verify
@@ -34,6 +34,7 @@ LARGEST_BATCH = 1024
 PARENT_SECONDS = 1.0
 MEMORY_SECONDS = 0.2
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_ROWS = msgspec.msgpack.Decoder(list[list[float | str | None]])
 
 
 class _Peer:
@@ -74,10 +75,11 @@ class Worker:
     Args:
         kernel: of the version's derived features, when it computes them here.
         memory: megabytes beyond which it ends, 0 for three quarters of the machine's: a model that leaks must not take others with it.
+        texts: whether rows hold texts.
     """
 
-    def __init__(self, model: Model, width: int, listener: socket.socket, parent: int, kernel: Any = None, memory: int = 0) -> None:
-        self._kernel = kernel
+    def __init__(self, model: Model, width: int, listener: socket.socket, parent: int, kernel: Any = None, memory: int = 0, *, texts: bool = False) -> None:
+        self._kernel, self._texts = kernel, texts
         self._most, self._weighed = memory << 20 or os.sysconf("SC_PHYS_PAGES") * _PAGE // 4 * 3, 0.0
         self._model, self._width, self._listener, self._parent = model, width, listener, parent
         self._poll = select.poll()
@@ -133,7 +135,7 @@ class Worker:
                         peer.unsent += b"".join(derive(self._kernel, request) for request in requests if request[1] & frames.DERIVE)
                         requests = [request for request in requests if not request[1] & frames.DERIVE]
                     if requests:
-                        peer.unsent += predict_batch(self._model, self._width, requests)
+                        peer.unsent += predict_batch(self._model, self._width, requests, texts=self._texts)
                     del requests
                     del peer.received[:taken]
             if not peer.unsent:
@@ -171,18 +173,17 @@ def derive(kernel: Any, request: tuple[int, int, bytes]) -> bytes:
     return frames.answer(number, rows, frames.DERIVED, msgspec.msgpack.encode(found.rows))
 
 
-def predict_batch(model: Model, width: int, requests: list[tuple[int, int, bytes]]) -> bytes:
+def predict_batch(model: Model, width: int, requests: list[tuple[int, int, bytes]], *, texts: bool = False) -> bytes:
     """The answers of all requests. When the batch as a whole raises, each is tried alone, so that only the guilty one fails."""
     if len(requests) == 1:
-        return _predict_alone(model, width, requests[0])
-    if any(len(values) != rows * width * 8 for _, rows, values in requests):
-        return b"".join(_predict_alone(model, width, request) for request in requests)
+        return _predict_alone(model, width, requests[0], texts)
     total = sum(rows for _, rows, _ in requests)
-    matrix = np.frombuffer(b"".join(values for _, _, values in requests), dtype="<f8").reshape(total, width)
     try:
-        found = _checked(model.predict(matrix), total)
+        if not texts and any(len(values) != rows * width * 8 for _, rows, values in requests):
+            raise ValueError("a request whose bytes are not its rows")
+        found = _checked(model.predict(_matrix(b"".join(values for _, _, values in requests), total, width, texts)), total)
     except Exception:  # noqa: BLE001 - a user's model may raise anything; the rows are tried one request at a time
-        return b"".join(_predict_alone(model, width, request) for request in requests)
+        return b"".join(_predict_alone(model, width, request, texts) for request in requests)
     out, start = [], 0
     for number, rows, _ in requests:
         out.append(_encode(number, rows, found[start : start + rows]))
@@ -190,16 +191,23 @@ def predict_batch(model: Model, width: int, requests: list[tuple[int, int, bytes
     return b"".join(out)
 
 
-def _predict_alone(model: Model, width: int, request: tuple[int, int, bytes]) -> bytes:
+def _predict_alone(model: Model, width: int, request: tuple[int, int, bytes], texts: bool) -> bytes:
     number, rows, values = request
     try:
         if rows == 1 and isinstance(model, LightGBM) and len(values) == width * 8:
             answer = model.predict_row(values)
             return frames.answer(number, 1, len(answer) // 8, answer)
-        matrix = np.frombuffer(values, dtype="<f8").reshape(rows, width)
-        return _encode(number, rows, _checked(model.predict(matrix), rows))
+        return _encode(number, rows, _checked(model.predict(_matrix(values, rows, width, texts)), rows))
     except Exception as error:  # noqa: BLE001 - a user's model may raise anything; the error is that request's answer
         return frames.answer(number, rows, frames.ERROR, msgspec.json.encode(Problem.of(error)))
+
+
+def _matrix(values: bytes, rows: int, width: int, texts: bool) -> Matrix:
+    """Rows as a model takes them: float64, or objects where texts are among them."""
+    if not texts:
+        return np.frombuffer(values, dtype="<f8").reshape(rows, width)
+    found = _ROWS.decode(b"\xdd" + rows.to_bytes(4, "big") + values)  # an array of that many
+    return np.array(found, dtype=object).reshape(rows, width)
 
 
 def _checked(found: Matrix | list[Any], rows: int) -> Matrix | list[Any]:
@@ -215,7 +223,7 @@ def _encode(number: int, rows: int, found: Matrix | list[Any]) -> bytes:
 
 
 def open_model(spec: WorkerSpec) -> Model:
-    """The model, its files checked against their digests first, then warmed up with one row of zeros and one of nulls.
+    """The model, its files checked against their digests first, then warmed up with one row of zeros (and empty texts) and one of nulls.
 
     Raises:
         CorruptData, UnsafeModel, MissingExtra, InvalidInput: it can't be served; says why.
@@ -223,16 +231,22 @@ def open_model(spec: WorkerSpec) -> Model:
     folder = Path(spec.folder)
     verify(folder, spec.files)
     use_code(folder, Path(spec.project))
-    model = load(folder, spec.format, output=spec.output, allow_globals=spec.allow_globals, columns=spec.columns)
+    model = load(folder, spec.format, output=spec.output, allow_globals=spec.allow_globals, columns=spec.columns, kinds=spec.kinds)
     if model.width is not None and model.width != spec.width:
         raise DavyError(f"The model {spec.model}@{spec.version} takes {model.width} columns, but its signature lists {spec.width}.",
                         "They are written together when a version is registered.", "Train and register the version again.")
-    rows = np.zeros((2, spec.width))
-    rows[1] = np.nan
+    rows = np.array([[0.0] * spec.width, [np.nan] * spec.width])
+    if spec.texts:
+        is_text = [kind == "str" for kind in spec.kinds]
+        rows = np.array([["" if text else 0.0 for text in is_text], [None if text else np.nan for text in is_text]], dtype=object)
     for row in (rows[:1], rows[1:], rows):
         with contextlib.suppress(Exception):  # a model may refuse nulls; that is its answer to such a request
             model.predict(row)
-    model.predict(rows[:1])
+    try:
+        model.predict(rows[:1])
+    except (InvalidInput, ValueError):
+        if not spec.columns:  # one that was logged elsewhere may know neither zeros nor empty texts
+            raise
     return model
 
 
@@ -259,7 +273,7 @@ def main(arguments: list[str]) -> int:
         return 1
     trouble.unlink(missing_ok=True)
     with contextlib.suppress(KeyboardInterrupt):
-        Worker(model, spec.width, socket.socket(fileno=descriptor), parent, kernel, spec.memory).serve()
+        Worker(model, spec.width, socket.socket(fileno=descriptor), parent, kernel, spec.memory, texts=spec.texts).serve()
     return 0
 
 

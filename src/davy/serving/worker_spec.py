@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+from davy.core.fields import Kind
 from davy.errors import DavyError
 from davy.features.definition import DerivedSpec
 
@@ -15,7 +16,7 @@ class WorkerSpec(msgspec.Struct, frozen=True):
 
     Attributes:
         memory: megabytes beyond which it ends, 0 for most of the machine's.
-        columns: the names of its columns, when it was logged elsewhere.
+        columns, kinds: the names and kinds of its columns, when it was logged elsewhere.
         derived: the derived features that it computes itself, as udfs are among them; from `inputs`, in this order.
     """
 
@@ -32,6 +33,12 @@ class WorkerSpec(msgspec.Struct, frozen=True):
     columns: tuple[str, ...] = ()
     derived: tuple[DerivedSpec, ...] = ()
     inputs: tuple[str, ...] = ()
+    kinds: tuple[Kind, ...] = ()
+
+    @property
+    def texts(self) -> bool:
+        """Whether its rows hold texts (see frames.py)."""
+        return "str" in self.kinds
 
 
 class Problem(msgspec.Struct, frozen=True):

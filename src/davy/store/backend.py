@@ -34,8 +34,8 @@ class Backend(Protocol):
     def start(self, connection: sa.Connection) -> None:
         """Begin the transaction that the execution option `MODE` asks for.
 
-        `read` is one snapshot that refuses to write. `write` and `lazy` wait for each other, in every process, for up to
-        `BUSY_SECONDS`, and see all that was committed when their turn has come: what they read stays true until they end.
+        `read` is one snapshot that refuses to write. `write` and `lazy` wait for each other, in every process, for
+        `BUSY_SECONDS` at least and twice that at most, and see all that was committed when their turn has come: what they read stays true until they end.
         """
 
     def committed(self, mode: Mode) -> None:

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,13 +22,15 @@ from davy.errors import CorruptData, InvalidInput, NotFound
 from davy.store.shelves import LocalShelf, ObjectShelf, Stored, explain, explained, key_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from davy.store.incoming import Incoming
     from davy.store.shelves import Shelf
 
 CHUNK = 1 << 20
+COPIERS = 8
 LARGEST_REREAD = 4 << 20
+_AT_ONCE = 1000
 _UNIQUE = SystemClock()
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -55,7 +59,7 @@ class Blobs:
         """
         digest = digest_bytes(data)
         if not self._holds(digest, len(data)):
-            self.put_stream((data,))
+            self.put_stream((data,))  # which asks an object store itself
         return digest
 
     def put_file(self, path: Path) -> tuple[str, int]:
@@ -154,10 +158,8 @@ class Blobs:
             return self._shelf.sign(_key(digest), seconds)
 
     def _holds(self, digest: str, size: int) -> bool:
-        """Whether this content need not be stored again."""
-        if not self._local:
-            return self.size(digest) == size
-        if size > LARGEST_REREAD:
+        """Whether this content lies in the local folder, intact."""
+        if not self._local or size > LARGEST_REREAD:
             return False
         try:
             self.get(digest)
@@ -172,6 +174,27 @@ class Blobs:
                 yield
         except FileNotFoundError as error:
             raise NotFound(f"There is no blob {what} in {self.url}.", "", "Check the digest, or restore the blobs from a backup.") from error
+
+
+def copy_blobs(source: Blobs, target: Blobs, *, told: Callable[[int], object] = lambda count: None) -> tuple[int, int]:
+    """Copy every blob that the target lacks; returns how many of the source's it has then, and their bytes.
+
+    Each is verified on its way. One that is there with its size is not sent again.
+
+    Raises:
+        CorruptData: a blob of the source is damaged; what was copied before stays.
+    """
+    def copy(blob: Stored) -> int:
+        if target.size(blob.digest) != blob.size:
+            target.put_stream(source.stream(blob.digest))
+        told(1)
+        return blob.size
+
+    count, size, listed = 0, 0, source.listed()
+    with ThreadPoolExecutor(COPIERS) as pool:
+        while some := list(islice(listed, _AT_ONCE)):  # a pool takes all that it is given at once
+            count, size = count + len(some), size + sum(pool.map(copy, some))
+    return count, size
 
 
 def _key(digest: str) -> str:

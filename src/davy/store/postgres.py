@@ -34,7 +34,9 @@ _MEND = "Mend storage.database in davy.toml."
 _READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _WRITE = f"BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = {{patience:.0f}}; SELECT pg_advisory_xact_lock({WRITERS})"
 _CONNECT = {"connect_timeout": _CONNECT_SECONDS, "application_name": "davy", "client_encoding": "utf8",
-            "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+            "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 60_000}
+# The server too must notice within a minute that a client's machine is gone: till then it keeps the writers' lock for it.
+_SESSION = "SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3; SET tcp_user_timeout = 60000"
 
 
 class PostgresBackend:
@@ -63,7 +65,8 @@ class PostgresBackend:
     def engine(self) -> sa.Engine:
         """A pool of connections on which nothing is begun but by `start`. Few: writers wait for each other anyway."""
         given = {name: value for name, value in _CONNECT.items() if name not in self._url.query}
-        self._engine = sa.create_engine(self._url, pool_size=4, max_overflow=12, pool_timeout=BUSY_SECONDS, connect_args={"autocommit": True, **given},
+        self._engine = sa.create_engine(self._url, pool_size=4, max_overflow=12, pool_timeout=BUSY_SECONDS, hide_parameters=True,
+                                        connect_args={"autocommit": True, **given},
                                         execution_options={"preserve_rowcount": True})  # of an INSERT too, as with SQLite
         self._engine.dialect.colspecs = {**self._engine.dialect.colspecs, sa.Integer: _Whole}
         event.listen(self._engine, "connect", _prepare)
@@ -119,7 +122,7 @@ _PARENTS: list[sa.Pool] = []
 
 
 def _prepare(connection: psycopg.Connection, record: Any) -> None:
-    """Sums of whole numbers come as `numeric`, which no column of ours is: let them be numbers of Python, as from SQLite."""
+    """Set up a new connection. Sums of whole numbers come as `numeric`, which no column of ours is: let them be numbers of Python, as from SQLite."""
     from psycopg.adapt import Loader
 
     class Number(Loader):
@@ -128,6 +131,7 @@ def _prepare(connection: psycopg.Connection, record: Any) -> None:
             return float(text) if b"." in text or b"N" in text else int(text)
 
     connection.adapters.register_loader("numeric", Number)
+    connection.execute(_SESSION)
 
 
 def _refuse_failed(connection: sa.Connection) -> None:

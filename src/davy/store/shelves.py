@@ -135,7 +135,7 @@ class ObjectShelf:
 
     def size(self, key: str) -> int:
         with self._bucket():
-            return int(obstore.head(self._store, key)["size"])
+            return self._size(key)
 
     def pieces(self, key: str, start: int, end: int | None) -> Iterator[bytes]:
         last = self.size(key) if end is None else end
@@ -166,14 +166,17 @@ class ObjectShelf:
     def _send(self, file: BinaryIO, size: int, digest: str) -> None:
         """Bring a spooled file to the store, unless it is there."""
         key = key_of(digest)
-        with suppress(FileNotFoundError):
-            if self.size(key) == size:
+        with suppress(FileNotFoundError):  # where there is no bucket either, sending it tells so
+            if self._size(key) == size:
                 return
         file.seek(0)
         if size <= _PART:
             obstore.put(self._store, key, file.read(), use_multipart=False)
         else:
             obstore.put(self._store, key, file, chunk_size=max(_PART, size // _MOST_PARTS + 1), max_concurrency=4)
+
+    def _size(self, key: str) -> int:
+        return int(obstore.head(self._store, key)["size"])
 
     @contextmanager
     def _bucket(self) -> Iterator[None]:

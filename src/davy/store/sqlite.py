@@ -1,7 +1,8 @@
 """SQLite in write-ahead mode.
 
 A write takes SQLite's write lock at its start (`BEGIN IMMEDIATE`), so that writers queue up to `BUSY_SECONDS`
-instead of failing half-way with "database is locked"; readers never wait for writers.
+instead of failing half-way with "database is locked"; readers never wait for writers. They take turns in waiting (see
+turns.py), because SQLite would let one who writes without a pause keep out all others.
 
 A durable write runs with `synchronous=FULL`: one fsync a commit. A lazy one runs with `synchronous=NORMAL`, whose
 commit is in the operating system's hands at once, and so outlives `kill -9`; a thread brings it to the disk.
@@ -23,6 +24,7 @@ from sqlalchemy import event
 
 from davy.errors import ConfigError, Conflict, CorruptData, InvalidInput, StorageFull, Unavailable
 from davy.store.backend import BUSY_SECONDS, LAZY_SECONDS, MODE
+from davy.store.turns import Turns
 
 if TYPE_CHECKING:
     from davy.errors import DavyError
@@ -53,6 +55,7 @@ class SqliteBackend:
                               "Mend storage.database in davy.toml, or the folder.") from error
         self._watch: sqlite3.Connection | None = None
         self._watch_lock = threading.Lock()
+        self._turns = Turns(path.with_name(f"{path.name}-turns"))
         self._start_syncer()
 
     def _start_syncer(self) -> None:
@@ -62,7 +65,7 @@ class SqliteBackend:
 
     def engine(self) -> sa.Engine:
         """A pool of connections, each set up by `_prepare`."""
-        engine = sa.create_engine(self._url, pool_size=8, max_overflow=56, pool_timeout=BUSY_SECONDS,
+        engine = sa.create_engine(self._url, pool_size=8, max_overflow=56, pool_timeout=BUSY_SECONDS, hide_parameters=True,
                                   connect_args={"timeout": BUSY_SECONDS, "isolation_level": None, "check_same_thread": False})
         event.listen(engine, "connect", _prepare)
         return engine
@@ -70,7 +73,7 @@ class SqliteBackend:
     def start(self, connection: sa.Connection) -> None:
         """Begin; what a connection is set to by a pragma is only sent where it changes, and before the transaction, as SQLite demands."""
         mode: Mode = connection.get_execution_options().get(MODE, "read")
-        if mode == "lazy":
+        if mode != "read":
             self._syncer.check()
         driver: Any = connection.connection.driver_connection  # every transaction begins here, and SQLAlchemy's own part costs more than SQLite's
         info = connection.info
@@ -78,7 +81,15 @@ class SqliteBackend:
             if pragma and info.get(name) != pragma:
                 driver.execute(pragma)
                 info[name] = pragma
-        driver.execute("BEGIN" if mode == "read" else "BEGIN IMMEDIATE")
+        if mode == "read":
+            driver.execute("BEGIN")
+            return
+        if not self._turns.take(BUSY_SECONDS):
+            raise _locked(self._path)
+        try:
+            driver.execute("BEGIN IMMEDIATE")
+        finally:
+            self._turns.give()
 
     def committed(self, mode: Mode) -> None:
         """A lazy commit is brought to the disk soon."""
@@ -103,6 +114,7 @@ class SqliteBackend:
         try:
             self._syncer.close()
         finally:
+            self._turns.close()
             with self._watch_lock:
                 if self._watch is not None:
                     self._watch.close()
@@ -111,6 +123,7 @@ class SqliteBackend:
     def forget(self) -> None:
         """Leave the parent its connection and its thread, and whatever lock that thread held."""
         self._watch, self._watch_lock = None, threading.Lock()
+        self._turns = Turns(self._path.with_name(f"{self._path.name}-turns"))
         self._letting_go.detach()
         _SYNCERS.discard(self._syncer)
         self._start_syncer()
@@ -129,6 +142,7 @@ class _Syncer:
         self._waiting = self._closed = False
         self._thread: threading.Thread | None = None
         self._failed: OSError | None = None
+        self._late: OSError | None = None  # it could not even begin, and is tried again: nothing is lost yet
 
     def notice(self) -> None:
         """Something was committed that is not on disk yet."""
@@ -136,16 +150,31 @@ class _Syncer:
             return
         with self._changed:
             self._waiting = True
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="davy-sync", daemon=True)
-                self._thread.start()
-                _SYNCERS.add(self)
+            if self._thread is None and not self._start():
+                self._waiting = False
+                self._sync()
+                return
             self._changed.notify_all()
 
+    def _start(self) -> bool:
+        """Whether there is a thread: at the very end of a process nobody would wait for one, and some releases of Python start none."""
+        if _at_end.is_set():
+            return False
+        thread = threading.Thread(target=self._run, name="davy-sync", daemon=True)
+        self._thread = thread
+        try:
+            thread.start()
+        except RuntimeError:
+            self._thread = None
+            return False
+        _SYNCERS.add(self)
+        return True
+
     def check(self) -> None:
-        """Raise once what became of a sync that has failed: later ones can't vouch for what it was to make safe."""
-        if self._failed is not None:
-            error, self._failed = self._failed, None
+        """Raise once what became of a sync that has failed: later ones, and durable commits, can't vouch for what it was to make safe."""
+        error = self._failed or self._late
+        self._failed = self._late = None
+        if error is not None:
             raise Unavailable(f"{self._path} could not be brought to the disk: {error.strerror}.",
                               "Changes of the last moment were answered, and may be lost with the power.", "Check the disk, then try again.") from error
 
@@ -185,8 +214,9 @@ class _Syncer:
         except FileNotFoundError:
             return
         except OSError as error:
-            self._failed = error
+            self._late, self._waiting = error, True
             return
+        self._late = None
         try:
             os.fdatasync(descriptor) if hasattr(os, "fdatasync") else os.fsync(descriptor)
         except OSError as error:
@@ -196,9 +226,11 @@ class _Syncer:
 
 
 _SYNCERS: weakref.WeakSet[_Syncer] = weakref.WeakSet()
+_at_end = threading.Event()
 
 
 def _close_all() -> None:
+    _at_end.set()
     for syncer in list(_SYNCERS):
         syncer.close()
 
@@ -231,12 +263,16 @@ def _explain(error: sqlite3.Error, path: Path) -> DavyError:
         return CorruptData(f"{path} is damaged: {error}.", "It is not the database that was written.",
                            "Restore the file, with its -wal beside it, from a backup.")
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return Unavailable(f"{path} stayed locked by another process for {BUSY_SECONDS:.0f} s.", "", "Try again.")
+        return _locked(path)
     if code == sqlite3.SQLITE_CONSTRAINT:
         return Conflict(f"The change contradicts what is stored: {error}.", "", "Read the present state, then try again.")
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
         return Unavailable(f"{path} can't be opened or written: {error}.", "The file and its folder must be writable.", f"Check: ls -ld {path.parent} {path}")
     return Unavailable(f"{path} failed with {name}: {error}.", "", "Check the disk, then try again.")
+
+
+def _locked(path: Path) -> Unavailable:
+    return Unavailable(f"{path} stayed locked by another process for {BUSY_SECONDS:.0f} s.", "", "Try again.")
 
 
 def _space(path: Path) -> int:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import queue
 import threading
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from davy.errors import CorruptData, StorageFull, Unavailable
 from davy.store.database import callbacks, direct
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import sqlalchemy as sa
 
@@ -35,7 +36,7 @@ class GroupWriter:
     def __init__(self, database: Database, *, lazy: bool) -> None:
         self._database, self._lazy = database, lazy
         self._waiting: queue.SimpleQueue[_Piece | None] = queue.SimpleQueue()
-        self._closed = False
+        self._door, self._closed = threading.Lock(), False
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
         self._thread.start()
 
@@ -47,19 +48,23 @@ class GroupWriter:
         Raises:
             Unavailable: the writer is closed, or in the fork of the process that it belongs to.
         """
-        if self._closed:
-            raise Unavailable("The writer is closed.", "", "Try again with the next server.")
-        piece = _Piece(work)
-        self._waiting.put(piece)
-        return piece.future
+        if self._thread.is_alive():  # in a fork it isn't, and nobody would ever open the door
+            piece = _Piece(work)
+            with self._door:
+                if not self._closed:
+                    self._waiting.put(piece)
+                    return piece.future
+        raise Unavailable("The writer is closed.", "", "Try again with the next server.")
 
     def close(self) -> None:
         """Write what waits, then end. Closing twice is a no-op."""
-        if not self._closed:
-            self._closed = True
-            self._waiting.put(None)
-        if self._thread.ident is not None and threading.current_thread() is not self._thread:
-            self._thread.join()
+        if self._thread.is_alive():
+            with self._door:
+                if not self._closed:
+                    self._closed = True
+                    self._waiting.put(None)
+            if threading.current_thread() is not self._thread:
+                self._thread.join()
 
     def _run(self) -> None:
         while (first := self._waiting.get()) is not None:
@@ -78,19 +83,43 @@ class GroupWriter:
 
     def _write(self, pieces: list[_Piece]) -> None:
         pieces = [piece for piece in pieces if piece.future.set_running_or_notify_cancel()]
-        if len(pieces) > 1 and self._together(pieces):
-            return
-        for piece in pieces:
-            self._alone(piece)
+        try:
+            if len(pieces) < 2 or not self._together(pieces):
+                for piece in pieces:
+                    self._alone(piece)
+        except _NotBegunError as error:
+            for piece in pieces:
+                if not piece.future.done():
+                    piece.future.set_exception(error.cause)
+
+    @contextmanager
+    def _begin(self) -> Iterator[sa.Connection]:
+        begun = False
+        try:
+            with self._database.begin(lazy=self._lazy) as connection:
+                begun = True
+                yield connection
+        except Exception as error:
+            if begun:
+                raise
+            raise _NotBegunError(error) from error
 
     def _together(self, pieces: list[_Piece]) -> bool:
         """Whether all pieces have been answered; if not, none has been and nothing is written."""
+        done = False
         try:
-            with self._database.begin(lazy=self._lazy) as connection:
+            with self._begin() as connection:
                 for piece in pieces:
                     self._attempt(piece, connection)
-        except Exception:  # noqa: BLE001 - each piece is tried again alone, and hears of its own fault
-            return False
+                done = True
+        except _NotBegunError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - each piece is tried again alone, and hears of its own fault
+            if not done or isinstance(error, StorageFull):
+                return False
+            for piece in pieces:  # it may have been committed all the same: to do it again might be to do it twice
+                piece.future.set_exception(error)
+            return True
         for piece in pieces:
             piece.answer()
         return True
@@ -114,12 +143,21 @@ class GroupWriter:
 
     def _alone(self, piece: _Piece) -> None:
         try:
-            with self._database.begin(lazy=self._lazy) as connection:
+            with self._begin() as connection:
                 result = piece.work(connection)
+        except _NotBegunError:
+            raise
         except BaseException as error:  # noqa: BLE001 - it is the caller's to see
             piece.future.set_exception(error)
         else:
             piece.future.set_result(result)
+
+
+class _NotBegunError(Exception):
+    """The database takes no transaction now; who tries again at once for each piece makes the others wait as often."""
+
+    def __init__(self, cause: Exception) -> None:
+        self.cause = cause
 
 
 class _Piece:

@@ -7,10 +7,10 @@ memory is bounded, and `kill -9` loses what was logged within the last 100 ms at
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from array import array
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from davy.errors import DavyError
@@ -63,17 +63,17 @@ class Buffer:
         self._wanted = self._hurry = False
         self._storing, self._setting_aside = threading.RLock(), threading.RLock()
         self._turns, self._since = 0, 0.0
-        self._held: deque[Mapping[str, Points]] = deque()
-        self._in_hand: Mapping[str, Points] | None = None
-        self._saved: Mapping[str, Points] | None = None
+        # What is taken from the columns stays here until it is stored or set aside, so that no signal's exception in the middle loses it.
+        self._held: dict[int, Mapping[str, Points]] = {}
+        self._numbers = itertools.count()
         self._trouble: DavyError | None = None
 
     def checked(self, given: Mapping[str, Any]) -> dict[str, float]:
         """The values as floats, each with a column to go to."""
         found = {check_key("metric", key): check_number(key, value) for key, value in given.items()}
-        for key in found:
-            if key not in self.columns:
-                self.columns[key] = []
+        with self.lock:  # which whoever takes the points holds, while they go through the columns
+            for key in found:
+                self.columns.setdefault(key, [])
         return found
 
     def step(self, key: str) -> int:
@@ -129,6 +129,8 @@ class Buffer:
         """
         while not self._flush_now():
             time.sleep(0.001)
+        with self._setting_aside:  # nobody is in the middle of setting aside what was stored here
+            pass
 
     def _flush_now(self) -> bool:
         """Whether all was stored; not while a thread is held up in the middle of appending, by its signal's handler that waits for this."""
@@ -143,19 +145,13 @@ class Buffer:
                 self.lock.release()
             self._since = time.monotonic()
             try:
-                while (columns := self._next_held()) is not None:
-                    self._in_hand = columns
-                    self._store(columns)
-                    self._in_hand = None
+                self._empty(self._store)
                 self._trouble = None
-            except BaseException as error:
-                if isinstance(error, DavyError):
-                    self._trouble = error
+            except DavyError as error:
+                self._trouble = error
                 raise
             finally:
-                if self._in_hand is not None:
-                    self._held.appendleft(self._in_hand)
-                self._in_hand, self._since = None, 0.0
+                self._since = 0.0
                 with self._changed:
                     self._turns += 1
                     self._changed.notify_all()
@@ -194,27 +190,30 @@ class Buffer:
 
     def _take(self) -> None:
         """Move the points from the columns to what is held, packed."""
-        taken: dict[str, list[Any]] = {}
         with self.lock:
+            taken = {}
+            for key, flat in list(self.columns.items()):
+                if points := flat.copy():
+                    taken[key] = Points(array("q", points[0::3]), array("q", points[1::3]), array("d", points[2::3]))
+            if taken:
+                self._held[next(self._numbers)] = taken
             self.count, self.due = 0, _NEVER
-            for key, flat in self.columns.items():
-                if flat:
-                    taken[key] = flat.copy()
-                    self._next[key] = flat[-3] + 1
-                    flat.clear()
-        if taken:
-            self._held.append({key: Points(array("q", flat[0::3]), array("q", flat[1::3]), array("d", flat[2::3])) for key, flat in taken.items()})
+            for key, packed in taken.items():
+                self._next[key] = packed.steps[-1] + 1
+                del self.columns[key][:3 * len(packed)]  # and nothing that a signal's handler has logged meanwhile
 
-    def _next_held(self) -> Mapping[str, Points] | None:
-        """The next that is held, if any: one thread stores them while another sets them aside."""
-        try:
-            return self._held.popleft()
-        except IndexError:
-            return None
+    def _empty(self, keep: Callable[[Mapping[str, Points]], None]) -> None:
+        """Have all that is held kept. Where two threads do it, one storing and one setting aside, either may keep it; both do no harm."""
+        while self._held:
+            for number in list(self._held):
+                columns = self._held.get(number)
+                if columns is not None:
+                    keep(columns)
+                    self._held.pop(number, None)
 
     def _hold(self) -> None:
         """Make room for further points, unless too many wait in memory."""
-        if self._trouble is not None and sum(len(points.steps) for columns in self._held for points in columns.values()) >= MOST_HELD:
+        if self._trouble is not None and sum(len(points.steps) for columns in list(self._held.values()) for points in columns.values()) >= MOST_HELD:
             raise self._trouble
         self._take()
 
@@ -227,15 +226,6 @@ class Buffer:
         with self._setting_aside:
             self._hold()
             try:
-                in_hand = self._in_hand
-                if in_hand is not None and in_hand is not self._saved:
-                    self._aside(in_hand)
-                    self._saved = in_hand
-                while (columns := self._next_held()) is not None:
-                    try:
-                        self._aside(columns)
-                    except DavyError:
-                        self._held.appendleft(columns)
-                        raise
+                self._empty(self._aside)
             except DavyError as error:
                 self._trouble = error

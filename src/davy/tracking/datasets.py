@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +44,8 @@ def table_bytes(data: Any, name: str) -> bytes:
     """A frame in the format that the name ends with; JSON as MLflow keeps tables: columns and rows."""
     frame, ending, buffer = _polars(data), Path(name).suffix, io.BytesIO()
     if ending == ".json":
-        return json.dumps({"columns": frame.columns, "data": frame.rows()}, default=str).encode()
+        rows = [[None if isinstance(value, float) and not math.isfinite(value) else value for value in row] for row in frame.rows()]  # JSON has no NaN
+        return json.dumps({"columns": frame.columns, "data": rows}, default=str).encode()
     if ending not in (".csv", ".parquet"):
         raise InvalidInput(f"{name!r} does not say in which format.", "A table's name ends with .csv, .json or .parquet.", "Write for example rows.parquet.")
     frame.write_csv(buffer) if ending == ".csv" else frame.write_parquet(buffer)
@@ -63,6 +65,9 @@ def _array(array: np.ndarray[Any, Any], name: str, source: str) -> Dataset:
     if array.dtype.hasobject:
         raise InvalidInput(f"The dataset {name!r} is an array of Python objects.", "A digest covers numbers, texts and times.",
                            "Give it a dtype, or pass a frame.")
+    if isinstance(array, np.ma.MaskedArray):
+        raise InvalidInput(f"The dataset {name!r} is a masked array.", "A digest covers every value, and what is masked has none.",
+                           "Pass array.filled(...), or a frame with nulls.")
     found = hashlib.sha256(canonical_json([list(array.shape), str(array.dtype.newbyteorder("<"))]))
     found.update(np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False)).view(np.uint8).data if array.size else b"")
     schema = {"shape": list(array.shape), "type": str(array.dtype)}

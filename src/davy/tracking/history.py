@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import itertools
+import math
 from array import array
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -73,8 +74,26 @@ def metric_history(connection: sa.Connection, run_id: str, key: str, *, points: 
         found = _joined(list(_between(connection, run_id, key, first_step, last_step)))
         total = len(found)
     else:
-        found, total = _sampled(connection, run_id, key, points, first_step, last_step)
-    return History(key, found["step"].tolist(), [time * 1000 for time in found["time"].tolist()], found["value"].tolist(), total)
+        found, total = _sampled(_between(connection, run_id, key, first_step, last_step), points)
+    return _history(key, found, total)
+
+
+def smoothed_history(connection: sa.Connection, run_id: str, key: str, *, weight: float, points: int, first_step: int | None = None,
+                     last_step: int | None = None) -> tuple[History, list[float]]:
+    """The decimated curve, and beside each of its points the moving average of all points up to it, also of those that are left out.
+
+    The average is exponential: a point weighs `weight` times as much as the one after it. It is corrected for its beginning at
+    zero (Kingma and Ba 2015, section 3), as TensorBoard's is. What is not finite is passed over.
+
+    Args:
+        weight: from 0 to below 1.
+        points: at most so many, as in `metric_history`.
+    """
+    if points < FEWEST or not 0 <= weight < 1:
+        raise InvalidInput(f"points={points} and weight={weight} were asked for.",
+                           f"A curve has at least {FEWEST} points, and a weight is at least 0 and below 1.", "Pass weight=0.9.")
+    found, total = _sampled(_averaged(_between(connection, run_id, key, None, last_step), weight, first_step), points)
+    return _history(key, found, total), found["average"].tolist() if len(found) else []
 
 
 def metric_keys(connection: sa.Connection, run_id: str) -> dict[str, int]:
@@ -128,16 +147,18 @@ def sampled_histories(connection: sa.Connection, run_ids: Sequence[str], key: st
     """
     if points < 1:
         raise InvalidInput(f"points={points} was asked for.", "A curve has at least one point.", "Ask for more.")
-    curves = [(run_id, _sampled(connection, run_id, key, points, first_step, last_step)[0]) for run_id in dict.fromkeys(run_ids)]
+    curves = [(run_id, _sampled(_between(connection, run_id, key, first_step, last_step), points)[0]) for run_id in dict.fromkeys(run_ids)]
     return [(run_id, _points(curve)) for run_id, curve in curves if len(curve)]
 
 
-def _sampled(connection: sa.Connection, run_id: str, key: str, points: int, first_step: int | None,
-             last_step: int | None) -> tuple[np.ndarray[Any, Any], int]:
-    """So many points of a curve, or of a range of its steps, by (step, time, value), and how many there are."""
+def _history(key: str, found: np.ndarray[Any, Any], total: int) -> History:
+    return History(key, found["step"].tolist(), [time * 1000 for time in found["time"].tolist()], found["value"].tolist(), total)
+
+
+def _sampled(blocks: Iterator[np.ndarray[Any, Any]], points: int) -> tuple[np.ndarray[Any, Any], int]:
+    """So many points of a curve that comes in sorted pieces, and how many there are."""
     import numpy as np
 
-    blocks = _between(connection, run_id, key, first_step, last_step)
     first, second = next(blocks, _joined([])), next(blocks, None)
     if second is None:
         return first[_chosen(first["value"], points)], len(first)
@@ -160,6 +181,24 @@ def _between(connection: sa.Connection, run_id: str, key: str, first_step: int |
     low, high = max(-_LARGEST - 1, -_LARGEST - 1 if first_step is None else first_step), min(_LARGEST, _LARGEST if last_step is None else last_step)
     for block in _blocks(connection, run_id, key, "step", since=low, until=high, size=LONG):
         yield block if first_step is None and last_step is None else block[(block["step"] >= low) & (block["step"] <= high)]
+
+
+def _averaged(blocks: Iterator[np.ndarray[Any, Any]], weight: float, first_step: int | None) -> Iterator[np.ndarray[Any, Any]]:
+    """The pieces with a moving average beside each point. Points before `first_step` count and are left out."""
+    import numpy as np
+
+    mean = share = 0.0
+    for block in blocks:
+        found = np.empty(len(block), [*_layout().descr, ("average", "<f8")])
+        for name in ("step", "time", "value"):
+            found[name] = block[name]
+        averages = []
+        for value in block["value"].tolist():
+            if math.isfinite(value):
+                mean, share = mean * weight + value * (1 - weight), share * weight + 1 - weight
+            averages.append(mean / share if share else math.nan)
+        found["average"] = averages
+        yield found if first_step is None else found[found["step"] >= first_step]
 
 
 def _blocks(connection: sa.Connection, run_id: str, key: str, order: Literal["step", "time"], *, since: int | None = None, until: int | None = None,

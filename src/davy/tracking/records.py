@@ -22,15 +22,6 @@ LARGEST_STEP = 2**63 - 1
 _ASIDE = ("_rows", "_seconds", "_low", "_high")
 
 
-class Metric(msgspec.Struct, frozen=True, array_like=True):
-    """One point of a curve. `value` may be NaN or infinite, and -0.0 is kept as 0.0; `time` is microseconds, kept to the millisecond."""
-
-    key: str
-    value: float
-    step: int
-    time: int
-
-
 class Experiment(msgspec.Struct, frozen=True):
     """A named set of runs."""
 

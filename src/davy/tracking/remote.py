@@ -21,6 +21,7 @@ from davy.tracking.spool import Backlog, Created, Ended, Kept, Logged, Params, R
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
     from typing import BinaryIO
 
 API = "/api/2.0/mlflow"
@@ -46,7 +47,8 @@ class Server:
     def __init__(self, url: str) -> None:
         self.url, self._authorization = without_user(url), _authorization(url)
         parts = urlsplit(self.url)
-        self._secure, self._host, self._port, self._prefix = parts.scheme == "https", parts.hostname or "", parts.port, parts.path
+        self._secure, self._host, self._prefix = parts.scheme == "https", parts.hostname or "", parts.path
+        self._port = parts.port or (443 if self._secure else 80)
         self._connection: http.client.HTTPConnection | None = None
         self.pause = 0.0
 
@@ -142,9 +144,9 @@ class ServerReceiver:
                 for tags in _pieces(_pairs(record.values), MOST_PARAMS):
                     self._server.call("POST", f"{API}/runs/log-batch", {"run_id": run_id, "tags": tags})
             case Kept():
-                path = backlog.file(record)
-                with path.open("rb") as file:
-                    self._server.upload(f"{_artifacts(backlog.progress.place)}/{quote(record.path)}", file, path.stat().st_size)
+                with _opened(backlog.file(record)) as file:
+                    size = os.fstat(file.fileno()).st_size
+                    self._server.upload(f"{_artifacts(backlog.progress.place)}/{quote(record.path)}", file, size)
             case Used():
                 tags = [{"key": CONTEXT_TAG, "value": record.context}] if record.context else []
                 self._server.call("POST", f"{API}/runs/log-inputs", {"run_id": run_id, "datasets": [{"tags": tags, "dataset": record.dataset}]})
@@ -207,6 +209,13 @@ def _authorization(url: str) -> str:
     return f"Bearer {token}" if token else ""
 
 
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise NotFound(f"{path}, a file of the run, can't be read: {error.strerror}.", "A spool keeps copies of its own.", "Log the artifact again.") from error
+
+
 def _metrics(record: Logged) -> Iterator[dict[str, Any]]:
     for key, points in record.points().items():
         for step, time, value in zip(points.steps, points.times, points.values, strict=True):
@@ -234,7 +243,7 @@ def _artifacts(place: Mapping[str, str]) -> str:
 def _seconds(text: str | None) -> float:
     """What `Retry-After` says, when it says a number."""
     try:
-        return min(max(float(text or 0), 0.0), LONGEST_PAUSE_SECONDS)
+        return min(max(0.0, float(text or 0)), LONGEST_PAUSE_SECONDS)  # in this order, "nan" is 0
     except ValueError:
         return 0.0
 
@@ -249,8 +258,10 @@ def _refusal(url: str, path: str, status: int, location: str | None, data: bytes
     came = f"{url} answered {path.partition('?')[0]} with {status}{f': {message}' if message else ''}"
     if status in _AWAY:
         return Unavailable(came, "", "It is tried again.")
-    if status in (401, 403):
+    if status == 401:
         return Forbidden(came, "A server that is shared wants to know who writes.", "Set DAVY_TOKEN, or write user:password@ into DAVY_URL.")
+    if status == 403:
+        return Forbidden(came, "Writing runs takes the role scientist, and the server's own name in DAVY_URL.", "Take another token: DAVY_TOKEN.")
     if status // 100 == 3:
         return InvalidInput(f"{came}, to {location}" if location else came, "Runs are sent to the address itself.", "Correct DAVY_URL.")
     if code in ("RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"):

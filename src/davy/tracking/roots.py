@@ -49,6 +49,8 @@ def open_root(uri: str, allowed: Sequence[str], options: Mapping[str, str]) -> R
         if not any(folder.resolve().is_relative_to(root) for root in roots):
             raise _refused(uri)
         return LocalRoot(folder.resolve())
+    if ".." in unquote(uri).split("/"):  # which the store's own address would follow
+        raise _refused(uri)
     if not any(f"{uri.rstrip('/')}/".startswith(f"{place.rstrip('/')}/") for place in allowed if "://" in place and local_folder(place) is None):
         raise _refused(uri)
     return StoreRoot(uri, options)

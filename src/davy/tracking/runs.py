@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from array import array
 from typing import TYPE_CHECKING, Any, Literal
 
 import sqlalchemy as sa
@@ -13,18 +12,14 @@ from davy.errors import Conflict, InvalidInput, NotFound
 from davy.schema.tables import experiments, latest_metrics, params, runs, tags
 from davy.store import journal
 from davy.store.database import insert
-from davy.tracking.points import Points, add_points
 from davy.tracking.records import (
     LONGEST_EXPERIMENT,
     LONGEST_PARAM,
     LONGEST_TAG,
     RUN_NAME,
-    Metric,
     RunRecord,
     Status,
     check_key,
-    check_number,
-    check_step,
     check_value,
 )
 
@@ -77,20 +72,6 @@ def writable(connection: sa.Connection, run_id: str) -> None:
         raise _missing(run_id)
     if stage != "active":
         raise Conflict(f"The run {run_id} is deleted.", "Only an active run takes changes.", "Restore it first.")
-
-
-def log_metrics(connection: sa.Connection, run_id: str, points: Sequence[Metric]) -> None:
-    """Add points. One that is there already, with the same step, time and value, is taken once, so that a retry is safe."""
-    columns: dict[str, Points] = {}
-    for point in points:
-        column = columns.get(point.key)
-        if column is None:
-            column = columns[check_key("metric", point.key)] = Points(array("q"), array("q"), array("d"))
-        column.steps.append(check_step(point.key, point.step))
-        column.times.append(point.time // 1000)
-        column.values.append(check_number(point.key, point.value))
-    if columns:
-        add_points(connection, run_id, columns)
 
 
 def log_params(connection: sa.Connection, run_id: str, values: Mapping[str, Any]) -> None:

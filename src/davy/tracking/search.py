@@ -71,7 +71,7 @@ def search_run_ids(connection: sa.Connection, *, experiments: Sequence[str | int
     check_limit(limit, MOST)
     tree = RUNS.read(filter)
     keys = RUNS.order(order_by)
-    plan = Plan(connection, Scope(_numbers(connection, experiments), STAGES[view]), filter, tree, keys)
+    plan = Plan(connection, Scope(experiment_numbers(connection, experiments), STAGES[view]), filter, tree, keys)
     bound = binding("runs", None if experiments is None else sorted(map(str, experiments)), filter, list(order_by), view)
     parts = plan.order.parts
     last = None if after is None else decode(after, bound, [part.kind for part in parts])
@@ -79,7 +79,7 @@ def search_run_ids(connection: sa.Connection, *, experiments: Sequence[str | int
     return RunIds([row[-1] for row in page], following)
 
 
-def _numbers(connection: sa.Connection, asked: Sequence[str | int] | None) -> tuple[int, ...] | None:
+def experiment_numbers(connection: sa.Connection, asked: Sequence[str | int] | None) -> tuple[int, ...] | None:
     """The ids of experiments that are named by id or name; unknown ones are left out."""
     if asked is None:
         return None

@@ -10,7 +10,7 @@ import traceback
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
-from davy.errors import CorruptData, DavyError, Forbidden, NotFound, Unavailable
+from davy.errors import DavyError, Forbidden, NotFound, Unavailable
 from davy.tracking import runs
 from davy.tracking.points import Points, add_points
 from davy.tracking.spool import FOLDER, Backlog, Created, Ended, Logged, Record, Spool, spools, take_lock
@@ -81,9 +81,9 @@ def send(backlog: Backlog, receiver: Receiver, *, told: Callable[[int], object] 
     """
     errors: list[DavyError] = []
     for position, count, record in _grouped(backlog.records()):
+        stored = True
         try:
             receiver.take(backlog, record)
-            backlog.done(record)
         except Unavailable:
             raise
         except DavyError as error:
@@ -91,7 +91,12 @@ def send(backlog: Backlog, receiver: Receiver, *, told: Callable[[int], object] 
                 raise
             backlog.refuse(record)
             errors.append(error)
+            stored = False
+        if stored and isinstance(record, Ended):
+            backlog.progress.ended = True
         backlog.sent(position)
+        if stored:
+            backlog.drop_file(record)
         told(count)
     return errors
 
@@ -120,28 +125,33 @@ def send_all(path: Path, receiver: Receiver, *, told: Callable[[int], object] = 
 
 
 def catch_up(home: Home) -> None:
-    """Store what earlier processes had to set aside in this home, if the database takes it now. `davy sync` tells more."""
+    """Store what earlier processes had to set aside in this home, if the database takes it now.
+
+    What is left, because its run is deleted or the folder is another user's, keeps nobody from working; `davy sync` tells why.
+    """
     for path in spools(home.path / FOLDER):
-        with suppress(Unavailable, NotFound, CorruptData):
+        with suppress(DavyError, OSError):
             if not Backlog(path).head.server:
                 send_all(path, HomeReceiver(home))
 
 
 def _again(backlog: Backlog, receiver: Receiver) -> list[DavyError]:
     """Offer the refused records once more; returns why some are refused still."""
-    refused, errors = list[Record](), list[DavyError]()
-    records = backlog.refused()
-    for record in records:
+    stored, refused, errors = list[Record](), list[Record](), list[DavyError]()
+    for record in backlog.refused():
         try:
             receiver.take(backlog, record)
-            backlog.done(record)
+            stored.append(record)
         except Unavailable:
             raise
         except DavyError as error:
             refused.append(record)
             errors.append(error)
-    if len(refused) < len(records):
+    if stored:
         backlog.keep_refused(refused)
+    for record in stored:
+        backlog.drop_file(record)
+        backlog.progress.ended = backlog.progress.ended or isinstance(record, Ended)
     return errors
 
 
@@ -210,6 +220,11 @@ class Sender:
             left = [spool for path, (spool, _) in self._open.items() if self._left(path)]
             return [(spool, reason.came if (reason := self._stopped.get(spool.path) or self.trouble) else "the time was up.") for spool in left]
 
+    def abandon(self) -> None:
+        """In a forked child: let go of the parent's spools, those of ended runs too."""
+        for spool, _ in self._open.values():
+            spool.abandon()
+
     def _left(self, path: Path) -> bool:
         """Whether something of it is to be sent or to be removed."""
         if path not in self._open:
@@ -263,6 +278,7 @@ class Sender:
                 self._stopped[path] = stopped
             if finished:
                 del self._open[path]
+                self._complete.discard(path)
             self._changed.notify_all()
 
 

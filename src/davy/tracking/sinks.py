@@ -16,7 +16,7 @@ from davy.tracking import artifacts, runs
 from davy.tracking.inputs import CONTEXT_TAG, DatasetInput, log_datasets
 from davy.tracking.points import add_points
 from davy.tracking.sending import HomeReceiver, Sender, send, tell
-from davy.tracking.spool import FOLDER, Backlog, Created, Ended, Head, Kept, Logged, Params, Record, Spool, Tags, Used, new_path
+from davy.tracking.spool import FOLDER, Backlog, Created, Ended, Head, Kept, Logged, Params, Record, Spool, Tags, Used
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -93,37 +93,29 @@ class HomeSink:
         return home is not None and home.path == self.home.path
 
     def points(self, columns: Mapping[str, Points]) -> None:
-        if self._spool is not None:
-            self._through_spool(columns)
-            return
+        kept = self._spool is not None and self._kept(columns)  # onto the disk first, because the database has kept others waiting
         try:
-            self._store(columns)
+            if not kept:
+                self._store(columns)
+                kept = True
+            self._catch_up()
         except Unavailable as error:
             self._failed = time.monotonic()
-            try:
-                self.aside(columns)
-            except DavyError:
+            if not (kept or self._kept(columns)):
                 raise error from None
+            if (spool := self._spool) is not None:
+                spool.sync()
+
+    def _kept(self, columns: Mapping[str, Points]) -> bool:
+        try:
+            self.aside(columns)
+        except Unavailable:
+            return False
+        return True
 
     def _store(self, columns: Mapping[str, Points]) -> None:
         with self._writing() as connection:
             add_points(connection, self.run_id, columns)
-
-    def _through_spool(self, columns: Mapping[str, Points]) -> None:
-        """Onto the disk first, because the database has kept others waiting; then try what it takes."""
-        kept = True
-        try:
-            self.aside(columns)
-        except Unavailable:
-            kept = False
-        try:
-            self._catch_up()
-            if not kept:
-                self._store(columns)
-        except Unavailable:
-            self._failed = time.monotonic()
-            if not kept:
-                raise
 
     def aside(self, columns: Mapping[str, Points]) -> None:
         with self._spooling:
@@ -149,7 +141,7 @@ class HomeSink:
 
     def finish(self, status: Status, ended: int) -> None:
         try:
-            if self._spool is not None and time.monotonic() - self._failed > RETRY_SECONDS:
+            if time.monotonic() - self._failed > RETRY_SECONDS:
                 self._catch_up()
             if self._spool is None:
                 with self._begin() as connection:
@@ -160,12 +152,12 @@ class HomeSink:
             except DavyError:
                 raise error from None
         if self._spool is not None:
-            self._spool.append(Ended(status, ended // 1000))
-            tell(f"The run {self._name!r} is not stored to the end. What is left waits in {self._spool.path}. Store it later: davy sync")
+            self._spool.append(Ended(status, ended // 1000), sync=True)
         self.leave()
 
     def leave(self) -> None:
         if self._spool is not None:
+            tell(f"The run {self._name!r} is not stored to the end. What is left waits in {self._spool.path}. Store it later: davy sync")
             self._spool.close(remove=False)
             self._spool = None
         if self._owned:
@@ -179,12 +171,11 @@ class HomeSink:
 
     def _spooled(self) -> Spool:
         if self._spool is None:
-            head = Head(self.run_id, self._name, owner=self._owner)
-            self._spool = Spool(new_path(self.home.path / FOLDER, self.run_id), head)
+            self._spool = Spool(self.home.path / FOLDER, Head(self.run_id, self._name, owner=self._owner))
         return self._spool
 
     def _catch_up(self) -> None:
-        """Bring what the spool holds into the database."""
+        """Bring what the spool holds, if there is one, into the database."""
         spool = self._spool
         if spool is None:
             return
@@ -216,7 +207,7 @@ class ServerSink:
         self.run_id, self._address = run_id, without_user(url)
         self.clock: Clock = SystemClock()
         self.url, self._folder, self._created = url, folder, created
-        self._owner = True
+        self._owner, self._complete = True, False
         self._params = dict(created.params)
         self._forget()
         self._append()
@@ -245,12 +236,13 @@ class ServerSink:
                 self._params |= record.values
 
     def files(self, files: Mapping[str, Path | bytes]) -> None:
-        with self._lock:
-            for path, source in files.items():
-                self._append(Kept(path, self._spooled().keep(source)))
+        for path, source in files.items():
+            self._append(Kept(path, self._spooled().keep(source)))
 
     def finish(self, status: Status, ended: int) -> None:
-        self._append(Ended(status, ended // 1000))
+        if not self._complete:
+            self._append(Ended(status, ended // 1000))
+            self._complete = True  # from now on the sender may remove the spool, also where the wait for it is interrupted
         self.leave()
 
     def leave(self) -> None:
@@ -267,9 +259,11 @@ class ServerSink:
 
     def _spooled(self) -> Spool:
         """The spool, made with its first record."""
+        if self._spool is not None:
+            return self._spool
         with self._lock:
             if self._spool is None:
-                spool = Spool(new_path(self._folder, self.run_id), Head(self.run_id, self._created.name, self._address, owner=self._owner))
+                spool = Spool(self._folder, Head(self.run_id, self._created.name, self._address, owner=self._owner))
                 spool.append(self._created)
                 sender_to(self.url).add(spool)
                 self._spool = spool
@@ -328,6 +322,8 @@ def cache_folder() -> Path:
 
 def _forget_senders() -> None:
     global _SENDERS_LOCK
+    for sender in _SENDERS.values():
+        sender.abandon()
     _SENDERS.clear()
     _SENDERS_LOCK = threading.Lock()
 

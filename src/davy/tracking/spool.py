@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import itertools
 import os
 import shutil
 import threading
@@ -120,26 +121,40 @@ class Progress(msgspec.Struct):
 
 
 class Spool:
-    """The one writer of a new spool, which it holds the lock of. Safe to use from several threads.
+    """A new spool of a run and its one writer, which holds its lock. Safe to use from several threads.
+
+    Args:
+        folder: where the spools lie.
 
     Attributes:
-        path: its folder.
+        path: its own folder.
     """
 
-    def __init__(self, path: Path, head: Head) -> None:
-        self.path, self.head = path, head
+    def __init__(self, folder: Path, head: Head) -> None:
+        self.head = head
         try:
-            path.mkdir(parents=True)
-            lock = take_lock(path)
-            if lock is None:
-                raise Unavailable(f"{path} is locked by another process.", "A spool has one writer.", "Try again.")
-            self._lock_file = lock
-            (path / _HEAD).write_bytes(msgspec.json.encode(head))
-            self._wal = Wal(path, segment_bytes=SEGMENT_BYTES)
+            self.path = _new_folder(folder, head.run_id)
         except OSError as error:
-            raise _failure(path, error) from error
+            raise _failure(folder, error) from error
+        self._lock_file = -1
+        try:
+            lock = take_lock(self.path)
+            if lock is None:
+                raise Unavailable(f"{self.path} is locked by another process.", "A spool has one writer.", "Try again.")
+            self._lock_file = lock
+            whole = self.path / f"{_HEAD}.new"  # who looks for spools finds a whole head, or none
+            whole.write_bytes(msgspec.json.encode(head))
+            whole.replace(self.path / _HEAD)
+            self._wal = Wal(self.path, segment_bytes=SEGMENT_BYTES)
+        except BaseException as error:
+            _remove(self.path)
+            self.abandon()
+            if isinstance(error, OSError):
+                raise _failure(self.path, error) from error
+            raise
         self._files = 0
         self._counting = threading.Lock()
+        self._named = False
 
     def append(self, record: Record, *, sync: bool = False) -> None:
         """Write a record. It survives `kill -9` when this returns, and the loss of power if it was to `sync`.
@@ -149,7 +164,19 @@ class Spool:
         """
         self._wal.append([_ENCODER.encode(record)])
         if sync:
-            self._wal.sync()
+            self.sync()
+
+    def sync(self) -> None:
+        """Return when all that was appended before survives the loss of power."""
+        if not self._named:
+            try:
+                _sync(self.path / _HEAD)
+                for folder in (self.path, self.path.parent):
+                    wal.sync_folder(folder)
+            except OSError as error:
+                raise _failure(self.path, error) from error
+            self._named = True
+        self._wal.sync()
 
     def keep(self, source: Path | bytes) -> str:
         """Copy a file, or bytes, into the spool; returns its name there."""
@@ -177,12 +204,13 @@ class Spool:
             self._wal.close()
         if remove:
             _remove(self.path)
-        os.close(self._lock_file)
+        self.abandon()
 
     def abandon(self) -> None:
-        """In a forked child: let go of what is the parent's."""
-        with suppress(OSError):
+        """Let go of the lock alone, as a forked child does with what is its parent's."""
+        if self._lock_file >= 0:
             os.close(self._lock_file)
+            self._lock_file = -1
 
 
 class Backlog:
@@ -234,32 +262,28 @@ class Backlog:
         temporary = self.path / f"{_SENT}.new"
         try:
             temporary.write_bytes(canonical_json(self.progress))
+            _sync(temporary)
             temporary.replace(self.path / _SENT)
+            wal.truncate(self.path, position + 1)
         except OSError as error:
             raise _failure(temporary, error) from error
-        wal.truncate(self.path, position + 1)
 
-    def done(self, record: Record) -> None:
-        """This record is stored: what else belongs to it may go."""
+    def drop_file(self, record: Record) -> None:
+        """This record is stored and noted as sent, so the file that belongs to it, if one does, may go."""
         if isinstance(record, Kept):
-            self.file(record).unlink(missing_ok=True)
-        if isinstance(record, Ended):
-            self.progress.ended = True
+            with suppress(OSError):  # it goes with the folder, at the latest
+                self.file(record).unlink()
 
     def refuse(self, record: Record) -> None:
         """Keep this one as refused."""
-        log = Wal(self.path / _REFUSED)
-        log.append([_ENCODER.encode(record)])
-        log.close()
+        _write_log(self.path / _REFUSED, [record])
 
     def keep_refused(self, records: list[Record]) -> None:
         """Keep these, and no others, as refused."""
         old, new = self.path / _REFUSED, self.path / f"{_REFUSED}.new"
         shutil.rmtree(new, ignore_errors=True)
         if records:
-            log = Wal(new)
-            log.append([_ENCODER.encode(record) for record in records])
-            log.close()
+            _write_log(new, records)
         shutil.rmtree(old, ignore_errors=True)
         if records:
             new.rename(old)
@@ -281,10 +305,12 @@ def take_lock(path: Path) -> int | None:
         return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    return descriptor
+        if os.path.samestat(os.fstat(descriptor), os.stat(path / _LOCK)):
+            return descriptor
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    os.close(descriptor)  # another process has it; or it was removed meanwhile, and another spool may lie there by now
+    return None
 
 
 def spools(folder: Path) -> list[Path]:
@@ -297,12 +323,29 @@ def _remove(path: Path) -> None:
     shutil.rmtree(path, ignore_errors=True)
 
 
-def new_path(folder: Path, run_id: str) -> Path:
-    """Where a further spool of a run may lie."""
-    number = 1
-    while (folder / f"{run_id}-{number}").exists():
-        number += 1
-    return folder / f"{run_id}-{number}"
+def _new_folder(folder: Path, run_id: str) -> Path:
+    """A folder for a further spool of a run, which no other process has made: a run and its forks have one each."""
+    for number in itertools.count(1):
+        path = folder / f"{run_id}-{number}"
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return path
+    raise AssertionError
+
+
+def _write_log(folder: Path, records: list[Record]) -> None:
+    log = Wal(folder)
+    try:
+        log.append([_ENCODER.encode(record) for record in records])
+    finally:
+        log.close()
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def _decoded(path: Path, payload: bytes) -> Record:

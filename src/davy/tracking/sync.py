@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from davy.errors import DavyError, NotFound, Unavailable
-from davy.home import Home
+from davy.errors import CorruptData, DavyError, NotFound, Unavailable
 from davy.tracking.sending import HomeReceiver, Receiver, send_all
 from davy.tracking.sinks import cache_folder
-from davy.tracking.spool import FOLDER, Backlog, spools
+from davy.tracking.spool import FOLDER, Backlog, Head, spools
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from davy.home import Home
 
 State = Literal["sent", "in use", "away", "refused"]
 
@@ -38,26 +38,27 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 class Waiting(msgspec.Struct, frozen=True):
-    """A spool that waits, and how many records it holds."""
+    """A spool that waits, and how many records it holds, or why it can't be read."""
 
     path: Path
-    backlog: Backlog
+    head: Head
     home: Home | None
     records: int
+    damage: str = ""
 
 
-def waiting() -> list[Waiting]:
-    """The spools of the working directory's project, and those that belong to none."""
-    try:
-        home: Home | None = Home.open()
-    except NotFound:
-        home = None
+def waiting(home: Home | None) -> list[Waiting]:
+    """The spools of a home, and those that belong to none."""
     found = [(home, path) for path in (spools(home.path / FOLDER) if home is not None else [])] + [(None, path) for path in spools(cache_folder())]
     items: list[Waiting] = []
     for place, path in found:
-        with suppress(NotFound):
+        try:
             backlog = Backlog(path)
-            items.append(Waiting(path, backlog, place, backlog.count()))
+            items.append(Waiting(path, backlog.head, place, backlog.count()))
+        except NotFound:
+            continue
+        except CorruptData as error:
+            items.append(Waiting(path, Head(path.name.partition("-")[0], path.name), place, 0, str(error)))
     return items
 
 
@@ -73,12 +74,15 @@ def sync(found: list[Waiting], *, server: str | None = None, told: Callable[[int
     receivers: dict[str, Receiver] = {}
     away: dict[str, str] = {}
     for item in found:
-        head = item.backlog.head
+        head = item.head
         to = (without_user(server) if server else head.server) if head.server else str(item.home.path if item.home is not None else item.path.parent.parent)
 
         def outcome(state: State, *reasons: str, to: str = to, item: Waiting = item) -> Outcome:
-            return Outcome(item.backlog.head.run_id, item.backlog.head.name, to, state, str(item.path), reasons)
+            return Outcome(item.head.run_id, item.head.name, to, state, str(item.path), reasons)
 
+        if item.damage:
+            yield outcome("refused", item.damage)
+            continue
         if to in away:
             yield outcome("away", away[to])
             continue

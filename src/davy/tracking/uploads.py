@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 MOST_PARTS = 100_000
 ABANDONED_SECONDS = 7 * 86_400
 _UNIQUE = SystemClock()
-_ID, _PIECE = re.compile(r"[0-9a-f]{32}"), 1 << 20
+_ID, _PART, _PIECE = re.compile(r"[0-9a-f]{32}"), re.compile(r"[0-9]+-[0-9a-f]{64}"), 1 << 20
 
 
 class Upload(msgspec.Struct):
@@ -81,19 +81,19 @@ class Uploads:
     def complete(self, upload_id: str, parts: Sequence[tuple[int, str]], blobs: Blobs, most: int) -> tuple[str, int]:
         """Make one blob of these parts, given as (number, ETag), in the order of their numbers; its digest and size. Doing it twice gives the same.
 
+        The parts stay until it is `indexed`: where the blob was collected before that, it is made of them again.
+
         Raises:
             InvalidInput: a part did not come, or with another ETag, or no part is named, or one twice.
             TooLarge: together they have more than `most` bytes.
         """
         upload = self.get(upload_id)
-        if upload.digest is None:
+        if upload.digest is None or not blobs.exists(upload.digest):
             files = self._files(upload_id, sorted(parts))
             if (total := sum(file.stat().st_size for file in files)) > most:
                 raise TooLarge(f"The artifact has {total} bytes.", f"At most {most} are taken.", "Raise tracking.largest_artifact in davy.toml.")
             upload.digest, upload.size = blobs.put_stream(_pieces(files))
             self._note(upload_id, upload)
-            for file in files:
-                file.unlink(missing_ok=True)
         return upload.digest, upload.size
 
     def indexed(self, upload_id: str) -> None:
@@ -101,6 +101,9 @@ class Uploads:
         upload = self.get(upload_id)
         upload.indexed = True
         self._note(upload_id, upload)
+        for file in (self._folder / upload_id).iterdir():
+            if _PART.fullmatch(file.name):
+                file.unlink(missing_ok=True)
 
     def abort(self, upload_id: str) -> None:
         """Forget the upload. If no such upload exists, this is a no-op."""
@@ -131,7 +134,7 @@ class Uploads:
         found = []
         for number, tag in parts:
             file = self._folder / upload_id / f"{number}-{tag.strip(chr(34)).removeprefix('sha256:')}"
-            if not re.fullmatch(r"[0-9]+-[0-9a-f]{64}", file.name) or not file.is_file():
+            if not _PART.fullmatch(file.name) or not file.is_file():
                 raise InvalidInput(f"Part {number} with the ETag {tag[:100]!r} has not come.", "Each part is uploaded before the upload is completed.",
                                    "Upload that part again.")
             found.append(file)

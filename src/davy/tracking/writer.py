@@ -2,13 +2,15 @@
 
 What is logged goes into a buffer; a thread stores it within 100 ms, in the home's database or, for a server, in a spool on
 disk from which it is sent. Nothing is lost when the block or the program ends, on an exception, on SIGTERM or in a fork;
-`kill -9` and the loss of power take what was logged within the last 100 ms.
+`kill -9` and the loss of power take what was logged within the last 100 ms; the loss of power also what was set aside on
+disk since the database began to hang.
 """
 
 from __future__ import annotations
 
 import atexit
 import io
+import itertools
 import json
 import operator
 import os
@@ -16,6 +18,7 @@ import signal
 import subprocess
 import sys
 import threading
+import traceback
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -98,6 +101,8 @@ class Run:
                     flat = columns[key]
                     at = flat[-3] + 1 if flat else buffer.step(key)
                     if at > LARGEST_STEP:
+                        for taken in itertools.takewhile(key.__ne__, given):
+                            del columns[taken][-3:]
                         check_step(key, at)
                     flat.extend((at, at_time, value))
             else:
@@ -282,13 +287,13 @@ def start(name: str | None = None, *, experiment: str = "Default", params: Mappi
 
 def _in_home(home: Home, name: str, experiment: str, params: Mapping[str, Any], tags: Mapping[str, Any], *, owned: bool) -> Sink:
     """A new run in a home: experiment, run, params and tags are written in one transaction."""
+    catch_up(home)
     with home.database.begin(lazy=home.config.tracking.durability == "process") as connection:
         if (parent := tags.get(PARENT)) is not None:
             runs.writable(connection, parent)
         found = ensure_experiment(connection, clock=home.clock, actor=home.actor, name=experiment)
         run_id = runs.create_run(connection, clock=home.clock, user=home.actor, experiment_id=found.id, name=name, tags=tags)
         runs.log_params(connection, run_id, params)
-    catch_up(home)
     return sinks.HomeSink(home, run_id, name, owned=owned)
 
 
@@ -299,7 +304,7 @@ def current() -> Run | None:
 
 _CURRENT: ContextVar[Run | None] = ContextVar("davy_run", default=None)
 _LIVE: set[Run] = set()
-_terminated = False
+_terminated = _ending = False
 
 
 def _millis(micros: Any) -> int:
@@ -332,12 +337,16 @@ def _commit(root: Path) -> str | None:
 
 def _finish_all() -> None:
     """At the end of the interpreter: end what was left open, as failed when an error ended the program."""
+    global _ending
+    _ending = True
     status: Status = "KILLED" if _terminated else _status(getattr(sys, "last_type", None), None)
     for run in list(_LIVE):
         try:
             run.finish(status)
-        except DavyError as error:
-            tell(f"The end of the run {run.name!r} is not stored: {error}")
+        except (DavyError, KeyboardInterrupt) as error:
+            tell(f"The end of the run {run.name!r} is not stored: {str(error) or 'it was interrupted.'}")
+        except Exception as error:  # noqa: BLE001 - the last line of defence: a bug with one run is told, and the others are ended
+            traceback.print_exception(error)
     sinks.drain()
 
 
@@ -356,6 +365,8 @@ def _terminate(number: int, frame: FrameType | None) -> None:
     global _terminated
     if any(run._process == os.getpid() for run in list(_LIVE)):
         _terminated = True
+        if _ending:
+            return  # which is what it asks for
         raise SystemExit(TERMINATED)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.kill(os.getpid(), signal.SIGTERM)

@@ -41,8 +41,8 @@ class _Account:
 
     async def show(self, request: Request) -> Response:
         """Who one is, and one's tokens."""
-        changed = "changed" in request.query_params
-        return await self._page(request, done="The password is changed. Wherever else you were logged in, you are not any more." if changed else None)
+        changed = "The password is changed. Wherever else you were logged in, you are not any more; your tokens stay."
+        return await self._page(request, done=changed if "changed" in request.query_params else None)
 
     async def make_token(self, request: Request) -> Response:
         """A new token, whose secret this page shows and no other does."""

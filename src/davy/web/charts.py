@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Series(msgspec.Struct, frozen=True):
     """One line. `hue` is its colour, by number; a stepped one holds each value until the next; `error` is drawn as a band, so much to each side.
 
-    With `span`, the line goes on over points that it lacks.
+    With `span`, the line goes on over points that it lacks; a pale one is background to another.
     """
 
     label: str
@@ -27,6 +27,7 @@ class Series(msgspec.Struct, frozen=True):
     fill: bool = False
     error: Sequence[float | None] = ()
     span: bool = False
+    pale: bool = False
 
 
 class Limit(msgspec.Struct, frozen=True):
@@ -38,7 +39,8 @@ class Limit(msgspec.Struct, frozen=True):
 
 
 class Chart(msgspec.Struct, frozen=True):
-    """The whole. With `time`, x are seconds since 1970, shown as UTC; with `zero`, the axis of y begins there."""
+    """The whole. With `time`, x are seconds since 1970, shown as UTC; with `elapsed`, seconds since the start, and `steps` are the steps at each;
+    with `zero`, the axis of y begins there."""
 
     x: Sequence[float]
     x_label: str
@@ -46,6 +48,8 @@ class Chart(msgspec.Struct, frozen=True):
     series: Sequence[Series]
     limits: Sequence[Limit] = ()
     time: bool = False
+    elapsed: bool = False
+    steps: Sequence[int] = ()
     zero: bool = False
     total: int = 0
 

@@ -6,9 +6,10 @@ import math
 from typing import TYPE_CHECKING
 
 from davy.errors import InvalidInput
-from davy.tracking.history import metric_keys, sampled_histories
+from davy.tracking.history import metric_keys
 from davy.tracking.runs import get_run
-from davy.web.charts import Chart, Series, chart
+from davy.web.charts import chart
+from davy.web.curves import curves, read_view
 from davy.web.render import page
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from davy.tracking.records import RunRecord
 
 MOST, MOST_CHARTS, POINTS = 50, 60, 600
-HUES = 8
 
 
 def compare(home: Home, request: Request) -> Response:
@@ -33,26 +33,17 @@ def compare(home: Home, request: Request) -> Response:
     params = sorted({key for run in runs for key in run.params})
     differing = [key for key in params if len({run.params.get(key) for run in runs}) > 1]
     metrics = sorted({key for run in runs for key in run.metrics}, key=lambda key: (key.startswith("system/"), key))
-    curves = [key for key in metrics if any(found.get(key, 0) > 1 for found in counts)]
+    drawn = [key for key in metrics if any(found.get(key, 0) > 1 for found in counts)]
     return page(request, "compare.html", project=home.config.project, now=home.clock.now(), runs=runs, differing=differing,
-                same=[key for key in params if key not in differing], metrics=metrics, curves=curves[:MOST_CHARTS], more=len(curves) - MOST_CHARTS,
+                same=[key for key in params if key not in differing], metrics=metrics, curves=drawn[:MOST_CHARTS], more=len(drawn) - MOST_CHARTS,
                 extremes={key: _extremes(runs, key) for key in metrics}, points=POINTS)
 
 
 def compare_series(home: Home, request: Request) -> Response:
-    """`/compare/series?key=KEY&run=ID&run=ID`: one metric of several runs as a chart; each keeps the lowest and highest of its slices."""
-    key = request.query_params.get("key", "")
+    """`/compare/series?key=KEY&run=ID&run=ID&x=time&smooth=WEIGHT`: one metric of several runs as a chart."""
+    query = request.query_params
     with home.database.read() as connection:
-        runs = _asked(connection, request)
-        found = dict(sampled_histories(connection, [run.id for run in runs], key, points=POINTS))
-    steps = sorted({step for points in found.values() for step in points.steps})
-    series = []
-    for hue, run in enumerate(runs):
-        if run.id in found:
-            points = found[run.id]
-            at = dict(zip(points.steps, points.values, strict=True))
-            series.append(Series(run.name, [at.get(step) for step in steps], hue=hue % HUES, span=True))
-    return chart(Chart(steps, "step", key, series))
+        return chart(curves(connection, _asked(connection, request), query.get("key", ""), read_view(query), POINTS))
 
 
 def _asked(connection: Connection, request: Request) -> list[RunRecord]:

@@ -21,6 +21,6 @@ def journal(home: Home, request: Request) -> Response:
     before = request.query_params.get("before", "")
     subject = request.query_params.get("subject") or None
     with home.database.read() as connection:
-        found = entries(connection, subject=subject, before=int(before) if before.isdigit() and len(before) < 18 else None, limit=PAGE + 1)
+        found = entries(connection, subject=subject, before=int(before) if before.isdecimal() and len(before) < 18 else None, limit=PAGE + 1)
     older = found[PAGE - 1].seq if len(found) > PAGE else None
     return page(request, "journal.html", project=home.config.project, now=home.clock.now(), entries=found[:PAGE], older=older, subject=subject)

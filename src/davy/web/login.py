@@ -62,7 +62,7 @@ class _Login:
         identity = request.state.identity
         if identity is not None and identity.csrf:
             await checked_form(request)
-            await self._guard.logout(request.cookies[COOKIE])
+            await self._guard.logout(request.state.exchange)
         response = RedirectResponse("/login", 303, headers={"cache-control": "no-store"})
         response.delete_cookie(COOKIE, path="/")
         return response

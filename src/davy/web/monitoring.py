@@ -89,7 +89,7 @@ def distribution_series(watched: Watched, request: Request) -> Response:
     """`/models/late/monitoring/distribution?version=2&feature=wind`: a column of numbers in the training set and in the window."""
     name, query = request.path_params["name"], request.query_params
     number = query.get("version", "")
-    found = _column(watched, watched.summary(name), int(number) if number.isdigit() and len(number) < 10 else 0, query.get("feature", ""))
+    found = _column(watched, watched.summary(name), int(number) if number.isdecimal() and len(number) < 10 else 0, query.get("feature", ""))
     if found is None or found[0].kind != "number":
         raise NotFound(f"No distribution of {query.get('feature', '')!r} is known for {name}@{number}.", "", f"Count what was served: davy monitor {name}")
     return chart(curves(*found))
@@ -108,9 +108,8 @@ def _bucket(home: Home, days: int) -> int:
 
 def _days(text: str | None, watched: Watched, name: str) -> int:
     """How far the charts look back: as asked for, or the shortest that covers the monitoring window."""
-    if text and text.isdigit() and int(text[:6]) in DAYS:
-        return int(text)
-    return next((days for days in DAYS if days * 86_400 >= watched.summary(name).window_s), DAYS[-1])
+    asked = next((days for days in DAYS if str(days) == text), None)
+    return asked or next((days for days in DAYS if days * 86_400 >= watched.summary(name).window_s), DAYS[-1])
 
 
 def _chosen(found: Summary, version: str | None, live: dict[int, float]) -> VersionDrift | None:

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 from davy.errors import InvalidInput
 from davy.registry.models import list_versions
 from davy.tracking.experiments import list_experiments
-from davy.tracking.history import metric_history, metric_keys
+from davy.tracking.hints import unknown_keys
+from davy.tracking.history import metric_keys
 from davy.tracking.records import telling_metrics
 from davy.tracking.runs import get_run
 from davy.tracking.search import RunPage, children, search_runs
 from davy.web.artifacts import previews
-from davy.web.charts import Chart, Series, chart
+from davy.web.charts import chart
+from davy.web.curves import curves, read_view
 from davy.web.render import page
 
 if TYPE_CHECKING:
@@ -34,16 +36,19 @@ def all_runs(home: Home, request: Request) -> Response:
     experiment, sort, after, text = query.get("experiment") or None, query.get("sort") or None, query.get("after") or None, query.get("filter", "").strip()
     ascending = query.get("order") == "asc"
     fault: InvalidInput | None = None
+    hints: list[str] = []
     with home.database.read() as connection:
         experiments = list_experiments(connection)
         chosen = next((found.name for found in experiments if str(found.id) == query.get("experiment_id")), experiment)
         try:
             found = search_runs(connection, experiments=None if chosen is None else [chosen], filter=text, order_by=_order(sort, ascending), limit=PAGE,
                                 after=after)
+            if not found.runs:
+                hints = unknown_keys(connection, experiments=None if chosen is None else [chosen], filter=text)
         except InvalidInput as error:
             fault, found = error, RunPage([], None)
     return page(request, "runs.html", project=home.config.project, now=home.clock.now(), runs=found.runs, following=found.next, experiments=experiments,
-                experiment=chosen, sort=sort, ascending=ascending, filter=text, fault=fault, status=200 if fault is None else fault.status,
+                experiment=chosen, sort=sort, ascending=ascending, filter=text, fault=fault, hints=hints, status=200 if fault is None else fault.status,
                 metrics=telling_metrics(found.runs, MOST_METRICS, sort), params=_telling(found.runs))
 
 
@@ -70,27 +75,16 @@ def run(home: Home, request: Request) -> Response:
         nested = children(connection, found.id)
         versions = list_versions(connection, run_id=found.id)
     tags = {key: value for key, value in found.tags.items() if not key.startswith("mlflow.")}
+    metrics = sorted(found.metrics.items(), key=lambda item: (item[0].startswith(f"{SYSTEM}/"), item[0]))
     return page(request, "run.html", project=home.config.project, now=home.clock.now(), run=found, counts=counts, files=files, children=nested,
-                versions=versions, tags=tags, groups=_groups([key for key, count in counts.items() if count > 1]), points=POINTS)
+                versions=versions, tags=tags, metrics=metrics, groups=_groups([key for key, count in counts.items() if count > 1]), points=POINTS)
 
 
 def metric(home: Home, request: Request) -> Response:
-    """`/runs/ID/metrics?key=KEY&first=STEP&last=STEP`: a curve, at most `POINTS` of its points with every slice's lowest and highest."""
+    """`/runs/ID/metrics?key=KEY&x=time&smooth=WEIGHT&first=STEP&last=STEP`: a curve, at most `POINTS` of its points with every slice's lowest and highest."""
     query = request.query_params
-    key = query.get("key", "")
     with home.database.read() as connection:
-        curve = metric_history(connection, get_run(connection, request.path_params["run"]).id, key, points=POINTS, first_step=_step(query.get("first")),
-                               last_step=_step(query.get("last")))
-    return chart(Chart(curve.steps, "step", key, [Series(key, curve.values)], total=curve.total))
-
-
-def _step(text: str | None) -> int | None:
-    if not text:
-        return None
-    try:
-        return max(-(2**63), min(int(text), 2**63 - 1))
-    except ValueError:
-        raise InvalidInput(f"{text[:40]!r} is not a step.", "A step is a whole number.", "Correct it.") from None
+        return chart(curves(connection, [get_run(connection, request.path_params["run"])], query.get("key", ""), read_view(query), POINTS))
 
 
 def _groups(keys: list[str]) -> list[tuple[str, list[str]]]:

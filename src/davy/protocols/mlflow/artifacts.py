@@ -13,6 +13,7 @@ from davy.protocols.mlflow.api import JSON, Call, endpoint, streaming
 from davy.protocols.mlflow.files import Source, blob_source, content_length, drain, is_folder, missing_artifact, receive, safe_path, send
 from davy.protocols.mlflow.wire import Message, MlflowError, invalid, missing, required_missing
 from davy.schema.tables import logged_models, model_versions, runs
+from davy.store import journal
 from davy.tracking.artifacts import add_artifacts, get_artifact, list_artifacts, remove_artifacts
 from davy.tracking.places import check_model, list_place, locate, uri_path, writable_place
 from davy.tracking.records import Artifact
@@ -91,7 +92,10 @@ async def delete(exchange: Exchange, path: str) -> None:
             own = {item.path.rsplit("/", 1)[-1] for item in list_artifacts(connection, place.owner, place.path)}
             if set(leading) - own:
                 raise invalid(f"Artifacts of runs or logged models lie beneath '{path}'. Delete those of one run or logged model at a time.")
-        remove_artifacts(connection, place.owner, place.path)
+        gone = remove_artifacts(connection, place.owner, place.path)
+        if gone:
+            journal.append(connection, clock=exchange.home.clock, actor=exchange.actor, action="artifacts.delete", subject=place.owner,
+                           details={"path": place.path, "files": gone})
 
     await exchange.write(work)
     exchange.answer(200, JSON, b"{}")

@@ -99,8 +99,7 @@ def transition(call: Call, asked: TransitionStage) -> dict[str, Any]:
 @endpoint("DELETE", "model-versions/delete", OneVersion, required=("name", "version"), write=True)
 def delete(call: Call, asked: OneVersion) -> dict[str, Any]:
     found = present_version(call, asked.name, asked.version)
-    versions.delete_version(call.connection, clock=call.clock, actor=call.actor, name=found.name, version=found.version, protection=protection(call),
-                            keep_aliased=False)
+    versions.delete_version(call.connection, clock=call.clock, actor=call.actor, name=found.name, version=found.version, protection=protection(call))
     return {}
 
 

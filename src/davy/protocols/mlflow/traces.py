@@ -19,6 +19,7 @@ from davy.protocols.mlflow.experiments import active, find
 from davy.protocols.mlflow.runs import head
 from davy.protocols.mlflow.times import duration, milliseconds, moment
 from davy.protocols.mlflow.wire import Int64, KeyValue, Message, error_body, invalid, missing, required_missing, some
+from davy.store import journal
 from davy.tracking import traces
 from davy.tracking.assessments import add_assessments
 from davy.tracking.places import remove_below
@@ -188,6 +189,9 @@ def delete(call: Call, asked: DeleteTraces) -> dict[str, Any]:
     found = traces.delete_traces(call.connection, experiment.id, until=asked.max_timestamp_millis, most=asked.max_traces, ids=asked.request_ids)
     for trace_id in found:
         remove_below(call.connection, f"{experiment.artifact_location}/traces/{trace_id}")
+    if found:
+        journal.append(call.connection, clock=call.clock, actor=call.actor, action="traces.delete", subject=experiment.name,
+                       details={"id": experiment.id, "traces": len(found)})
     return {"traces_deleted": len(found)}
 
 
