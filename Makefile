@@ -2,11 +2,6 @@
 SHELL := /bin/sh
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-# What touches the metadata database runs on PostgreSQL too; in these folders, that is all but what computes, or drives workers, and leaves it alone.
-ON_POSTGRES := $(wildcard $(addprefix tests/,tracking registry search protocols auth store/test_database.py store/test_journal.py release gate monitoring cli server))
-NOT_THERE := $(addprefix --ignore=tests/,search/test_language.py release/test_simulations.py release/test_kernels.py release/test_plan.py \
-	gate/test_planted.py gate/test_requests.py gate/test_outputs.py gate/test_paired.py monitoring/test_trained.py cli/test_words.py cli/test_paths.py \
-	server/test_failures.py server/test_udfs.py server/test_code.py server/test_http_page.py server/test_timeout.py)
 .PHONY: help demo test test-postgres lint types bench docs lock clean
 
 help:
@@ -25,7 +20,7 @@ help:
 demo: .venv/installed-demo
 	@exec $(BIN)/davy demo
 
-test: .venv/installed-test lint
+test: .venv/installed-test
 	@scripts/need chromium test -x /usr/bin/chromium
 	@scripts/peers mlflow3 mlflow2
 	@scripts/need postgresql sh -c 'ls /usr/lib/postgresql/*/bin/initdb || command -v initdb'
@@ -33,7 +28,7 @@ test: .venv/installed-test lint
 
 test-postgres: .venv/installed-test
 	@scripts/need postgresql sh -c 'ls /usr/lib/postgresql/*/bin/initdb || command -v initdb'
-	@DAVY_TEST_DATABASE=postgres $(BIN)/python -m pytest $(ON_POSTGRES) $(NOT_THERE)
+	@DAVY_TEST_DATABASE=postgres $(BIN)/python -m pytest
 
 lint: .venv/installed-test
 	@$(BIN)/ruff check .

@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from databases import ON_POSTGRES, drop_below, write_settings
+from databases import ON_POSTGRES, ONCE, drop_below, write_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from davy.home import Home
+
+collect_ignore = list(ONCE) if ON_POSTGRES else []
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

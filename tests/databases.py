@@ -14,6 +14,20 @@ if TYPE_CHECKING:
     from davy.store.database import Database
 
 ON_POSTGRES = os.environ.get("DAVY_TEST_DATABASE", "sqlite") == "postgres"
+# All tests run on both but these: they leave the database alone, or see to both kinds by themselves.
+_ALONE = (
+    "auth/test_attempts.py", "auth/test_credentials.py", "cli/test_output.py", "core", "demo/test_client.py", "demo/test_data.py", "demo/test_feed.py",
+    "engines", "features/test_columns.py", "features/test_define.py", "features/test_expression.py", "features/test_expression_equal.py",
+    "features/test_kernel.py", "features/test_parity.py", "features/test_ties.py", "monitoring/test_distributions.py", "monitoring/test_quantiles.py",
+    "protocols/test_wire.py", "registry/test_reference.py", "registry/test_signature.py", "release/test_evidence.py", "release/test_kernels.py",
+    "release/test_plan.py", "release/test_simulations.py", "schema/test_schema.py", "schema/test_upgrade.py", "search", "serving/test_assignment.py",
+    "serving/test_requests.py", "store/test_lazy.py", "store/test_postgres.py", "store/test_postgres_lines.py", "store/test_tables.py",
+    "store/test_tail.py", "store/test_wal.py", "test_import.py", "test_layers.py", "test_package.py", "test_sizes.py", "training/test_comparison.py",
+    "training/test_parameters.py", "web/test_render.py",
+)
+# And these, which ask of a model's answers in worker after worker; the reports that come of it are kept as those of gate/test_run.py are.
+_SLOW = ("gate/test_outputs.py", "gate/test_paired.py", "gate/test_planted.py", "gate/test_requests.py")
+ONCE = (*_ALONE, *_SLOW)
 _made: dict[Path, str] = {}
 
 

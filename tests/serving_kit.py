@@ -112,7 +112,7 @@ class Moody:
         if (amounts == 666).any():
             os._exit(3)
         if (amounts == 1000).any():
-            time.sleep(30)
+            time.sleep(8)
         if (amounts == 64).any():
             self.kept = getattr(self, "kept", []) + [bytearray(os.urandom(1 << 20)) * 64]
         return [0.1] * len(matrix)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
+from databases import write_settings
 from server_kit import Running
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ class StockServer:
 def davy(root: Path, settings: str = "") -> Running:
     """`davy up` on an empty project, in no one's environment."""
     root.mkdir(exist_ok=True)
-    (root / "davy.toml").write_text(f'project = "shop"\n{settings}')
+    write_settings(root, f'project = "shop"\n{settings}')
     inherited = {name: os.environ.pop(name) for name in ("DAVY_HOME", "DAVY_PROJECT") if name in os.environ}
     try:
         return Running(root)

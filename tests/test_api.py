@@ -313,4 +313,11 @@ def test_a_run(project: Path) -> None:
     with davy.run("first look") as run:
         run.param("hours", 1)
         run.log(auc=0.75)
-    assert elsewhere(f"from davy.home import Home; print((Home.open().path / 'davy.db').exists(), {run.id!r})", project) == f"True {run.id}"
+    code = f"""
+from davy.home import Home
+from davy.tracking.runs import get_run
+
+with Home.open().database.read() as connection:
+    print(get_run(connection, {run.id!r}).name)
+"""
+    assert elsewhere(code, project) == "first look"

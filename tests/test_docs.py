@@ -13,6 +13,7 @@ from typing import get_args, get_origin, get_type_hints
 import msgspec
 import pytest
 
+from databases import write_settings
 from davy.cli.main import VERBS
 from davy.config import Config
 from davy.project import load_project
@@ -83,7 +84,7 @@ def test_the_python_page_runs_from_top_to_bottom(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "reference" / "python.md").read_text()
     blocks = dict(re.findall(r"```python\n# ([\w.]+)\n(.*?)```", page, re.S))
     assert list(blocks) == ["features.py", "models.py", "notebook"]
-    (tmp_path / "davy.toml").write_text("")
+    write_settings(tmp_path)
     for name in ("features.py", "models.py"):
         (tmp_path / name).write_text(blocks[name])
     code = f"import davy\n{blocks['notebook']}\nprint(now['orders_1d'], data.features.shape, run.id)"

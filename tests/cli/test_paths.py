@@ -29,6 +29,7 @@ def davy(folder: Path, *arguments: str) -> str:
 
 
 @pytest.mark.timeout(240)
+@pytest.mark.sqlite("the odd name is also the file's")
 def test_the_whole_route_in_a_folder_with_an_odd_name(tmp_path: Path) -> None:
     (tmp_path / "odd").mkdir()
     davy(tmp_path / "odd", "init", ODD)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from davy.demo.data import Flights
     from davy.demo.report import Report
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.sqlite("the demo makes its folder by itself, with the database in it")]
 PARTS = ("davy.events.keeper", "davy.server.gateway", "davy.serving.worker", "davy.release.controller", "davy.server.monitor")
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from databases import write_settings
 from davy.demo.project import FILES, example, start_project
 from davy.errors import Conflict
 from davy.project import load_project
@@ -33,6 +34,7 @@ def davy(folder: Path, *arguments: str) -> str:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("first") / "shop"
     davy(root.parent, "init", str(root))
+    write_settings(root, (root / "davy.toml").read_text())
     return root
 
 

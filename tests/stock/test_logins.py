@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
+from databases import write_settings
 from stock_kit import davy, run
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def told(root: Path, *arguments: str, stdin: str = "") -> dict[str, str]:
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, dict[str, str]]]:
     """A server with users, and a token of each."""
     root = tmp_path_factory.mktemp("guarded")
-    (root / "davy.toml").write_text('project = "shop"\n')
+    write_settings(root, 'project = "shop"\n')
     for name, role in (("ada", "admin"), ("kim", "scientist"), ("vic", "viewer")):
         told(root, "user", "add", name, "--role", role, stdin=f"{PASSWORD} of {name}\n")
     tokens = {name: told(root, "token", "new", "--name", "test", "--user", name)["secret"] for name in ("kim", "vic")}

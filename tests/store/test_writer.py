@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 import sqlalchemy as sa
 
+from databases import open_at, url_of
 from davy.errors import Conflict, InvalidInput, Unavailable
 from davy.schema import open_database
 from davy.schema.tables import experiments
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    opened = open_database(tmp_path / "davy.db")
+    opened = open_at(tmp_path / "davy.db")
     yield opened
     opened.close()
 
@@ -116,22 +117,21 @@ def test_a_closed_writer_has_written_all_and_takes_no_more(database: Database) -
 def test_what_was_answered_survives_kill_9(tmp_path: Path) -> None:
     program = """
         import os, signal, sys
-        from pathlib import Path
         import sqlalchemy as sa
         from davy.schema import open_database
         from davy.schema.tables import experiments
         from davy.store.writer import GroupWriter
-        writer = GroupWriter(open_database(Path(sys.argv[1])), lazy=True)
+        writer = GroupWriter(open_database(sys.argv[1]), lazy=True)
         for i in range(50):
             writer.submit(lambda c: c.execute(sa.insert(experiments).values(
                 name=f"e{i}", artifact_location="", lifecycle_stage="active", creation_time=0, last_update_time=0)) and None).result()
             os.write(1, f"e{i} ".encode())
         os.kill(os.getpid(), signal.SIGKILL)
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program), str(tmp_path / "davy.db")], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program), url_of(tmp_path / "davy.db")], capture_output=True, text=True, check=False)
     assert done.returncode == -9, done.stderr
     assert len(done.stdout.split()) == 50
-    database = open_database(tmp_path / "davy.db")
+    database = open_at(tmp_path / "davy.db")
     assert set(done.stdout.split()) <= _names(database)
     database.close()
 
@@ -189,6 +189,7 @@ def test_a_panic_takes_neither_its_neighbours_nor_the_writer_along(database: Dat
     writer.close()
 
 
+@pytest.mark.sqlite("it locks the file")
 def test_a_lock_that_stays_is_waited_for_once_by_all(tmp_path: Path) -> None:
     database = open_database(f"sqlite:///{tmp_path / 'locked.db'}")
     database.close()

@@ -22,6 +22,7 @@ from davy.tracking import runs
 from davy.tracking.history import metric_history
 from davy.tracking.search import search_run_ids
 from davy.tracking.spool import FOLDER, spools
+from server_kit import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,8 +99,7 @@ def _runs(home: Home) -> int:
 @pytest.mark.parametrize("pace", ["", "time.sleep(0.001)", "time.sleep(100) if step == 20 else None"])
 def test_kill_takes_nothing_that_was_logged_a_moment_before(home: Home, pace: str) -> None:
     with Logger(home, pace) as logger:
-        time.sleep(0.5)
-        logged = logger.logged()
+        logged = until(lambda: (steps := logger.logged()) > 10 and steps)
         time.sleep(0.5)
         logger.process.kill()
         logger.process.wait()

@@ -264,6 +264,7 @@ def test_a_damaged_artifact_is_never_read(home: Home) -> None:
         artifacts.read_artifact(connection, home.blobs, run.id, "a.txt")
 
 
+@pytest.mark.sqlite("the disk is the server's")
 def test_a_full_disk_delays_but_loses_nothing(tmp_path: Path) -> None:
     with small_disk(tmp_path / "small", "64m") as disk:
         (disk.folder / "davy.toml").write_text("")

@@ -16,7 +16,7 @@ from .conftest import Tab, open_tab, served
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Page
 
     from davy.home import Home
 
@@ -33,13 +33,18 @@ CUT_OFF = "[...document.querySelectorAll('.scroll')].filter((box) => box.scrollW
 SHOTS = os.environ.get("DAVY_SHOTS")
 
 
+def listening(page: Page) -> None:
+    """Wait until what is typed reaches the page, which may take a while after it was loaded."""
+    page.wait_for_function("document.hasFocus()")
+
+
 @pytest.fixture
 def seen(browser: Browser, scheme: str) -> Iterator[Tab]:
     yield from open_tab(browser, scheme)
 
 
 def _paths(filled: Filled) -> dict[str, str]:
-    return {"overview": "/", "models": "/models", "model": "/models/late", "version": "/models/late/2", "runs": "/runs?sort=auc",
+    return {"overview": "/", "models": "/models", "model": "/models/late", "version": "/models/late/2", "runs": "/runs?sort=metrics.auc",
             "run": f"/runs/{filled.runs['boosted']}", "hostile": f"/runs/{filled.runs['hostile']}", "prediction": f"/predictions/{filled.predictions[280]}",
             "streams": "/streams", "journal": "/journal", "feature_set": f"/feature-sets/{filled.feature_set}",
             "training_set": f"/training-sets/{filled.training_set}", "gate": "/models/fares/2/gate", "releases": "/models/fares/releases",
@@ -108,6 +113,7 @@ def test_whether_it_is_well_stands_above_the_fold_with_alerts_first(tab: Tab, fi
 def test_the_keyboard_leads_from_drift_to_a_features_distribution(tab: Tab, filled: Filled, address: str) -> None:
     page = tab.page
     page.goto(f"{address}/models/fares/monitoring?version=2#drift")
+    listening(page)
     page.get_by_label("Drift per feature").focus()
     for _ in range(30):
         page.keyboard.press("Tab")
@@ -137,14 +143,16 @@ def test_a_charts_legend_names_lines_and_limits_and_its_cursor_tells_the_time(ta
 def test_the_keyboard_leads_to_a_run(tab: Tab, filled: Filled, address: str) -> None:
     page = tab.page
     page.goto(address)
+    listening(page)
     page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
     for _ in range(4):
         page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.textContent") == "Runs"
+    expect(page.get_by_role("banner").get_by_role("link", name="Runs", exact=True)).to_be_focused()
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
     page.keyboard.press("Enter")
     page.wait_for_url("**/runs")
+    listening(page)
     for _ in range(60):
         page.keyboard.press("Tab")
         if page.evaluate("document.activeElement.textContent") == "boosted":
@@ -157,7 +165,9 @@ def test_the_keyboard_leads_to_a_run(tab: Tab, filled: Filled, address: str) -> 
 
 def test_slash_reaches_the_search_and_enter_finds_a_prediction(tab: Tab, filled: Filled, address: str) -> None:
     tab.page.goto(address)
+    listening(tab.page)
     tab.page.keyboard.press("/")
+    expect(tab.page.locator("input[type=search]")).to_be_focused()
     tab.page.keyboard.type(filled.predictions[299])
     tab.page.keyboard.press("Enter")
     tab.page.wait_for_url(f"**/predictions/{filled.predictions[299]}")
@@ -236,6 +246,6 @@ def test_pages_are_whole_without_scripts(browser: Browser, filled: Filled, addre
     assert "valid/logloss" in page.content()
     page.goto(address)
     page.fill("input[type=search]", "late@2")
-    page.keyboard.press("Enter")
+    page.press("input[type=search]", "Enter")
     page.wait_for_url("**/models/late/2")
     context.close()
