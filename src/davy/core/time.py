@@ -121,4 +121,4 @@ def _second(seconds: int) -> str:
     try:
         return (EPOCH + timedelta(seconds=seconds)).replace(tzinfo=None).isoformat()
     except OverflowError:
-        return (datetime.max if seconds > 0 else datetime.min).isoformat(timespec="seconds")
+        return "9999-12-31T23:59:59" if seconds > 0 else "0001-01-01T00:00:00"

@@ -218,8 +218,9 @@ def start_2(call: Call, asked: TraceInfo2) -> dict[str, Any]:
 @endpoint("PATCH", "traces/{request_id}", TraceInfo2, write=True)
 def end_2(call: Call, asked: TraceInfo2) -> dict[str, Any]:
     found = _trace(call, asked.request_id)
+    until = check_time(asked.timestamp_ms, "timestamp_ms") or found.time
     ended = msgspec.structs.replace(
-        found, duration=max(0, (check_time(asked.timestamp_ms, "timestamp_ms") or found.time) - found.time), state=_state(_STATES_2.get(str(asked.status), asked.status)),
+        found, duration=max(0, until - found.time), state=_state(_STATES_2.get(str(asked.status), asked.status)),
         tags=_checked({tag.key or "": tag.value or "" for tag in asked.tags}),
         metadata=_checked({item.key or "": item.value or "" for item in asked.request_metadata}))
     traces.put_trace(call.connection, ended)
