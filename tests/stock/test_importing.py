@@ -26,8 +26,10 @@ def test_all_that_a_stock_server_has_comes_along(stock: StockServer, compared: d
     address = f"http://127.0.0.1:{stock.wait().port}"
     ids = program("fill.py", address, str(tmp_path))
     monkeypatch.chdir(project)
-    davy(["import", "mlflow", address, "--json"])
-    found = json.loads(capsys.readouterr().out)
+    code = davy(["import", "mlflow", address, "--json"])
+    said = capsys.readouterr()
+    assert code == 0, said.err
+    found = json.loads(said.out)
     aside = ("files", "bytes")  # of which some have names that MLflow's own client refuses
     assert {kind: count for kind, count in found["source"].items() if kind not in aside} == {
         kind: count for kind, count in found["here"].items() if kind not in aside}
