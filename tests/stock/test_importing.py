@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from databases import ON_POSTGRES
 from davy.cli.main import run as davy
 from importing.conftest import program
 from server_kit import Running
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.slow
+@pytest.mark.xfail(ON_POSTGRES, reason="a key that SQLite let MLflow store is too long for a column of PostgreSQL, and nothing comes")
 def test_all_that_a_stock_server_has_comes_along(stock: StockServer, compared: dict[str, Future[list[Difference]]], project: Path, tmp_path: Path,
                                                  capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     wait(compared.values())
