@@ -6,8 +6,10 @@ import json
 import math
 import os
 import pty
+import re
 import subprocess
 import sys
+import termios
 
 import pytest
 
@@ -61,3 +63,20 @@ def test_on_a_terminal_rich_draws(program: str) -> None:
     assert done.returncode == 0
     assert "\x1b[" in text
     assert "10/10" in text or "[red]late" in text
+
+
+@pytest.mark.parametrize("columns", [200, 80, 50])
+def test_a_narrow_terminal_breaks_no_id_and_no_number(columns: int) -> None:
+    program = ("from davy.cli.output import table\ntable([{'run': '01a214dd1fcf', 'name': 'sweep_' * 12, 'status': 'FINISHED', "
+               "'started (UTC)': '2026-11-25 22:39:25', 'auc': 0.581994, 'loss': 0.0884879}] * 2)")
+    leader, follower = pty.openpty()
+    termios.tcsetwinsize(follower, (40, columns))
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    subprocess.run([sys.executable, "-c", program], stdout=follower, stderr=follower, stdin=follower, timeout=60, check=True, env=environment)
+    os.close(follower)
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", os.read(leader, 65536).decode()).splitlines()
+    os.close(leader)
+    assert max(len(line.rstrip()) for line in lines) <= columns
+    for whole in ("01a214dd1fcf", "FINISHED", "0.581994", "0.0884879", "2026-11-25", "22:39:25"):
+        assert sum(whole in line for line in lines) == 2
+    assert ("name  " in "".join(lines[1:])) == (columns == 50)

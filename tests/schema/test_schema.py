@@ -120,7 +120,8 @@ def test_what_alembic_reads_is_beside_the_code() -> None:
     ("SELECT * FROM latest_metrics WHERE key = 'auc' AND last_is_nan = 0 AND last > 0.5 ORDER BY last, run_id LIMIT 10", "ix_latest_metrics_last"),
     ("SELECT * FROM runs WHERE experiment_id = 1 AND lifecycle_stage = 'active' ORDER BY start_time DESC LIMIT 10", "ix_runs_recent"),
     ("SELECT version FROM aliases WHERE name = 'late' AND alias = 'production'", "PRIMARY KEY"),
-    ("SELECT run_id FROM tags WHERE key = 'mlflow.parentRunId' AND value = 'r'", "ix_tags_parent"),
+    ("SELECT run_id FROM tags WHERE key = 'mlflow.parentRunId' AND value = 'r' AND length(value) <= 100", "ix_tags_value"),
+    ("SELECT run_id FROM params WHERE key = 'p' AND value IN ('a', 'b') AND length(value) <= 100", "ix_params_value"),
     ("SELECT * FROM journal WHERE subject = 'late' ORDER BY seq DESC LIMIT 10", "ix_journal_subject"),
 ])
 def test_the_frequent_questions_are_answered_from_an_index(migrated: Database, query: str, index: str) -> None:

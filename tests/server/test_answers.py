@@ -140,6 +140,18 @@ def test_what_is_not_there_is_told(server: Running, path: str, status: int, mess
     assert message in error["message"] + error["allowed"] + error["fix"]
 
 
+@pytest.mark.parametrize(("accept", "kind", "told"), [("text/html,*/*", "text/html", b'href="/runs"'), ("*/*", "application/json", b"Correct the path.")])
+def test_a_browser_is_told_on_a_page_and_a_program_in_json(server: Running, accept: str, kind: str, told: bytes) -> None:
+    with server.client() as client:
+        client.connection.request("GET", "/rums", headers={"accept": accept})
+        answer = client.connection.getresponse()
+        body = answer.read()
+    assert answer.status == 404
+    assert str(answer.headers["content-type"]).startswith(kind)
+    assert b"/rums" in body
+    assert told in body
+
+
 def test_a_get_of_a_prediction_says_how_to_ask(server: Running) -> None:
     status, error = server.get("/predict/fraud")
     assert status == 400

@@ -223,6 +223,10 @@ def test_a_person_logs_in_where_they_were_going_and_out_again(server: Shared) ->
     assert page.status == 200
     assert ">scientist</a>" in page.text
     assert Asked(server, "GET", "/login", cookie=cookie).headers["location"] == "/"
+    account = Asked(server, "GET", "/account", cookie=cookie)
+    assert account.status == 200
+    assert 'href="/traces"' in account.text
+    assert 'href="/streams"' not in account.text
     split = server.client()  # as HTTP/2 may send them
     split.connection.putrequest("GET", "/journal")
     for value in ("theme=dark", cookie):
@@ -406,6 +410,14 @@ def test_beyond_this_machine_it_takes_an_admin_a_certificate_and_a_name(tmp_path
         assert get("/health", "evil.example.com")[0] == 403
         assert get("/runs", "localhost")[0] == 401
         assert "Secure" in until(lambda: (found := get("/login", "localhost"))[0] == 200 and found[1])
+
+        def log(**variables: str) -> str:
+            away = {"DAVY_URL": f"https://localhost:{server.port}", "DAVY_WAIT": "1", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+            return subprocess.run([sys.executable, "-c", "import davy\nwith davy.run('far') as run: run.log(loss=1)"], cwd=tmp_path, text=True, check=True,
+                                  capture_output=True, env=os.environ | away | variables).stderr
+
+        assert "SSL_CERT_FILE=cert.pem names one that is. What is left waits in" in log()
+        assert "This server asks who you are" in log(SSL_CERT_FILE=str(root / "cert.pem"))
 
 
 def last_entry(root: Path) -> tuple[str, str, str]:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from databases import ON_POSTGRES, open_at
 from davy.core.clock import DrivenClock
-from davy.schema.tables import latest_metrics, params, runs
+from davy.schema.tables import latest_metrics, params, runs, tags
 from davy.tracking import experiments, plan
 from davy.tracking.search import search_run_ids
 
@@ -37,6 +37,8 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
             {"run_id": run_id, "experiment_id": number, "name": "r", "user_id": "ada", "status": "FINISHED", "start_time": place, "lifecycle_stage": "active",
              "artifact_uri": "x"} for place, run_id in enumerate(ids)])
         connection.execute(sa.insert(params), [{"run_id": run_id, "key": "p", "value": f"{draw.random():.2f}"} for run_id in ids])
+        connection.execute(sa.insert(params), {"run_id": ids[7], "key": "q", "value": "rare"})
+        connection.execute(sa.insert(tags), [{"run_id": ids[7], "key": key, "value": "rare"} for key in ("t", "mlflow.runName")])
         curves: list[dict[str, Any]] = []
         for run_id in ids:
             for key in ("x", "y"):
@@ -78,6 +80,18 @@ def test_a_page_costs_what_it_holds(database: Database, monkeypatch: pytest.Monk
     found, steps = _steps(database, filter=text, order_by=order)
     assert found == whole
     assert steps < all_steps / 4, (steps, all_steps)
+
+
+@pytest.mark.parametrize("order", [[], ["metrics.x"]], ids=str)
+def test_few_runs_of_a_param_or_tag_are_not_sought_among_all(database: Database, monkeypatch: pytest.MonkeyPatch, order: list[str]) -> None:
+    monkeypatch.setattr(plan, "LIMITS", SMALL)
+    for name in ("params.q", "tags.t", "run_name"):
+        whole, all_steps = _steps(database, filter=f"{name} like 'rare'", order_by=order)
+        for text in (f"{name} = 'rare'", f"{name} in ('rare', 'none')"):
+            found, steps = _steps(database, filter=text, order_by=order)
+            assert len(found) == 1
+            assert found == whole
+            assert steps < all_steps / 10, (text, steps, all_steps)
 
 
 def test_a_walk_that_finds_little_is_given_up(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,7 +62,7 @@ class Known(msgspec.Struct):
         return self.id[-4:]
 
 
-TEXTS = ["lr", "LR", "l%", "_", "a*b", "[x]", "", 'q"t', "Änderung", "lrlr", "l\\r"]
+TEXTS = ["lr", "LR", "l%", "_", "a*b", "[x]", "", 'q"t', "Änderung", "lrlr", "l\\r", "y" * 100, "x" * 101]
 NUMBERS = [math.nan, math.inf, -math.inf, 0.0, 0.5, -1.0, 0.25, 1e300]
 
 

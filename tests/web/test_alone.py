@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 
 def test_it_begins_with_runs_and_offers_only_what_it_has(home: Home) -> None:
-    with TestClient(Starlette(routes=routes(home, alone=True))) as client:
+    application = Starlette(routes=routes(home, alone=True))
+    application.state.alone = True
+    with TestClient(application) as client:
         page = client.get("/")
         assert page.url.path == "/runs"
         assert "MLFLOW_TRACKING_URI=http://testserver" in page.text

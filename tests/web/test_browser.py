@@ -44,7 +44,7 @@ def seen(browser: Browser, scheme: str) -> Iterator[Tab]:
 
 
 def _paths(filled: Filled) -> dict[str, str]:
-    return {"overview": "/", "models": "/models", "model": "/models/late", "version": "/models/late/2", "runs": "/runs?sort=auc",
+    return {"overview": "/", "models": "/models", "model": "/models/late", "version": "/models/late/2", "runs": "/runs?sort=metrics.auc",
             "run": f"/runs/{filled.runs['boosted']}", "hostile": f"/runs/{filled.runs['hostile']}", "prediction": f"/predictions/{filled.predictions[280]}",
             "streams": "/streams", "journal": "/journal", "feature_set": f"/feature-sets/{filled.feature_set}",
             "training_set": f"/training-sets/{filled.training_set}", "gate": "/models/fares/2/gate", "releases": "/models/fares/releases",

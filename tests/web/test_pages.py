@@ -121,10 +121,10 @@ def test_a_version_shows_what_it_takes_and_was_made_of(client: TestClient, fille
 
 
 def test_runs_sort_by_a_metric_both_ways_with_missing_ones_last(client: TestClient) -> None:
-    order = [re.findall(r"baseline|boosted|alert", read(client, path).text) for path in ("/runs?sort=auc", "/runs?sort=auc&order=asc")]
+    order = [re.findall(r"baseline|boosted|alert", read(client, path).text) for path in ("/runs?sort=metrics.auc", "/runs?sort=metrics.auc&order=asc")]
     assert order[0].index("boosted") < order[0].index("baseline")
     assert order[1].index("baseline") < order[1].index("boosted")
-    assert read(client, "/runs?sort=nothing").text
+    assert read(client, "/runs?sort=metrics.nothing").text
 
 
 def test_a_curve_keeps_its_extremes_and_says_how_many_points_it_stands_for(client: TestClient, filled: Filled) -> None:

@@ -14,7 +14,10 @@ from davy.core.time import format_time
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from rich.console import Console
+
 PLAIN_EVERY_S = 2.0
+WHOLE_WORD, BROKEN_WORD = 12, 10
 _answers: list[TextIO] = []
 _ENCODER = msgspec.json.Encoder(enc_hook=str)
 
@@ -86,12 +89,39 @@ def _rich_table(heads: list[str], texts: list[list[str]], right: list[bool]) -> 
     from rich.table import Table
     from rich.text import Text
 
+    console = Console()
+    least = [_least(column) for column in zip(heads, *texts, strict=True)]
+    if sum(least) + 2 * (len(least) - 1) > console.width:
+        _blocks(console, heads, texts)
+        return
     grid = Table(box=None, pad_edge=False, header_style="bold")
-    for head, aligned in zip(heads, right, strict=True):
-        grid.add_column(head, justify="right" if aligned else "left", overflow="fold")
+    for head, aligned, width in zip(heads, right, least, strict=True):
+        grid.add_column(head, justify="right" if aligned else "left", overflow="fold", min_width=width)
     for line in texts:
         grid.add_row(*(Text(text) for text in line))
-    Console().print(grid)
+    console.print(grid)
+
+
+def _least(column: Sequence[str]) -> int:
+    """How narrow a column may become: no word of it is broken, unless one is longer than an id."""
+    longest = max(len(word) for text in column for word in (text.split() or [""]))
+    return longest if longest <= WHOLE_WORD else BROKEN_WORD
+
+
+def _blocks(console: Console, heads: list[str], texts: list[list[str]]) -> None:
+    """Each row as lines of head and value, where the terminal is too narrow for all columns side by side."""
+    from rich.table import Table
+    from rich.text import Text
+
+    for index, line in enumerate(texts):
+        grid = Table.grid(padding=(0, 2, 0, 0))
+        grid.add_column(style="bold", no_wrap=True, min_width=max(len(head) for head in heads))
+        grid.add_column(overflow="fold")
+        for head, text in zip(heads, line, strict=True):
+            grid.add_row(head, Text(text))
+        console.print(grid)
+        if index + 1 < len(texts):
+            console.print()
 
 
 @contextmanager

@@ -7,6 +7,7 @@ infinities are themselves.
 
 from __future__ import annotations
 
+import sqlalchemy as sa
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -27,8 +28,12 @@ from sqlalchemy import (
 metadata = MetaData(naming_convention={"ix": "ix_%(table_name)s_%(column_0_N_name)s", "uq": "uq_%(table_name)s_%(column_0_N_name)s",
                                        "fk": "fk_%(table_name)s_%(column_0_N_name)s", "pk": "pk_%(table_name)s"})
 
-_Name, _Key, _Id, _Digest = String(500), String(250), String(34), String(71)
-PARENT_TAG = "mlflow.parentRunId"
+_Name, _Key, _Id, _Digest, SHORT = String(500), String(250), String(34), String(71), 100
+
+
+def is_short(value: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+    """What the indexes of values hold, from which a query is answered that says so too. PostgreSQL's take no long texts, and SQLite's would have them twice."""
+    return sa.func.length(value) <= sa.literal_column(str(SHORT))
 
 
 def _run(primary: bool = True) -> Column[str]:
@@ -85,7 +90,9 @@ runs = Table(
 )
 params = Table("params", metadata, _run(), Column("key", _Key, primary_key=True), Column("value", Text, nullable=False), sqlite_with_rowid=False)
 tags = Table("tags", metadata, _run(), Column("key", _Key, primary_key=True), Column("value", Text, nullable=False), sqlite_with_rowid=False)
-Index("ix_tags_parent", tags.c.value, sqlite_where=tags.c.key == PARENT_TAG, postgresql_where=tags.c.key == PARENT_TAG)
+for _table in (params, tags):
+    Index(f"ix_{_table.name}_value", _table.c.key, _table.c.value, _table.c.run_id, sqlite_where=is_short(_table.c.value),
+          postgresql_where=is_short(_table.c.value))
 
 # Points are packed in `data` (see tracking/points.py), which comes last so that the other columns are read without it.
 metric_chunks = Table(

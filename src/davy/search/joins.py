@@ -12,7 +12,7 @@ from sqlalchemy.sql.selectable import Join
 
 
 class Walked(Join):
-    """`left CROSS JOIN right ON ...`, where the left side is a table."""
+    """`left CROSS JOIN right ON ...`, where the left side is a table, or a subquery of one."""
 
     inherit_cache = True
 

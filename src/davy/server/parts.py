@@ -50,19 +50,25 @@ def load_pages(home: Home, guard: Guard | None, *, alone: bool = False) -> Adapt
     from starlette.applications import Starlette
     from starlette.responses import Response
 
-    from davy.errors import DavyError
+    from davy.errors import DavyError, NotFound
     from davy.protocols import prometheus
     from davy.server.app import nowhere
     from davy.server.refusals import error_body
     from davy.web import account, login
     from davy.web.pages import routes
+    from davy.web.render import page
 
     async def explain(request: Any, error: Exception) -> Response:
         assert isinstance(error, DavyError)
         return Response(error_body(error), status_code=error.status, media_type="application/json")
 
     async def missing(request: Any, error: Exception) -> Response:
-        return await explain(request, nowhere(request.url.path))
+        if "text/html" not in request.headers.get("accept", ""):
+            return await explain(request, nowhere(request.url.path))
+        lost = NotFound(f"There is no page at {request.url.path}.", "", "Go on from the line above, or search.")
+        return page(request, "error.html", status=lost.status, error=lost, project=home.config.project)
 
     found = [*routes(home, alone=alone), prometheus.route(home), *((*login.routes(home, guard), *account.routes(home, guard)) if guard is not None else ())]
-    return Adapter(Starlette(routes=found, exception_handlers={DavyError: explain, 404: missing}))
+    application = Starlette(routes=found, exception_handlers={DavyError: explain, 404: missing})
+    application.state.alone = alone
+    return Adapter(application)

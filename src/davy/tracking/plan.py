@@ -1,8 +1,8 @@
 """How a search of runs is carried out, so that a page costs about what it holds, among a million runs too.
 
 An order by start or by a metric is an index that can be walked until the page is full. Walking is cheap when many runs
-match and dear when few do; then the few are taken from the filter's own index (a metric's range, a parent's children, a
-small experiment) and sorted. Which of the two it will be is not known before, so the candidates are counted up to a
+match and dear when few do; then the few are taken from the filter's own index (a metric's range, a param's or tag's value,
+a small experiment) and sorted. Which of the two it will be is not known before, so the candidates are counted up to a
 bound, and the walk is given up once it has cost as much as sorting them.
 """
 
@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
 
-from davy.schema.tables import PARENT_TAG, latest_metrics, runs, tags
+from davy.schema.tables import SHORT, is_short, latest_metrics, runs
 from davy.search.compiler import Compiler, value_and_nan
+from davy.search.fields import Attribute, Keyed
 from davy.search.joins import Walked
 from davy.search.order import Order, Part, make_order
 from davy.search.select import written
 from davy.search.tree import Condition, conjuncts
-from davy.tracking.languages import METRICS, RUNS, TAGS
+from davy.tracking.languages import METRICS, RUNS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -41,14 +42,14 @@ class Limits(NamedTuple):
         small: so few candidates are sorted at once.
         bound: how far candidates are counted.
         patience: how many entries of a metric's index are walked where there are more candidates, before sorting them after all.
-        scattered: how many runs are read in the order of their start, one behind the other, while one is read from anywhere.
+        scattered: how many runs are read in the order of their start, one behind the other, while one candidate is read and sorted.
         stretch: how many entries the first stretch of a walk has at least.
     """
 
     small: int = 2_000
     bound: int = 10_000
-    patience: int = 20_000
-    scattered: int = 10
+    patience: int = 12_000
+    scattered: int = 3
     stretch: int = 1_000
 
 
@@ -73,11 +74,16 @@ class Scope(NamedTuple):
 
 
 class Driver(NamedTuple):
-    """Where candidates can be taken from: rows of another table, or the scope itself, and how many there are, up to the bound."""
+    """Where candidates can be taken from: rows of another table, or the scope itself, and how many there are, up to the bound.
+
+    Attributes:
+        held: which of the filters is true of all of them.
+    """
 
     rows: sa.FromClause | None
     where: tuple[sa.ColumnElement[bool], ...]
     size: int
+    held: int | None = None
 
 
 class Walk(NamedTuple):
@@ -95,6 +101,11 @@ def _is_range(check: Check) -> bool:
     return check.op in _RANGES and len(check.values) <= FEW_VALUES
 
 
+def _is_short(check: Check) -> bool:
+    """Whether the index of a param's or tag's values has all that it holds of."""
+    return check.op in ("=", "IN") and len(check.values) <= FEW_VALUES and all(len(value) <= SHORT for value in check.values)
+
+
 class Plan:
     """One search.
 
@@ -110,7 +121,8 @@ class Plan:
         self.dialect = connection.dialect.name
         compiler = Compiler(RUNS, text, self.dialect)
         self.compiler = compiler
-        self.checks = [RUNS.check(text, node) for node in conjuncts(tree) if isinstance(node, Condition)]
+        found = [RUNS.check(text, node) if isinstance(node, Condition) else None for node in conjuncts(tree)]
+        self.checks = {place: check for place, check in enumerate(found) if check is not None}
         self.filters = [compiler.where(node) for node in conjuncts(tree)]
         self.order = make_order(self.keys, TIES, self.dialect)
         self.metric = bool(self.keys) and self.keys[0].target.field is METRICS
@@ -132,29 +144,29 @@ class Plan:
 
     def _drivers(self) -> Iterator[Driver]:
         yield Driver(None, (), self._count(runs, self.scope.conditions(), LIMITS.bound + 1))
-        for check in self.checks:
-            field = check.target.field
-            if field is METRICS and _is_range(check):
-                rows = latest_metrics.alias()
-                where: tuple[sa.ColumnElement[bool], ...] = (self.compiler.within(rows, check, METRICS, check.target.key),)
-                yield Driver(rows, where, self._count(rows, where, LIMITS.bound + 1))
-            elif field is TAGS and check.target.key == PARENT_TAG and check.op == "=":
-                rows = tags.alias()
-                where = (rows.c.key == sa.literal_column(f"'{PARENT_TAG}'"), rows.c.value == check.values[0])
-                yield Driver(rows, where, self._count(rows, where, LIMITS.bound + 1))
+        for place, check in self.checks.items():
+            field, key = check.target.field, check.target.key
+            if isinstance(field, Attribute) and field.under is not None:
+                field, key = field.under
+            if isinstance(field, Keyed) and (_is_range(check) if field is METRICS else _is_short(check)):
+                rows = field.table.alias()
+                where = (self.compiler.within(rows, check, field, key), *([] if field is METRICS else [is_short(rows.c.value)]))
+                yield Driver(rows, where, self._count(rows, where, LIMITS.bound + 1), place)
             elif field is RUNS.attributes["run_id"] and check.op in ("=", "IN"):
                 yield Driver(runs, (), len(check.values))
 
     def _cheapest(self, drivers: Sequence[Driver]) -> Driver:
-        """The candidates that cost least to sort. Those of the scope lie side by side, the others anywhere."""
-        def cost(driver: Driver) -> int:
-            if driver.size <= LIMITS.bound:
-                return driver.size * LIMITS.scattered
-            if driver.rows is None:
-                return self._count(runs, self.scope.conditions(), None)
-            return self._count(driver.rows, driver.where, None) * LIMITS.scattered
-
-        return min(drivers, key=cost)
+        """The candidates that cost least to sort. Those of the scope, the first, lie side by side, the others anywhere."""
+        scope = best = drivers[0]
+        least: int | None = None
+        for driver in drivers[1:]:
+            most = None if least is None else least + 1
+            size = driver.size if driver.rows is None or driver.size <= LIMITS.bound else self._count(driver.rows, driver.where, most)
+            if least is None or size < least:
+                best, least = driver, size
+        if least is not None and self._count(runs, self.scope.conditions(), least * LIMITS.scattered) < least * LIMITS.scattered:
+            return scope
+        return best
 
     def _count(self, table: sa.FromClause, where: Sequence[sa.ColumnElement[bool]], most: int | None) -> int:
         some = sa.select(sa.literal_column("1")).select_from(table).where(*where).limit(most).subquery()
@@ -163,13 +175,21 @@ class Plan:
     def _sorted(self, driver: Driver, count: int, last: Sequence[Any] | None) -> list[Any]:
         """Take all candidates and sort them."""
         source: sa.FromClause = runs
+        where = [*self.scope.conditions(walked=driver.rows is None), *self.more, *(item for place, item in enumerate(self.filters) if place != driver.held)]
         if driver.rows is not None and driver.rows is not runs:
-            source = Walked(driver.rows, runs, driver.rows.c.run_id == runs.c.run_id)
-        where = [*driver.where, *self.scope.conditions(walked=driver.rows is None), *self.filters, *self.more]
+            candidates = self._candidates(driver.rows, driver.where)
+            source = Walked(candidates, runs, candidates.c.run_id == runs.c.run_id)
         if last is not None:
             where.append(self.order.beyond(last))
         query = sa.select(*(part.column for part in self.order.parts)).select_from(self.order.joined(source)).where(*where)
         return list(self.connection.execute(query.order_by(*self.order.sorting()).limit(count)))
+
+    def _candidates(self, rows: sa.FromClause, where: Sequence[sa.ColumnElement[bool]]) -> sa.FromClause:
+        """The runs of these rows. SQLite gets them in the order of their ids, so that whatever is looked up of them is read from front to back."""
+        query = sa.select(rows.c.run_id).where(*where)
+        if self.dialect == "sqlite":
+            query = query.order_by(rows.c.run_id).limit(-1)
+        return query.subquery()
 
     def _by_start(self, drivers: Sequence[Driver], patience: int | None, count: int, last: Sequence[Any] | None) -> list[Any]:
         found: list[Any] = []
@@ -193,7 +213,7 @@ class Plan:
         """First the runs whose metric is a number, in its index's order; then those with NaN; then those without it."""
         key = self.keys[0]
         rest = make_order(self.keys[1:], TIES, self.dialect)
-        same = [check for check in self.checks if check.target == key.target]
+        same = [check for check in self.checks.values() if check.target == key.target]
         rank = 0 if last is None else last[0]
         absent = any(check.op == "IS NULL" for check in same)
         behind = None if last is None else last[2:]
@@ -224,7 +244,7 @@ class Plan:
     def _walk(self, walk: Walk, order: Order, lead: tuple[Any, ...], patience: int | None, count: int, last: Sequence[Any] | None) -> list[Any] | None:
         """Walk the index until `count` rows are found or it ends; None when patience did before.
 
-        With patience it goes in stretches, each four times the one before and ending where the sort key's value changes.
+        With patience it goes in stretches, each up to four times the one before and ending where the sort key's value changes.
         """
         where = [*walk.prefix, *walk.where, *self.filters, *self.more]
         if last is not None:
@@ -247,7 +267,7 @@ class Plan:
                 return found
             if patience is not None and walked >= patience:
                 return None
-            position, begun, stretch = edge, True, stretch * 4
+            position, begun, stretch = edge, True, stretch * 4 if patience is None else min(stretch * 4, patience - walked)
 
     def _edge(self, walk: Walk, down: bool, position: Any, begun: bool, stretch: int) -> Any:
         """The sort key's value so many index entries on; None where fewer are left."""

@@ -90,6 +90,9 @@ class Server:
                 except (OSError, http.client.HTTPException) as again:
                     self.close()
                     error = again
+            if isinstance(error, ssl.SSLCertVerificationError):
+                raise Unavailable(f"{self.url} shows a certificate that is not trusted here ({error.verify_message}); SSL_CERT_FILE=cert.pem names one "
+                                  "that is.", "", "It is tried again.") from error
             raise Unavailable(f"{self.url} is away: {error or type(error).__name__}.", "", "It is tried again.") from error
 
     def _once(self, method: str, path: str, body: bytes | BinaryIO | None, headers: dict[str, str]) -> bytes:

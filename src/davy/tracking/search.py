@@ -8,7 +8,7 @@ import msgspec
 import sqlalchemy as sa
 
 from davy.schema.tables import experiments as experiment_table
-from davy.schema.tables import runs, tags
+from davy.schema.tables import is_short, runs, tags
 from davy.search.order import Part, binding, check_limit, decode, page_of
 from davy.search.select import Selection, select_page
 from davy.tracking.experiments import read_experiments
@@ -109,5 +109,5 @@ def search_experiments(connection: sa.Connection, *, filter: str = "", order_by:
 def children(connection: sa.Connection, run_id: str) -> list[RunRecord]:
     """The active runs nested in this one, the oldest first."""
     query = sa.select(runs.c.run_id).join(tags, tags.c.run_id == runs.c.run_id).where(
-        tags.c.key == PARENT, tags.c.value == run_id, runs.c.lifecycle_stage == "active").order_by(runs.c.start_time, runs.c.run_id)
+        tags.c.key == PARENT, tags.c.value == run_id, is_short(tags.c.value), runs.c.lifecycle_stage == "active").order_by(runs.c.start_time, runs.c.run_id)
     return read_runs(connection, connection.scalars(query).all())

@@ -295,7 +295,7 @@ def drain() -> None:
     deadline = time.monotonic() + wait_seconds()
     for sender in list(_SENDERS.values()):
         for spool, why in sender.drain(max(0.0, deadline - time.monotonic())):
-            tell(f"The run {spool.head.name!r} is not sent to the end: {why} What is left waits in {spool.path}. Send it later: davy sync")
+            tell(f"The run {spool.head.name!r} is not sent to the end: {why.rstrip('.')}. What is left waits in {spool.path}. Send it later: davy sync")
 
 
 def wait_seconds() -> float:

@@ -11,7 +11,8 @@ from davy.registry.aliases import read_aliases
 from davy.registry.catalog import find_model
 from davy.registry.definitions import get_feature_set, get_training_set
 from davy.registry.lineage import lineage
-from davy.registry.models import count_versions, get_version, list_models, list_versions, require_model, versions_of
+from davy.registry.models import PROMPT_TAG, count_versions, get_version, list_models, list_versions, require_model, versions_of
+from davy.registry.search import search_models
 from davy.release.releases import read_releases
 from davy.release.status import told
 from davy.serving.predictions import read_predictions
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     from davy.home import Home
     from davy.registry.models import ModelVersion
 
-NEWEST, MOVES, SHOWN = 20, 10, 100
+NEWEST, MOVES, SHOWN, MOST_PROMPTS = 20, 10, 100, 1000
+PROMPT_TEXT = "mlflow.prompt.text"
 _SHOWN = frozenset(("digest", "feature_set", "rows", "watermarks", "as_known", "start", "end", "columns"))
 _KNEW = {"ingest": "what had arrived before its time", "event": "all that had happened before its time (hindsight)"}
 
@@ -39,7 +41,9 @@ def all_models(home: Home, request: Request) -> Response:
     with home.database.read() as connection:
         traffic = {item.model: item for item in read_traffic(connection)}
         found = list_models(connection)
-    return page(request, "models.html", project=home.config.project, now=home.clock.now(), models=found, traffic=traffic)
+        prompts = search_models(connection, filter=f"tags.`{PROMPT_TAG}` = 'true'", limit=MOST_PROMPTS)
+    return page(request, "models.html", project=home.config.project, now=home.clock.now(), models=found, traffic=traffic, prompts=prompts.names,
+                more=prompts.next is not None)
 
 
 def model(home: Home, request: Request) -> Response:
@@ -93,6 +97,7 @@ def version(home: Home, request: Request) -> Response:
         gate = standing(connection, name, number)
         released = [told(item) for item in read_releases(connection, name) if item.version == number]
     return page(request, "version.html", project=home.config.project, now=now, found=found, line=line, standing=gate, releases=released,
+                prompt=found.tags.get(PROMPT_TEXT),
                 words=describe(features) if features else {},
                 weight=traffic.versions.get(number, 0.0) if traffic else 0.0, traffic=traffic, history=history,
                 answered=requests(home, name, now - PERIOD).get(number), newest=newest_predictions(home, name, now, number))

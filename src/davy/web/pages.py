@@ -10,7 +10,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from davy.errors import DavyError, NotFound
-from davy.web import alerts, artifacts, comparing, gates, journal, models, monitoring, overview, predictions, quality, releases, runs, streams
+from davy.web import alerts, artifacts, comparing, gates, journal, models, monitoring, overview, predictions, quality, releases, runs, streams, traces
 from davy.web.render import page, static, to
 from davy.web.watched import Watched
 
@@ -47,6 +47,8 @@ def routes(home: Home, *, alone: bool = False) -> list[Route]:
         ("/runs/{run}", runs.run),
         ("/runs/{run}/metrics", runs.metric),
         ("/runs/{run}/artifacts/{path:path}", artifacts.artifact),
+        ("/traces", traces.all_traces),
+        ("/traces/{trace}", traces.trace),
         ("/predictions/{prediction}", predictions.prediction),
         ("/streams", streams.streams),
         ("/journal", journal.journal),
@@ -64,7 +66,7 @@ def routes(home: Home, *, alone: bool = False) -> list[Route]:
     if alone:
         watchers = [("/", runs_first)]
     found += [(path, watcher.__name__, partial(watcher, watched)) for path, watcher in watchers]
-    return [Route("/static/{name}", static), *(Route(path, _guarded(home, reader, alone), name=name) for path, name, reader in found)]
+    return [Route("/static/{name}", static), *(Route(path, _guarded(home, reader), name=name) for path, name, reader in found)]
 
 
 def runs_first(watched: Watched, request: Request) -> Response:
@@ -100,9 +102,8 @@ def search(home: Home, request: Request) -> Response:
     return _error(home, request, error)
 
 
-def _guarded(home: Home, reader: Callable[[Request], Response], alone: bool) -> Callable[[Request], Awaitable[Response]]:
+def _guarded(home: Home, reader: Callable[[Request], Response]) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
-        request.state.alone = alone
         try:
             return await run_in_threadpool(reader, request)
         except DavyError as error:

@@ -35,13 +35,14 @@ CONFINED = {
     "referrer-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",
 }
+LONG_NAME = 40
 _UNITS = ((86_400_000_000, "d"), (3_600_000_000, "h"), (60_000_000, "min"), (1_000_000, "s"))
 
 
 def page(request: Request, template: str, *, status: int = 200, **context: Any) -> Response:
     """A whole page. `context` reaches the template escaped."""
-    state = request.scope.get("state", {})
-    text = _environment().get_template(template).render(request=request, identity=state.get("identity"), alone=state.get("alone", False), **context)
+    identity, alone = request.scope.get("state", {}).get("identity"), getattr(request.app.state, "alone", False)
+    text = _environment().get_template(template).render(request=request, identity=identity, alone=alone, **context)
     return HTMLResponse(text, status, headers=CONFINED | {"cache-control": "no-store"})
 
 
@@ -139,6 +140,11 @@ def _short(digest: str | None) -> str:
     return "" if digest is None else digest.removeprefix("sha256:")[:12]
 
 
+def _clipped(name: str) -> str:
+    """A long name without its middle: names of one sweep differ at their ends."""
+    return name if len(name) <= LONG_NAME else f"{name[:LONG_NAME // 2]}…{name[1 - LONG_NAME // 2:]}"
+
+
 def _duration(micros: float | None) -> str:
     if micros is None:
         return "–"
@@ -176,6 +182,6 @@ def _size(count: int | None) -> str:
 def _environment() -> Environment:
     environment = Environment(loader=FileSystemLoader(FOLDER / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"moment": _moment, "ago": _ago, "number": _number, "short": _short, "duration": _duration, "size": _size, "plain": _plain,
-                            "pretty": _pretty, "percent": _percent, "amount": _amount, "span": _span, "ms": _ms, "measured": _measured}
+                            "pretty": _pretty, "clipped": _clipped, "percent": _percent, "amount": _amount, "span": _span, "ms": _ms, "measured": _measured}
     environment.globals |= {"to": to, "asset": _asset}
     return environment

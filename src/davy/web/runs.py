@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, cast
+
+import msgspec
 
 from davy.errors import InvalidInput
 from davy.registry.models import list_versions
 from davy.tracking.experiments import list_experiments
 from davy.tracking.hints import unknown_keys
 from davy.tracking.history import metric_keys
+from davy.tracking.inputs import datasets_of, outputs_of
+from davy.tracking.logged_models import read_logged_models
 from davy.tracking.records import telling_metrics
 from davy.tracking.runs import get_run
 from davy.tracking.search import RunPage, children, search_runs
 from davy.web.artifacts import previews
 from davy.web.charts import chart
+from davy.web.comparing import MOST
 from davy.web.curves import curves, read_view
 from davy.web.render import page
 
@@ -27,13 +32,31 @@ if TYPE_CHECKING:
 PAGE = 100
 POINTS = 2000
 MOST_METRICS, MOST_PARAMS = 4, 3
+FEW = 8
+OWN_TAGS = "mlflow."
 SYSTEM = "system"
 
 
+class Column(msgspec.Struct, frozen=True):
+    """What a table of runs shows of each: a metric's latest value, a param or a tag."""
+
+    kind: Literal["metrics", "params", "tags"]
+    key: str
+
+    @property
+    def field(self) -> str:
+        """Its name in an address."""
+        return f"{self.kind}.{self.key}"
+
+
 def all_runs(home: Home, request: Request) -> Response:
-    """`/runs?experiment=NAME&filter=FILTER&sort=METRIC&order=asc&after=TOKEN`: a page of runs. A filter that can't be read is shown with its fault."""
+    """`/runs?experiment=NAME&filter=FILTER&sort=FIELD&order=asc&column=FIELD&after=TOKEN`: a page of runs.
+
+    A filter or an order that can't be read is shown with its fault. Without columns, those that tell these runs apart are shown.
+    """
     query = request.query_params
     experiment, sort, after, text = query.get("experiment") or None, query.get("sort") or None, query.get("after") or None, query.get("filter", "").strip()
+    asked = [_column(field) for field in dict.fromkeys(query.getlist("column")) if field]
     ascending = query.get("order") == "asc"
     fault: InvalidInput | None = None
     hints: list[str] = []
@@ -47,23 +70,48 @@ def all_runs(home: Home, request: Request) -> Response:
                 hints = unknown_keys(connection, experiments=None if chosen is None else [chosen], filter=text)
         except InvalidInput as error:
             fault, found = error, RunPage([], None)
+    columns = list(dict.fromkeys([*_sorted_by(sort), *(asked or _telling(found.runs))]))
+    kept = {"experiment": chosen, "filter": text, "column": [column.field for column in asked]}
+    order = {"sort": sort, "order": "asc" if ascending else ""}
     return page(request, "runs.html", project=home.config.project, now=home.clock.now(), runs=found.runs, following=found.next, experiments=experiments,
                 experiment=chosen, sort=sort, ascending=ascending, filter=text, fault=fault, hints=hints, status=200 if fault is None else fault.status,
-                metrics=telling_metrics(found.runs, MOST_METRICS, sort), params=_telling(found.runs))
+                columns=columns, choice=_choice(found.runs, columns), kept=kept, order=order, few=FEW)
+
+
+def _column(field: str) -> Column:
+    kind, _, key = field.partition(".")
+    if kind not in ("metrics", "params", "tags") or not key:
+        raise InvalidInput(f"No column is {field!r}.", "A column is metrics.KEY, params.KEY or tags.KEY.", "Choose columns on the page of runs.")
+    return Column(cast("Literal['metrics', 'params', 'tags']", kind), key)
 
 
 def _order(sort: str | None, ascending: bool) -> list[str]:
-    if sort is None:
-        return ["start_time ASC"] if ascending else []
-    return [f"metrics.`{sort}` {'ASC' if ascending else 'DESC'}"]
+    kind, dot, key = (sort or "start_time").partition(".")
+    if sort is None and not ascending:
+        return []
+    return [f"{kind}{f'.`{key}`' if dot else ''} {'ASC' if ascending else 'DESC'}"]
 
 
-def _telling(runs: list[RunRecord]) -> list[str]:
-    """The params whose values tell these runs apart."""
+def _sorted_by(sort: str | None) -> list[Column]:
+    """The column that rows are sorted by, if a column holds it."""
+    return [_column(sort)] if sort is not None and sort.startswith(("metrics.", "params.", "tags.")) else []
+
+
+def _telling(runs: list[RunRecord]) -> list[Column]:
+    """The metrics that say most, and the params whose values tell these runs apart."""
     values: dict[str, set[str | None]] = {}
     for name in {name for run in runs for name in run.params}:
         values[name] = {run.params.get(name) for run in runs}
-    return sorted(name for name, found in values.items() if len(found) > 1 or len(runs) == 1)[:MOST_PARAMS]
+    params = sorted(name for name, found in values.items() if len(found) > 1 or len(runs) == 1)[:MOST_PARAMS]
+    return [*(Column("metrics", key) for key in telling_metrics(runs, MOST_METRICS)), *(Column("params", key) for key in params)]
+
+
+def _choice(runs: list[RunRecord], shown: list[Column]) -> list[tuple[str, list[Column]]]:
+    """All columns that these runs have, by kind; MLflow's own tags are left out."""
+    found = {*shown, *(Column("metrics", key) for run in runs for key in run.metrics), *(Column("params", key) for run in runs for key in run.params),
+             *(Column("tags", key) for run in runs for key in run.tags if not key.startswith(OWN_TAGS))}
+    kinds = ("metrics", "params", "tags")
+    return [(kind, several) for kind in kinds if (several := sorted((column for column in found if column.kind == kind), key=lambda column: column.key))]
 
 
 def run(home: Home, request: Request) -> Response:
@@ -74,10 +122,13 @@ def run(home: Home, request: Request) -> Response:
         files = previews(connection, home, found.id)
         nested = children(connection, found.id)
         versions = list_versions(connection, run_id=found.id)
-    tags = {key: value for key, value in found.tags.items() if not key.startswith("mlflow.")}
+        datasets = datasets_of(connection, [found.id]).get(found.id, [])
+        models = read_logged_models(connection, [model_id for model_id, _ in outputs_of(connection, [found.id]).get(found.id, [])])
+    tags = {key: value for key, value in found.tags.items() if not key.startswith(OWN_TAGS)}
     metrics = sorted(found.metrics.items(), key=lambda item: (item[0].startswith(f"{SYSTEM}/"), item[0]))
     return page(request, "run.html", project=home.config.project, now=home.clock.now(), run=found, counts=counts, files=files, children=nested,
-                versions=versions, tags=tags, metrics=metrics, groups=_groups([key for key, count in counts.items() if count > 1]), points=POINTS)
+                versions=versions, datasets=datasets, models=models, tags=tags, columns=_telling(nested), most=MOST, metrics=metrics,
+                groups=_groups([key for key, count in counts.items() if count > 1]), points=POINTS)
 
 
 def metric(home: Home, request: Request) -> Response:

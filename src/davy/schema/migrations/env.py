@@ -35,10 +35,20 @@ def _mend_added() -> None:
             connection.exec_driver_sql(f"ALTER TABLE {odd.table} ALTER COLUMN {odd.column} TYPE {kind}")
 
 
+def _lock() -> None:
+    """Wait for whoever writes, and hold the others off, in PostgreSQL: children before parents as an insert does, so that nobody waits in a circle."""
+    connection = context.get_bind()
+    if connection.dialect.name == "postgresql":
+        there = set(sa.inspect(connection).get_table_names())
+        if held := [table.name for table in reversed(metadata.sorted_tables) if table.name in there]:
+            connection.exec_driver_sql(f"LOCK TABLE {', '.join(held)} IN SHARE MODE")
+
+
 context.configure(connection=context.config.attributes["connection"], target_metadata=metadata, render_as_batch=True, transactional_ddl=True)
 sa.event.listen(sa.Table, "before_create", _as_in_sqlite)
 try:
     with context.begin_transaction():
+        _lock()
         context.run_migrations()
         _mend_added()
 finally:

@@ -118,8 +118,12 @@ function closer(figure, held) {
 // MLflow's clients print addresses of MLflow's own pages; they lead to ours.
 function moved() {
   const [, experiment, , run] = location.hash.match(/^#\/experiments\/(\d+)(\/runs\/([0-9a-f]+))?/) || [];
+  const traced = location.hash.match(/^#\/experiments\/(\d+)\/traces(?:.*[?&]selectedEvaluationId=([\w-]+))?/);
   const [, name, , version] = location.hash.match(/^#\/models\/([^/]+)(\/versions\/(\d+))?/) || [];
-  if (run) location.replace(`/runs/${run}`);
+  const [, prompt] = location.hash.match(/^#\/prompts\/([^/?]+)/) || [];
+  if (traced) location.replace(traced[2] ? `/traces/${traced[2]}` : `/traces?experiment_id=${traced[1]}`);
+  else if (prompt) location.replace(`/models/${prompt}`);
+  else if (run) location.replace(`/runs/${run}`);
   else if (experiment) location.replace(`/runs?experiment_id=${experiment}`);
   else if (name) location.replace(`/models/${name}${version ? `/${version}` : ""}`);
 }
