@@ -42,6 +42,7 @@ from davy.tracking.artifacts import add_artifacts
 from davy.tracking.inputs import Dataset, DatasetInput, log_datasets, log_model_inputs, log_outputs
 from davy.tracking.logged_models import ModelMetric, add_model_metrics
 from davy.tracking.points import add_points
+from davy.tracking.records import LONGEST_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -63,7 +64,7 @@ class Imported(msgspec.Struct):
     Attributes:
         known: how many runs were here already.
         missing: folders of artifacts that are not there, so that no files of the runs in question were found, if they had any.
-        unread: how many files, or roots with all their files, could not be read; `problems` says why of the first hundred.
+        unread: how many files, roots with all their files, or params and tags with too long a key did not come along; `problems` says why of the first hundred.
     """
 
     source: dict[str, int]
@@ -165,15 +166,16 @@ class _Import:
                 assert made is not None
                 number = int(made[0])
                 connection.execute(sa.update(experiments).where(experiments.c.experiment_id == number).values(artifact_location=f"mlflow-artifacts:/{number}"))
-            _put(connection, experiment_tags, {"experiment_id": number}, texts(found.tags), over=False)
+            _put(connection, experiment_tags, {"experiment_id": number}, self._fitting(found.tags, f"experiment {found.name}"), over=False)
             return int(number)
 
     def run(self, run: Any, experiment: int) -> None:
         """A run with its histories, files and links."""
         info, run_id = run.info, run.info.run_id
-        curves, given, tagged = self.source.curves(run), texts(run.data.params), texts(run.data.tags)
+        curves, given, tagged = self.source.curves(run), self._fitting(run.data.params, f"run {run_id}"), self._fitting(run.data.tags, f"run {run_id}")
         self.runs[run_id] = None
-        for kind, count in (("runs", 1), ("points", sum(len(points.steps) for points in curves.values())), ("params", len(given)), ("tags", len(tagged))):
+        for kind, count in (("runs", 1), ("points", sum(len(points.steps) for points in curves.values())),
+                            ("params", len(run.data.params or ())), ("tags", len(run.data.tags or ()))):
             self.counted[kind] += count
         with self.home.database.read() as connection:
             status = connection.scalar(sa.select(runs.c.status).where(runs.c.run_id == run_id))
@@ -236,7 +238,7 @@ class _Import:
         if known is not None and known != "PENDING":
             files = self._files(model.artifact_location, model.model_id, due=known == "READY")
             with self.home.database.begin() as connection:
-                _put(connection, logged_model_tags, {"model_id": model.model_id}, texts(model.tags), over=False)
+                _put(connection, logged_model_tags, {"model_id": model.model_id}, self._fitting(model.tags, f"logged model {model.model_id}"), over=False)
                 add_artifacts(connection, model.model_id, files, blobs=self.home.blobs, clock=self.home.clock)
             return
         status = str(getattr(model.status, "value", model.status)).removeprefix("LOGGED_MODEL_")
@@ -248,8 +250,8 @@ class _Import:
                "lifecycle_stage": "active"}
         with self.home.database.begin() as connection:
             connection.execute(insert(connection, logged_models).values(row).on_conflict_do_update(index_elements=["model_id"], set_=row))
-            _put(connection, logged_model_params, {"model_id": model.model_id}, texts(model.params))
-            _put(connection, logged_model_tags, {"model_id": model.model_id}, texts(model.tags))
+            _put(connection, logged_model_params, {"model_id": model.model_id}, self._fitting(model.params, f"logged model {model.model_id}"))
+            _put(connection, logged_model_tags, {"model_id": model.model_id}, self._fitting(model.tags, f"logged model {model.model_id}"))
             add_artifacts(connection, model.model_id, files, blobs=self.home.blobs, clock=self.home.clock)
 
     def _files(self, root: str, owner: str = "", *, due: bool = False) -> dict[str, tuple[str, int]]:
@@ -281,6 +283,14 @@ class _Import:
             self._unread(error)
         return new
 
+    def _fitting(self, pairs: dict[str, Any] | Sequence[Any] | None, whose: str) -> dict[str, str]:
+        """Params or tags, without those whose key is longer than any may be here; MLflow's client refuses such keys, and its server on SQLite does not."""
+        found = texts(pairs)
+        for key in [key for key in found if len(key) > LONGEST_KEY]:
+            self._unread(Unreadable(f"The key {key[:40]!r}... of {whose} has {len(key)} characters; {LONGEST_KEY} are allowed."))
+            del found[key]
+        return found
+
     def _unread(self, error: Unreadable) -> None:
         self.unread += 1
         if len(self.problems) < _TOLD:
@@ -299,7 +309,7 @@ class _Import:
             who: dict[str, Any] = {"clock": self.home.clock, "actor": self.home.actor}
             if connection.execute(insert(connection, registered_models).values(row).on_conflict_do_nothing(index_elements=["name"])).rowcount:
                 journal.append(connection, **who, action="model.create", subject=found.name, details={"import": self.source.shown})
-            _put(connection, registered_model_tags, {"name": found.name}, texts(found.tags), over=False)
+            _put(connection, registered_model_tags, {"name": found.name}, self._fitting(found.tags, f"model {found.name}"), over=False)
             for version in versions:
                 if self._version(connection, version):
                     journal.append(connection, **who, action="version.register", subject=found.name, details={
@@ -326,7 +336,7 @@ class _Import:
             user_id=found.user_id or "", current_stage=found.current_stage or "None", description=found.description or "", source=source,
             storage_location=location, run_id=found.run_id or None, run_link=found.run_link or None, status=found.status, status_message=found.status_message,
             deleted=False, model_id=model_id))
-        _put(connection, model_version_tags, {"name": found.name, "version": number}, texts(found.tags))
+        _put(connection, model_version_tags, {"name": found.name, "version": number}, self._fitting(found.tags, f"version {number} of {found.name}"))
         return True
 
     def _located(self, connection: sa.Connection, found: Any) -> tuple[str, str | None, str | None]:
