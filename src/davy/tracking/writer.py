@@ -2,8 +2,8 @@
 
 What is logged goes into a buffer; a thread stores it within 100 ms, in the home's database or, for a server, in a spool on
 disk from which it is sent. Nothing is lost when the block or the program ends, on an exception, on SIGTERM or in a fork;
-`kill -9` and the loss of power take what was logged within the last 100 ms; the loss of power also what was set aside on
-disk since the database began to hang.
+`kill -9` and the loss of power take what was logged within the last 100 ms, and where the database takes longer than that to
+store anything, within the last 600 ms; the loss of power also what was set aside on disk since the database began to hang.
 """
 
 from __future__ import annotations
