@@ -202,7 +202,7 @@ def over_http(server: Server, experiments: Sequence[int]) -> Callable[[Case, str
 
 def shown(server: Server) -> dict[str, Any]:
     """The page of runs in a browser."""
-    asked = {"/runs": "/runs", "/runs by a metric": "/runs?sort=m1", "/runs with a filter": "/runs?filter=" + quote("metrics.m1 > 0.9999"),
+    asked = {"/runs": "/runs", "/runs by a metric": "/runs?sort=metrics.m1", "/runs with a filter": "/runs?filter=" + quote("metrics.m1 > 0.9999"),
              "/runs of an experiment": "/runs?experiment=bench-1"}
     def get(path: str) -> bytes:
         with urllib.request.urlopen(server.uri + path) as answer:
