@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
@@ -25,3 +27,22 @@ def test_it_begins_with_runs_and_offers_only_what_it_has(home: Home) -> None:
     with TestClient(Starlette(routes=routes(home))) as client:
         assert client.get("/").url.path == "/"
         assert "/streams" in client.get("/runs").text
+
+
+def test_it_holds_no_engine_in_memory(home: Home) -> None:
+    program = f"""
+import sys
+from pathlib import Path
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
+import davy.server.tracking
+from davy.home import Home
+from davy.web.pages import routes
+application = Starlette(routes=routes(Home(Path({str(home.root)!r})), alone=True))
+application.state.alone = True
+for path in ("/runs", "/models", "/journal", "/traces"):
+    assert TestClient(application).get(path).status_code == 200
+print(sorted({{"polars", "deltalake", "lmdb"}} & sys.modules.keys()))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("[]\n", 0), done.stderr

@@ -15,11 +15,10 @@ from davy.registry.models import PROMPT_TAG, count_versions, get_version, list_m
 from davy.registry.search import search_models
 from davy.release.releases import read_releases
 from davy.release.status import told
-from davy.serving.predictions import read_predictions
 from davy.serving.traffic import Traffic, read_traffic
 from davy.store.journal import entries
 from davy.tracking.runs import read_runs
-from davy.web.overview import PERIOD, requests
+from davy.web.answers import PERIOD, newest_predictions, requests
 from davy.web.render import page
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from davy.home import Home
     from davy.registry.models import ModelVersion
 
-NEWEST, MOVES, SHOWN, MOST_PROMPTS = 20, 10, 100, 1000
+MOVES, SHOWN, MOST_PROMPTS = 10, 100, 1000
 PROMPT_TEXT = "mlflow.prompt.text"
 _SHOWN = frozenset(("digest", "feature_set", "rows", "watermarks", "as_known", "start", "end", "columns"))
 _KNEW = {"ingest": "what had arrived before its time", "event": "all that had happened before its time (hindsight)"}
@@ -69,19 +68,6 @@ def _shown(connection: Connection, name: str, traffic: Traffic | None) -> list[M
     newest = list_versions(connection, name, limit=SHOWN)
     held = {*read_aliases(connection, name).values(), *(traffic.versions if traffic else ())} - {version.version for version in newest}
     return [*newest, *versions_of(connection, [(name, number) for number in sorted(held, reverse=True)])]
-
-
-def newest_predictions(home: Home, name: str, now: int, version: int | None = None) -> list[dict[str, Any]]:
-    """The last predictions of the last day, or of the last 30 days when that had none; the newest first."""
-    import polars as pl
-
-    for days in (1, 30):
-        frames = read_predictions(home, name, start=now - days * PERIOD, version=version)
-        if frames:
-            columns = ["prediction", "time", "version", "arm", "output", "output_json", "latency_us"]
-            joined = pl.concat([frame.select(columns) for frame in frames.values()]).sort("time", "prediction", descending=True).head(NEWEST)
-            return joined.with_columns(pl.col("time").dt.epoch("us")).to_dicts()
-    return []
 
 
 def version(home: Home, request: Request) -> Response:

@@ -9,7 +9,6 @@ from davy.registry.models import list_models
 from davy.release.releases import get_release
 from davy.release.status import live as live_versions
 from davy.release.status import told
-from davy.serving.predictions import read_predictions
 from davy.store.journal import entries
 from davy.tracking.records import telling_metrics
 from davy.tracking.search import search_runs
@@ -22,10 +21,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from davy.home import Home
     from davy.web.watched import Watched
 
-PERIOD = 24 * 3_600_000_000
 RECENT, SHOWN_METRICS = 5, 3
 ALERTS = 4
 
@@ -67,18 +64,3 @@ def _answer(live: list[dict[str, Any]]) -> tuple[str, str]:
     if "bad" in tones:
         return "not all is well", "bad"
     return ("it answers, but look closer", "wait") if "wait" in tones else ("and it is well", "good")
-
-
-def requests(home: Home, model: str, start: int) -> dict[int, dict[str, Any]]:
-    """Per version that has answered since `start`: how many, latencies in microseconds, the newest prediction's time and id."""
-    import polars as pl
-
-    frames = read_predictions(home, model, start=start)
-    if not frames:
-        return {}
-    columns = ["version", "time", "prediction", "latency_us"]
-    joined = pl.concat([frame.select(columns) for frame in frames.values()]).sort("time", "prediction")
-    summed = joined.group_by("version").agg(
-        pl.len().alias("count"), pl.col("latency_us").quantile(0.5).alias("p50"), pl.col("latency_us").quantile(0.99).alias("p99"),
-        pl.col("time").last().dt.epoch("us").alias("newest"), pl.col("prediction").last().alias("newest_id"))
-    return {row.pop("version"): row for row in summed.to_dicts()}

@@ -10,9 +10,8 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from davy.errors import DavyError, NotFound
-from davy.web import alerts, artifacts, comparing, gates, journal, models, monitoring, overview, predictions, quality, releases, runs, streams, traces
+from davy.web import artifacts, comparing, gates, journal, models, releases, runs, streams, traces
 from davy.web.render import page, static, to
-from davy.web.watched import Watched
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -38,7 +37,7 @@ def routes(home: Home, *, alone: bool = False) -> list[Route]:
         ("/models/{name}/releases", releases.releases),
         ("/releases/{release}", releases.release),
         ("/releases/{release}/series", releases.release_series),
-        ("/alerts", alerts.alerts),
+        ("/alerts", alerts),
         ("/feature-sets/{digest}", models.feature_set),
         ("/training-sets/{digest}", models.training_set),
         ("/runs", runs.all_runs),
@@ -49,11 +48,21 @@ def routes(home: Home, *, alone: bool = False) -> list[Route]:
         ("/runs/{run}/artifacts/{path:path}", artifacts.artifact),
         ("/traces", traces.all_traces),
         ("/traces/{trace}", traces.trace),
-        ("/predictions/{prediction}", predictions.prediction),
+        ("/predictions/{prediction}", prediction),
         ("/streams", streams.streams),
         ("/journal", journal.journal),
         ("/search", search),
     ]
+    found: list[tuple[str, str, Callable[[Request], Response]]] = [(path, reader.__name__, partial(reader, home)) for path, reader in readers]
+    found += [("/", "runs_first", runs_first)] if alone else _watching(home)
+    return [Route("/static/{name}", static), *(Route(path, _guarded(home, reader), name=name) for path, name, reader in found)]
+
+
+def _watching(home: Home) -> list[tuple[str, str, partial[Response]]]:
+    """The pages of what is live, which bring the engines along; a server that only tracks does without."""
+    from davy.web import monitoring, overview, quality
+    from davy.web.watched import Watched
+
     watchers: list[tuple[str, Callable[[Watched, Request], Response]]] = [
         ("/", overview.overview),
         ("/models/{name}/monitoring", monitoring.monitoring),
@@ -62,14 +71,24 @@ def routes(home: Home, *, alone: bool = False) -> list[Route]:
         ("/models/{name}/monitoring/quality", quality.quality_series),
     ]
     watched = Watched(home)
-    found = [(path, reader.__name__, partial(reader, home)) for path, reader in readers]
-    if alone:
-        watchers = [("/", runs_first)]
-    found += [(path, watcher.__name__, partial(watcher, watched)) for path, watcher in watchers]
-    return [Route("/static/{name}", static), *(Route(path, _guarded(home, reader), name=name) for path, name, reader in found)]
+    return [(path, watcher.__name__, partial(watcher, watched)) for path, watcher in watchers]
 
 
-def runs_first(watched: Watched, request: Request) -> Response:
+def alerts(home: Home, request: Request) -> Response:
+    """`/alerts`."""
+    from davy.web.alerts import alerts
+
+    return alerts(home, request)
+
+
+def prediction(home: Home, request: Request) -> Response:
+    """`/predictions/ID`."""
+    from davy.web.predictions import prediction
+
+    return prediction(home, request)
+
+
+def runs_first(request: Request) -> Response:
     """`/` of a server that only tracks."""
     return RedirectResponse("/runs", 303)
 
