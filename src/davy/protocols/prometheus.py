@@ -7,9 +7,6 @@ from typing import TYPE_CHECKING
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from davy.monitoring.profiles import ALL_TIME, merged, slices
-from davy.monitoring.summary import alert_states, summary
-
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
@@ -63,6 +60,8 @@ def write_metrics(home: Home, monitor: Monitor) -> None:
 
 def exposition(home: Home, monitor: Monitor) -> str:
     """All metrics of all models."""
+    from davy.monitoring.summary import alert_states, summary
+
     found: list[Sample] = []
     for model in monitor.models():
         found += _counted(home, model)
@@ -93,6 +92,8 @@ def render(samples: Iterable[Sample]) -> str:
 
 
 def _counted(home: Home, model: str) -> Iterator[Sample]:
+    from davy.monitoring.profiles import ALL_TIME, merged, slices
+
     for (version, arm), profile in sorted(merged(slices(home, model, span=ALL_TIME)).items()):
         labels = {"model": model, "version": version, "arm": arm}
         for status, count in sorted(profile.statuses.items()):
