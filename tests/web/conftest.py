@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 import pytest
 from starlette.applications import Starlette
+from starlette.testclient import TestClient
 
 from databases import write_settings
 from davy import Float, Outcome, Stream, Time, View, agg, derive, model
@@ -236,6 +237,12 @@ def served(home: Home) -> Iterator[str]:
     loop.call_soon_threadsafe(server.stop)
     thread.join(10)
     loop.close()
+
+
+@pytest.fixture
+def client(home: Home) -> Iterator[TestClient]:
+    with TestClient(Starlette(routes=routes(home))) as client:
+        yield client
 
 
 @pytest.fixture(scope="session")

@@ -215,11 +215,13 @@ def test_a_run_under_way_is_followed(tab: Tab, home: Home) -> None:
         run.flush()
         page.clock.run_for(6_000)
         expect(page.locator("figure canvas")).to_have_count(1)
+        expect(page.locator("figcaption")).to_contain_text("2 points")
         run.log(loss=0.25, step=2)
         run.finish()
         page.clock.run_for(6_000)
         expect(page.get_by_role("cell", name="0.25")).to_be_visible()
         expect(page.locator("dl").first).to_contain_text("finished")
+        expect(page.locator("figcaption")).to_contain_text("3 points")
         expect(page.locator("[data-live]")).to_have_count(0)
     assert not tab.complaints
 

@@ -5,17 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from davy.tracking.runs import get_run
 from davy.tracking.writer import start
 from davy.web.comparing import MOST, POINTS
-from davy.web.pages import routes
 from davy.web.runs import _groups
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
 
     from davy.home import Home
 
@@ -32,12 +29,6 @@ def ids(home: Home) -> list[str]:
                 run.log(loss=9.0 if step == SPIKE else 1 / (step + 1), step=step)
             found.append(run.id)
     return found
-
-
-@pytest.fixture
-def client(home: Home) -> Iterator[TestClient]:
-    with TestClient(Starlette(routes=routes(home))) as client:
-        yield client
 
 
 def test_a_filter_finds_and_its_faults_are_shown_in_place(client: TestClient, ids: list[str]) -> None:

@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 from playwright.sync_api import expect
-from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from davy.core.clock import new_id
 from davy.tracking.inputs import Dataset, DatasetInput, log_datasets, log_outputs
 from davy.tracking.logged_models import create_logged_model
 from davy.tracking.writer import start
-from davy.web.pages import routes
 from davy.web.runs import FEW, PAGE
 
 from .conftest import served
@@ -27,12 +25,6 @@ if TYPE_CHECKING:
     from .conftest import Tab
 
 LONG = "sweep_over_learning_rate_and_depth_with_five_folds_and_a_seed_{}"
-
-
-@pytest.fixture
-def client(home: Home) -> Iterator[TestClient]:
-    with TestClient(Starlette(routes=routes(home))) as client:
-        yield client
 
 
 def _sweep(home: Home, count: int) -> list[str]:

@@ -7,26 +7,17 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from davy.tracking.artifacts import add_artifacts
 from davy.tracking.traces import Trace, put_trace
-from davy.web.pages import routes
 from davy.web.traces import MOST_SPANS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
 
     from davy.home import Home
 
 HOSTILE = "<script>alert(1)</script>"
-
-
-@pytest.fixture
-def client(home: Home) -> Iterator[TestClient]:
-    with TestClient(Starlette(routes=routes(home))) as client:
-        yield client
 
 
 def _span(number: int, parent: int | None, start: int, end: int | None, **others: Any) -> dict[str, Any]:

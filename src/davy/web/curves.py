@@ -59,7 +59,7 @@ def curves(connection: Connection, runs: Sequence[RunRecord], key: str, view: Vi
             found.append(_Curve(run.name if len(runs) > 1 else key, hue, _across(run, curve, view.time), curve, smooth))
     x, columns = _beside(found)
     series = [line for one, (values, smooth) in zip(found, columns, strict=True) for line in _lines(one, values, smooth, span=len(found) > 1)]
-    steps = {place: step for one in found for place, step in zip(one.x, one.history.steps, strict=True)}
+    steps = {place: step for one in found for place, step in zip(one.x, one.history.steps, strict=True)} if view.time else {}
     return Chart(x, "time since the start" if view.time else "step", key, series, total=sum(one.history.total for one in found), elapsed=view.time,
                  steps=[steps[place] for place in x] if view.time else ())
 

@@ -181,33 +181,37 @@ document.querySelectorAll("form.view").forEach((form) => {
   });
 });
 
-// A run that is under way: every few seconds its parts that change are read anew, and its curves, but for those that somebody looks into.
+// A run that is under way: every few seconds its parts that change are read anew, and the curves in sight, but for those that somebody looks into.
 const EVERY = 5000;
 async function refresh() {
   const live = document.querySelector("[data-live]");
   if (!live) return;
   if (document.visibilityState === "visible") {
-    try {
-      const response = await fetch(location.href);
-      const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
-      if (response.ok) renew(fresh);
-    } catch { /* the server is away; it is asked again */ }
+    const response = await fetch(location.href).catch(() => null); // while the server is away it is asked again
+    if (response && response.ok && !response.redirected) renew(new DOMParser().parseFromString(await response.text(), "text/html"));
   }
   setTimeout(refresh, EVERY);
 }
+const isSeen = (figure) => figure.getBoundingClientRect().bottom > 0 && figure.getBoundingClientRect().top < innerHeight;
 function renew(fresh) {
   for (const part of document.querySelectorAll("[data-part]")) {
     const other = fresh.querySelector(`[data-part="${part.dataset.part}"]`);
     if (other) part.innerHTML = other.innerHTML;
   }
-  const known = new Set([...document.querySelectorAll("figure[data-curve]")].map((figure) => figure.dataset.chart));
   const held = document.querySelector("#curves"), others = fresh.querySelector("#curves");
-  if (held && others && [...others.querySelectorAll("figure[data-curve]")].some((figure) => !known.has(figure.dataset.chart))) {
+  const known = new Map([...held.querySelectorAll("figure[data-curve]")].map((figure) => [figure.dataset.chart, figure]));
+  const found = [...others.querySelectorAll("figure[data-curve]")];
+  if (found.every((other) => known.has(other.dataset.chart))) {
+    for (const other of found) {
+      const figure = known.get(other.dataset.chart);
+      figure.querySelector("figcaption").innerHTML = other.querySelector("figcaption").innerHTML;
+      Object.assign(figure.dataset, other.dataset);
+    }
+    drawings.forEach((drawing, figure) => isSeen(figure) && !drawing.isLookedInto() && drawing.load());
+  } else {
     held.innerHTML = others.innerHTML;
     drawings.clear();
     watch(held);
-  } else {
-    drawings.forEach((drawing) => drawing.isLookedInto() || drawing.load());
   }
   const live = document.querySelector("[data-live]");
   if (live && !fresh.querySelector("[data-live]")) delete live.dataset.live;
