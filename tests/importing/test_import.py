@@ -6,15 +6,17 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlalchemy as sa
 
-from databases import write_settings
+from databases import ON_POSTGRES, write_settings
 from davy.auth.tokens import new_token
 from davy.auth.users import add_user
 from davy.cli.main import run as davy
@@ -211,6 +213,19 @@ def test_what_cant_be_read_does_not_stop_the_rest(old_folder: Filled, home: Home
     assert found["here"]["files"] == found["source"]["files"] - 2
     with home.database.read() as connection:
         assert connection.scalars(sa.select(artifacts.c.path).where(artifacts.c.owner == old_folder.ids["child"])).all() == ["hash#tag"]
+
+
+def test_a_run_that_the_database_can_not_hold_is_left_out_whole(database: Filled, home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    here, child = tmp_path / "mlflow.db", database.ids["child"]
+    shutil.copy(database.path, here)
+    with closing(sqlite3.connect(here)) as there, there:
+        there.execute("UPDATE runs SET name = ? WHERE run_uuid = ?", ("n" * 600, child))
+    found = _brought(capsys, str(here), code=int(ON_POSTGRES))  # SQLite's columns have no lengths
+    assert (found["source"]["runs"], found["here"]["runs"]) == (5, 5 - ON_POSTGRES)
+    assert [problem for problem in found["problems"] if f"The run {child} can't be stored" in problem] == found["problems"]
+    assert found["unread"] == int(ON_POSTGRES)
+    with home.database.read() as connection:
+        assert bool(connection.execute(sa.select(tags).where(tags.c.run_id == child)).all()) is not ON_POSTGRES
 
 
 def test_one_experiment_comes_with_the_models_of_its_runs(old_folder: Filled, home: Home, capsys: pytest.CaptureFixture[str]) -> None:

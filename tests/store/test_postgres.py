@@ -21,7 +21,7 @@ from davy.schema import open_database
 from davy.store import journal
 from davy.store.database import Database, insert
 from davy.store.postgres import WRITERS, PostgresBackend
-from postgres_kit import PASSWORD, Postgres, server
+from postgres_kit import PASSWORD, Postgres
 from server_kit import until
 from store.disk import small_disk
 
@@ -30,18 +30,6 @@ if TYPE_CHECKING:
 
 INSERT = sa.text("INSERT INTO traffic (model, revision, weights, updated, actor) VALUES (:model, :revision, '{}', 0, 'tester')")
 COUNTER = sa.text("UPDATE traffic SET revision = revision + 1")
-
-
-@pytest.fixture
-def postgres() -> Postgres:
-    return server()
-
-
-@pytest.fixture
-def name(postgres: Postgres) -> Iterator[str]:
-    made = postgres.fresh()
-    yield made
-    postgres.drop(made)
 
 
 @pytest.fixture

@@ -14,26 +14,13 @@ import sqlalchemy as sa
 from davy.errors import Unavailable
 from davy.schema import open_database
 from davy.store.writer import GroupWriter
-from postgres_kit import PASSWORD, Postgres, server
+from postgres_kit import PASSWORD, Postgres
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
 
     from davy.store.database import Database
 
 COUNTER = sa.text("UPDATE traffic SET revision = revision + 1")
-
-
-@pytest.fixture
-def postgres() -> Postgres:
-    return server()
-
-
-@pytest.fixture
-def name(postgres: Postgres) -> Iterator[str]:
-    made = postgres.fresh()
-    yield made
-    postgres.drop(made)
 
 
 def _count(database: Database) -> int:

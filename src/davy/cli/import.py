@@ -59,7 +59,7 @@ def command(kind: str, uri: str, experiments: tuple[str, ...], artifacts: Path |
     for problem in found.problems:
         note(problem)
     if found.unread:
-        raise Different(f"{found.unread} files, folders with all their files, or texts could not be taken over; everything else is here.",
+        raise Different(f"{found.unread} items could not be taken over; everything else is here.",
                         "What each of them is was said above.", "Mend that, then type the same again: it goes on with what is missing.")
     if not found.equal:
         wrong = ", ".join(kind for kind in KINDS if found.source[kind] != found.here[kind])

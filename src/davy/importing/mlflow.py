@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 import sqlalchemy as sa
 
-from davy.errors import Conflict, NotFound, nearest
+from davy.errors import Conflict, InvalidInput, NotFound, nearest
 from davy.importing.files import Unreadable, stored
 from davy.importing.source import texts
 from davy.registry.aliases import NONE, Protection, read_aliases, set_alias
@@ -64,7 +64,8 @@ class Imported(msgspec.Struct):
     Attributes:
         known: how many runs were here already.
         missing: folders of artifacts that are not there, so that no files of the runs in question were found, if they had any.
-        unread: how many files, roots with all their files, or params and tags with too long a key did not come along; `problems` says why of the first hundred.
+        unread: how many items did not come along: files, roots with all their files, params and tags with too long a key, and runs that
+            can't be stored; `problems` says why of the first hundred.
     """
 
     source: dict[str, int]
@@ -118,7 +119,7 @@ def import_mlflow(home: Home, source: Source, *, only: Sequence[str] = (), prote
             job.experiment(found)
         for number, run_ids in ids.items():
             for run_id in run_ids:
-                job.run(source.run(run_id), job.experiments[number])
+                job.run_or_tell(source.run(run_id), job.experiments[number])
                 watched.advance()
         for model in models:
             versions = source.versions(model.name)
@@ -168,6 +169,13 @@ class _Import:
                 connection.execute(sa.update(experiments).where(experiments.c.experiment_id == number).values(artifact_location=f"mlflow-artifacts:/{number}"))
             _put(connection, experiment_tags, {"experiment_id": number}, self._fitting(found.tags, f"experiment {found.name}"), over=False)
             return int(number)
+
+    def run_or_tell(self, run: Any, experiment: int) -> None:
+        """A run that the database can't hold, as its name is too long for it, is left out whole and told; the rest goes on."""
+        try:
+            self.run(run, experiment)
+        except InvalidInput as error:
+            self._unread(Unreadable(f"The run {run.info.run_id} can't be stored: {error.came}"))
 
     def run(self, run: Any, experiment: int) -> None:
         """A run with its histories, files and links."""
