@@ -10,11 +10,11 @@ import pytest
 from starlette.testclient import TestClient
 
 from davy.tracking.artifacts import add_artifacts
+from davy.tracking.assessments import add_assessments
 from davy.tracking.traces import Trace, put_trace
 from davy.web.traces import MOST_SPANS
 
 if TYPE_CHECKING:
-
     from davy.home import Home
 
 HOSTILE = "<script>alert(1)</script>"
@@ -72,6 +72,22 @@ def test_spans_lie_within_each_other_by_time(client: TestClient, home: Home) -> 
         assert told in page
     assert HOSTILE not in page
     assert HOSTILE.replace("<", "&lt;").replace(">", "&gt;") in page
+
+
+def test_what_was_said_of_a_trace_is_shown(client: TestClient, home: Home) -> None:
+    found = _keep(home, "answer")
+    assert "What was said of it" not in client.get(f"/traces/{found}").text
+    source, times = {"source_type": "LLM_JUDGE", "source_id": "judge-7"}, {"create_time": "2026-01-02T03:04:05Z", "last_update_time": "2026-01-02T03:04:05Z"}
+    with home.database.begin() as connection:
+        first = add_assessments(connection, found, [{"assessment_name": "good", "feedback": {"value": False}, "source": source, "rationale": HOSTILE, **times}],
+                                clock=home.clock)[0]
+        add_assessments(connection, found, [{"assessment_name": "good", "feedback": {"value": True}, "overrides": first["assessment_id"], **times},
+                                            {"assessment_name": "answer", "expectation": {"value": {"n": 42}}, **times}], clock=home.clock)
+    page = client.get(f"/traces/{found}").text
+    for told in ("What was said of it", "llm judge judge-7", "2026-01-02 03:04:05", "expected", "42"):
+        assert told in page
+    assert page.count("overridden") == 1
+    assert HOSTILE not in page
 
 
 @pytest.mark.parametrize("content", [None, b"{", b'{"spans": [{"name": 5}]}', b"\xff"])

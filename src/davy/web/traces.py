@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from davy.core.time import to_micros
 from davy.errors import InvalidInput
 from davy.tracking.artifacts import get_artifact
+from davy.tracking.assessments import read_assessments
 from davy.tracking.experiments import list_experiments
 from davy.tracking.places import locate, uri_path
 from davy.tracking.traces import TracePage, get_trace, search_traces
@@ -37,6 +39,18 @@ class Span(msgspec.Struct, frozen=True):
     took: float
     failed: bool
     details: dict[str, str]
+
+
+class Said(msgspec.Struct, frozen=True):
+    """Feedback on a trace, or what was expected of it: who said it, when (microseconds, if that is known), and whether nothing has overridden it."""
+
+    name: str
+    kind: str
+    value: str
+    source: str
+    time: int | None
+    rationale: str
+    valid: bool
 
 
 class _Status(msgspec.Struct):
@@ -82,9 +96,21 @@ def trace(home: Home, request: Request) -> Response:
         found = get_trace(connection, request.path_params["trace"])
         names = {item.id: item.name for item in list_experiments(connection)}
         spans = _spans(home, connection, found)
+        said = [_said(one) for one in read_assessments(connection, found.id)]
     tags = {key: value for key, value in found.tags.items() if not key.startswith(OWN)}
     return page(request, "trace.html", project=home.config.project, now=home.clock.now(), trace=found, experiment=names.get(found.experiment_id, ""),
-                name=found.tags.get(NAME, found.id), tags=tags, run=found.metadata.get(RUN), spans=spans, most=MOST_SPANS)
+                name=found.tags.get(NAME, found.id), tags=tags, run=found.metadata.get(RUN), spans=spans, said=said,
+                most=MOST_SPANS)
+
+
+def _said(one: dict[str, Any]) -> Said:
+    kind = next((kind for kind in ("feedback", "expectation", "issue") if kind in one), "feedback")
+    content, source = one.get(kind) or {}, one.get("source") or {}
+    value = content.get("error") or content.get("value", content.get("serialized_value"))
+    by = " ".join(part for part in (source.get("source_type", "").replace("_", " ").lower(), source.get("source_id") or "") if part)
+    time = one.get("last_update_time")
+    return Said(one.get("assessment_name") or "", kind, _text(value)[:LONGEST], by, to_micros(time) if time else None,
+                (one.get("rationale") or "")[:LONGEST], one.get("valid", True))
 
 
 def _spans(home: Home, connection: Connection, trace: Trace) -> list[Span] | None:
